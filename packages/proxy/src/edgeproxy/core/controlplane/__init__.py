@@ -1,0 +1,1 @@
+"""What changes where connections go: rows, their validation, the routing table, explanations."""

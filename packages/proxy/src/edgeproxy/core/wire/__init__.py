@@ -1,0 +1,1 @@
+"""Incremental codecs: bytes in, values out."""

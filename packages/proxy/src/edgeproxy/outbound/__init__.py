@@ -1,0 +1,1 @@
+"""Adapters that the control process calls through ports, named {port}_{technology}."""

@@ -1,0 +1,1 @@
+"""Life of the processes: supervision and shutdown."""

@@ -1,0 +1,3 @@
+"""Fixtures, processes, country databases and coverage gates for testing network services."""
+
+__version__ = "0.1.0"
