@@ -1,0 +1,98 @@
+"""The pytest plugin: ports, processes and seeds as fixtures, with what they saw in a failure's report.
+
+Loading it imports nothing but pytest. The rest of testkit is imported by the fixture that needs it, so
+that coverage started by a plugin still sees those modules' first lines.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from testkit.process import ProcessFactory
+
+_REPORT_CHARS = 64_000
+_sections_key = pytest.StashKey[list[Callable[[], list[tuple[str, str]]]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("testkit")
+    group.addoption(
+        "--testkit-seed", type=int, metavar="N", help="seed of the fixtures seed and rng (also TESTKIT_SEED)"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for sections in item.stash.get(_sections_key, []):
+            report.sections.extend(sections())
+    return report
+
+
+def _report_on_failure(request: pytest.FixtureRequest, sections: Callable[[], list[tuple[str, str]]]) -> None:
+    """Add ``sections``, title and text each, evaluated when the test fails, to the report."""
+    request.node.stash.setdefault(_sections_key, []).append(sections)
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Return a random seed for this test, printed with the command that replays it when the test fails."""
+    from testkit.seeds import choose_seed, replay_hint
+
+    try:
+        chosen = choose_seed(request.config.getoption("testkit_seed"), os.environ)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    _report_on_failure(request, lambda: [("testkit seed", replay_hint(request.node.nodeid, chosen))])
+    return chosen
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    """Return a random generator of this test's own, made from `seed`."""
+    return random.Random(seed)
+
+
+@pytest.fixture
+def port_factory() -> Iterator[Callable[[], int]]:
+    """Return a callable that gives a new free TCP port at each call, reserved until the test ends."""
+    from testkit.ports import reserved_port
+
+    with ExitStack() as reserved:
+        yield lambda: reserved.enter_context(reserved_port())
+
+
+@pytest.fixture
+def port(port_factory: Callable[[], int]) -> int:
+    """One free TCP port, reserved until the test ends."""
+    return port_factory()
+
+
+@pytest.fixture
+def process_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessFactory]:
+    """Start processes (`testkit.process.Process`), report their logs on failure, stop them at the end.
+
+    A process that does not go on SIGTERM, or that leaves others behind, is killed and fails the test.
+    """
+    from testkit.process import ProcessFactory
+
+    log_dir = tmp_path / "process-logs"
+    log_dir.mkdir()
+    factory = ProcessFactory(log_dir)
+    _report_on_failure(
+        request, lambda: [(repr(process), process.log[-_REPORT_CHARS:]) for process in factory.processes]
+    )
+    yield factory
+    factory.stop_all()
