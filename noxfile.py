@@ -1,0 +1,193 @@
+"""Every check of the repository, defined once; ``./dev SESSION...`` and CI run these same sessions.
+
+All sessions share the one environment that ``./dev setup`` makes (``.venv``): with one set of locked
+dependencies there is nothing to keep apart, and making an environment per session would cost most of the
+time a run takes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+BIN = ROOT / ".venv" / "bin"
+REQUIREMENTS = ROOT / "requirements"
+PACKAGES = ("proxy", "mock_backend", "testkit")
+MEASUREMENTS = ROOT / "coverage_reports" / "data"
+DIST = ROOT / "dist"
+SINGLE_FILE_PYTHONS = ("3.11", "3.12", "3.13")
+SINGLE_FILE_PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["tests", "e2e", "coverage"]
+
+
+def prepare(session: nox.Session) -> None:
+    """Bring ``.venv`` up to date (a few milliseconds when it is) and put its programs first in PATH."""
+    session.run("./dev", "setup", external=True, silent=True, log=False)
+    session.env["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+
+
+def run_pytest(session: nox.Session, kind: str, *folders: str) -> None:
+    """Run one kind of test in a process of its own, measured into its own data files.
+
+    Paths among the session's arguments narrow the run to those of this kind.
+    """
+    named = [argument for argument in session.posargs if Path(argument.partition("::")[0]).exists()]
+    options = [argument for argument in session.posargs if argument not in named]
+    paths = [path for path in named if any(Path(path).is_relative_to(folder) for folder in folders)]
+    if named and not paths:
+        session.log(f"none of the paths given holds {kind} tests")
+        return
+    MEASUREMENTS.mkdir(parents=True, exist_ok=True)
+    for stale in MEASUREMENTS.glob(f".coverage.{kind}*"):
+        stale.unlink()
+    session.run(
+        *("coverage", "run", f"--context={kind}", "-m", "pytest", "--numprocesses=auto"),
+        *options,
+        *(paths or folders),
+        env={"COVERAGE_FILE": str(MEASUREMENTS / f".coverage.{kind}")},
+        # pytest ends with 5 when a filter such as -k leaves nothing of one kind.
+        success_codes=[0, 5] if session.posargs else [0],
+    )
+
+
+def folders_of(kind: str) -> list[str]:
+    """Return the folders of this kind of test that exist, relative to the root."""
+    candidates = [
+        *(Path("packages") / package / "tests" / kind for package in PACKAGES),
+        Path("tests") / kind,
+    ]
+    return [str(folder) for folder in candidates if (ROOT / folder).is_dir()]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit tests, then integration tests; arguments go to pytest."""
+    prepare(session)
+    for kind in ("unit", "integration"):
+        run_pytest(session, kind, *folders_of(kind))
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """The stories a user would tell, on real processes; arguments go to pytest."""
+    prepare(session)
+    run_pytest(session, "e2e", "e2e")
+
+
+@nox.session(requires=["tests", "e2e"])
+def coverage(session: nox.Session) -> None:
+    """Combine what the tests measured by layer and kind, check the thresholds, write coverage_reports/."""
+    prepare(session)
+    session.run("python", "-m", "testkit.coverage", "--output", "coverage_reports")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and formatting."""
+    prepare(session)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check", "--quiet")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on packages, tests and this file."""
+    prepare(session)
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Watch the proxy route clients from several countries; --for SECONDS."""
+    prepare(session)
+    session.run("python", "e2e/demo.py", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Resolve the dependencies anew and write requirements/*.txt with their hashes."""
+    prepare(session)
+
+    def compile_lock(name: str, *sources: str) -> None:
+        target = REQUIREMENTS / f"{name}.txt"
+        constraints = [] if name == "dev" else ["--constraints", str(REQUIREMENTS / "dev.txt")]
+        session.run(
+            *("uv", "pip", "compile", "--quiet", "--generate-hashes", "--universal"),
+            *("--python-version", "3.11", "--no-header", "--no-annotate", *session.posargs),
+            *(*constraints, *sources, "--output-file", str(target)),
+        )
+
+    manifests = {package: f"packages/{package}/pyproject.toml" for package in PACKAGES}
+    compile_lock("dev", *manifests.values(), "requirements/dev.in")
+    compile_lock("uv", "requirements/uv.in")
+    compile_lock("edgeproxy", manifests["proxy"])
+    compile_lock("mock-backend", manifests["mock_backend"])
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Wheels, source archives, and each program as a single file, into dist/."""
+    prepare(session)
+    shutil.rmtree(DIST, ignore_errors=True)
+    for package in PACKAGES:
+        with session.chdir(ROOT / "packages" / package):
+            session.run("hatchling", "build", "--directory", str(DIST))
+    for program in ("edgeproxy", "mock-backend"):
+        build_single_file(session, program)
+
+
+def build_single_file(session: nox.Session, program: str) -> None:
+    """Make dist/PROGRAM.pyz, which runs wherever one of the supported interpreters is.
+
+    Compiled modules carry interpreter and platform in their file names, so those of all targets fit side by
+    side into one tree; what is pure Python is the same for all.
+    """
+    tree = session.create_tmp()
+    distribution = "edgeproxy_mock_backend" if program == "mock-backend" else program
+    (wheel,) = DIST.glob(f"{distribution}-*.whl")
+    site_packages = Path(tree) / program
+    shutil.rmtree(site_packages, ignore_errors=True)
+    for version, platform in itertools.product(SINGLE_FILE_PYTHONS, SINGLE_FILE_PLATFORMS):
+        target = Path(tree) / f"{program}-{version}-{platform}"
+        shutil.rmtree(target, ignore_errors=True)
+        session.run(
+            *("uv", "pip", "install", "--quiet", "--target", str(target), "--only-binary", ":all:"),
+            *("--python-version", version, "--python-platform", platform),
+            *("--require-hashes", "--requirements", str(REQUIREMENTS / f"{program}.txt")),
+        )
+        shutil.copytree(target, site_packages, dirs_exist_ok=True)
+    session.run("uv", "pip", "install", "--quiet", "--target", str(site_packages), "--no-deps", str(wheel))
+    single_file = DIST / f"{program}.pyz"
+    session.run(
+        *("shiv", "--site-packages", str(site_packages), "--console-script", program, "--compressed"),
+        # Worker processes are new interpreters, which find the unpacked tree through PYTHONPATH.
+        *("--extend-pythonpath", "--reproducible", "--python", "/usr/bin/env python3"),
+        *("--output-file", str(single_file)),
+    )
+    smoke_test(session, single_file)
+
+
+def smoke_test(session: nox.Session, single_file: Path) -> None:
+    """Run the file with a bare interpreter outside of every environment, as on the host it is copied to."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        copy = shutil.copy(single_file, elsewhere)
+        interpreter = (
+            Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+        )
+        with session.chdir(elsewhere):
+            session.run(
+                *(str(interpreter), "-I", copy, "--help"),
+                env={"PATH": os.defpath, "SHIV_ROOT": elsewhere},
+                include_outer_env=False,
+                silent=True,
+            )
+    session.log(f"{single_file.relative_to(ROOT)} runs by itself ({single_file.stat().st_size >> 10} KiB)")
