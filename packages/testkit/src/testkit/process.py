@@ -165,9 +165,7 @@ class Process:
 
     def group(self) -> list[int]:
         """Return the process ids in its group, itself included, that have not ended."""
-        return [
-            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_member(pid, self.pid)
-        ]
+        return [pid for pid in _process_ids() if _is_member(pid, self.pid)]
 
     def _wait_alive(self, condition: Callable[[], T | None], reason: str, timeout_s: float) -> T:
         def met_or_dead() -> T | None:
@@ -234,6 +232,10 @@ def _signal_group(group: int, sig: signal.Signals) -> None:
         os.killpg(group, sig)
     except ProcessLookupError:
         return
+
+
+def _process_ids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def _is_member(pid: int, group: int) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -43,8 +43,30 @@ def wait_until(
         time.sleep(interval_s)
 
 
+@overload
 async def wait_until_async(
-    condition: Callable[[], Awaitable[T | None]] | Callable[[], T | None],
+    condition: Callable[[], Awaitable[T | None]],
+    *,
+    reason: str,
+    timeout_s: float = ...,
+    interval_s: float = ...,
+    swallow: tuple[type[Exception], ...] = ...,
+) -> T: ...
+
+
+@overload
+async def wait_until_async(
+    condition: Callable[[], T | None],
+    *,
+    reason: str,
+    timeout_s: float = ...,
+    interval_s: float = ...,
+    swallow: tuple[type[Exception], ...] = ...,
+) -> T: ...
+
+
+async def wait_until_async(
+    condition: Callable[[], Awaitable[T | None] | T | None],
     *,
     reason: str,
     timeout_s: float = 10.0,

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from testkit.wait import wait_until, wait_until_async
 
 
@@ -27,7 +26,7 @@ def test_returns_the_first_truthy_value() -> None:
 
 def test_failure_names_reason_time_and_last_value() -> None:
     with pytest.raises(TimeoutError, match=r"waited \d+\.\d\d s for: the moon; last value: \[\]"):
-        wait_until(lambda: [], reason="the moon", timeout_s=0.02, interval_s=0.001)
+        wait_until(list[int], reason="the moon", timeout_s=0.02, interval_s=0.001)
 
 
 def test_swallowed_exception_is_tried_again() -> None:
@@ -39,7 +38,9 @@ def test_failure_names_and_chains_the_last_exception() -> None:
     def refuse() -> None:
         raise ConnectionRefusedError("nobody there")
 
-    with pytest.raises(TimeoutError, match=r"last exception: ConnectionRefusedError\('nobody there'\)") as info:
+    with pytest.raises(
+        TimeoutError, match=r"last exception: ConnectionRefusedError\('nobody there'\)"
+    ) as info:
         wait_until(refuse, reason="a connection", timeout_s=0.01, interval_s=0.001, swallow=(OSError,))
     assert isinstance(info.value.__cause__, ConnectionRefusedError)
 
@@ -67,8 +68,9 @@ def test_zero_timeout_asks_exactly_once() -> None:
 async def test_async_awaits_an_async_condition() -> None:
     outcomes = results(None, OSError("not yet"), "here")
 
-    async def condition() -> object:
-        return outcomes()
+    async def condition() -> str | None:
+        outcome = outcomes()
+        return None if outcome is None else str(outcome)
 
     assert await wait_until_async(condition, reason="x", interval_s=0, swallow=(OSError,)) == "here"
 

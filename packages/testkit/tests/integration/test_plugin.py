@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+FAILS_WITH_A_DRAW = """
+    def test_draw(rng):
+        print("drew", rng.random())
+        assert False
+"""
+STARTS_A_PROCESS = """
+    from pathlib import Path
+
+    def test_process(process_factory):
+        process = process_factory(["sh", "-c", "echo said by the process; exec sleep 60"], ready="said")
+        process.wait_ready()
+        Path("pid").write_text(str(process.pid))
+        assert {outcome}
+"""
+
+
+@pytest.fixture(autouse=True)
+def quiet_asyncio(pytester: pytest.Pytester) -> None:
+    """Answer the question that pytest-asyncio asks every project that does not set this."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+
+
+def test_loading_imports_nothing_else_of_testkit() -> None:
+    show = "import sys, testkit.plugin; print(*sorted(m for m in sys.modules if m.startswith('testkit')))"
+    shown = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True)
+    assert shown.stdout.split() == ["testkit", "testkit.plugin"]
+
+
+def test_failure_names_the_seed_and_replaying_it_repeats_the_draw(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FAILS_WITH_A_DRAW)
+    first = pytester.runpytest().stdout.str()
+    hint = re.search(r"seed (\d+); replay with: pytest '\S+::test_draw' --testkit-seed (\d+)", first)
+    drew = re.search(r"^drew \S+", first, re.MULTILINE)
+    assert hint is not None
+    assert drew is not None
+    assert hint[1] == hint[2]
+    pytester.runpytest("--testkit-seed", hint[1]).stdout.fnmatch_lines([drew[0]])
+
+
+def test_seed_comes_from_the_environment(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESTKIT_SEED", "12")
+    pytester.makepyfile("def test_seed(seed): assert seed == 12")
+    pytester.runpytest().assert_outcomes(passed=1)
+
+
+def test_bad_seed_in_the_environment_is_named(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTKIT_SEED", "twelve")
+    pytester.makepyfile("def test_seed(seed): pass")
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*TESTKIT_SEED='twelve' is no whole number*"])
+
+
+def test_failing_test_shows_what_its_processes_printed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(STARTS_A_PROCESS.format(outcome=False))
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*<Process sh pid=* running>*", "said by the process"])
+
+
+def test_passing_test_reports_nothing_and_leaves_no_process(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(STARTS_A_PROCESS.format(outcome=True))
+    result = pytester.runpytest("-rP")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*said by the process*")
+    pid = int(pytester.path.joinpath("pid").read_text())
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_process_left_behind_fails_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+        from testkit.process import ProcessFactory
+
+        @pytest.fixture(autouse=True)
+        def impatient(monkeypatch):
+            patient = ProcessFactory.stop_all
+            monkeypatch.setattr(ProcessFactory, "stop_all", lambda self: patient(self, timeout_s=0.2))
+
+        def test_leaves_a_child(process_factory):
+            process_factory(["sh", "-c", "sleep 60 & echo gone"]).wait_exit()
+    """)
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*left processes behind: [[]*", "*<Process sh pid=* exited 0>*", "gone"])
+
+
+def test_ports_of_one_test_differ(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        def test_ports(port, port_factory):
+            assert len({port, port_factory(), port_factory()}) == 3
+    """)
+    pytester.runpytest().assert_outcomes(passed=1)
