@@ -1,0 +1,184 @@
+"""Merging the sources of settings into one :class:`~edgeproxy.config.settings.Config`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from edgeproxy.config.kinds import InvalidValueError, flag, text_from_toml
+from edgeproxy.config.settings import SETTINGS, VARIABLE_PREFIX, Computed, Config, Setting
+from edgeproxy.core.geography import Geography, parse_geography
+from edgeproxy.errors import ConfigError
+
+CONFIG_VARIABLE = "EDGEPROXY_CONFIG"
+DEBUG_VARIABLE = "DEBUG"
+SOURCE_DEFAULT = "default"
+
+_GEOGRAPHY_TABLES = frozenset({"countries", "regions"})
+
+
+def load(environ: Mapping[str, str], flags: Mapping[str, str], config_path: Path | None) -> Config:
+    """Return the settings in force.
+
+    Args:
+        environ: the environment; ``EDGEPROXY_CONFIG`` names the TOML file when ``config_path`` does not.
+        flags: setting's name (``listen_addr``) to the text given for it.
+        config_path: the TOML file, ``None`` for none.
+
+    A value is checked even when another source overrides it.
+
+    Raises:
+        ConfigError: with every problem of every source.
+    """
+    merging = _Merging()
+    if config_path is None and environ.get(CONFIG_VARIABLE):
+        config_path = Path(environ[CONFIG_VARIABLE])
+    document: Mapping[str, object] = {}
+    if config_path is not None:
+        document = _read_toml(config_path, merging.problems)
+        merging.take_document(document, str(config_path))
+    merging.take_environment(environ)
+    merging.take_flags(flags)
+    merging.fill_defaults()
+    geography, problems = parse_geography(document)
+    merging.problems.extend(f"{config_path}: {problem}" for problem in problems)
+    merging.check(geography)
+    if merging.problems:
+        raise ConfigError(merging.problems)
+    return Config(**merging.values, geography=geography, sources=MappingProxyType(merging.sources))
+
+
+def _read_toml(path: Path, problems: list[str]) -> Mapping[str, object]:
+    import tomllib  # 10 ms that a start without a file does not pay
+
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        problems.append(f"{path}: cannot be read: {error.strerror}; check the path given as configuration")
+    except UnicodeDecodeError as error:
+        problems.append(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8")
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{path}: is not valid TOML: {error}")
+    return {}
+
+
+@dataclass(slots=True)
+class _Merging:
+    """Values by setting's name, and what is wrong with them; a later source replaces an earlier one."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    """How a message calls the value in force: source and spelling."""
+    problems: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+    """Settings with a wrong value somewhere: no default is put in their place."""
+
+    def take_document(self, document: Mapping[str, object], path: str) -> None:
+        for key, value in document.items():
+            label = f"{path}: {key}"
+            if (setting := SETTINGS.get(key)) is not None:
+                try:
+                    text = text_from_toml(setting.kind, value)
+                except InvalidValueError as invalid:
+                    self._refuse(setting, label, value, invalid)
+                else:
+                    self._take(setting, text, source=path, label=label)
+            elif isinstance(value, dict) and key not in _GEOGRAPHY_TABLES:
+                self.problems.append(
+                    f"{path}: [{key}]: unknown table; settings are flat keys such as listen_addr, "
+                    "the only tables are [countries] and [regions.NAME]"
+                )
+            elif key not in _GEOGRAPHY_TABLES:
+                self.problems.append(f"{label}: unknown setting; {_suggest(key, SETTINGS)}")
+
+    def take_environment(self, environ: Mapping[str, str]) -> None:
+        by_variable = {setting.variable: setting for setting in SETTINGS.values()}
+        for variable, text in environ.items():
+            if (setting := by_variable.get(variable)) is not None:
+                self._take(setting, text, source=variable, label=variable)
+            elif variable.startswith(VARIABLE_PREFIX) and variable != CONFIG_VARIABLE:
+                known = [*by_variable, CONFIG_VARIABLE]
+                self.problems.append(f"{variable}: unknown variable; {_suggest(variable.upper(), known)}")
+        if debug := environ.get(DEBUG_VARIABLE):
+            try:
+                if flag.parse(debug):
+                    self._take(SETTINGS["log_level"], "debug", source=DEBUG_VARIABLE, label=DEBUG_VARIABLE)
+            except InvalidValueError as invalid:
+                self.problems.append(f"{DEBUG_VARIABLE}: {debug!r} {invalid}")
+
+    def take_flags(self, flags: Mapping[str, str]) -> None:
+        for name, text in flags.items():
+            spelling = "--" + name.replace("_", "-")
+            setting = SETTINGS.get(name)
+            if setting is None:
+                known = [each.flag for each in SETTINGS.values() if not each.is_secret]
+                self.problems.append(f"{spelling}: unknown flag; {_suggest(spelling, known)}")
+            elif setting.is_secret:
+                self.problems.append(
+                    f"{spelling}: a secret is no flag, because every user of this machine can read flags; "
+                    f"set {setting.variable}, or {name} in the TOML file"
+                )
+            else:
+                self._take(setting, text, source=spelling, label=spelling)
+
+    def fill_defaults(self) -> None:
+        for name, setting in SETTINGS.items():
+            if name in self.values or name in self.failed:
+                continue
+            text = setting.default
+            if isinstance(text, Computed):
+                if self.failed.intersection(text.needs):
+                    continue
+                text = text.text(self.values)
+            self._take(setting, text, source=SOURCE_DEFAULT, label=f"{setting.variable} (its default)")
+
+    def check(self, geography: Geography) -> None:
+        """Add what is wrong with values that are right on their own."""
+        for name, setting in SETTINGS.items():
+            if setting.is_switch and not setting.section.available and self.values.get(name):
+                title = setting.section.title
+                self.problems.append(
+                    f"{self.labels[name]}: {title} is not available yet; unset it or set it to false"
+                )
+        self.problems.extend(self._contradictions(geography))
+
+    def _contradictions(self, geography: Geography) -> Iterator[str]:
+        if "region" not in self.failed and (region := self.values["region"]) not in geography.regions:
+            yield (
+                f"{self.labels['region']}: {region!r} is no region; write one of "
+                f"{', '.join(sorted(geography.regions))}, or add [regions.{region}] to the TOML file"
+            )
+        for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+            if self.values.get(given) and missing not in self.failed and self.values[missing] is None:
+                yield f"{self.labels[given]}: needs {SETTINGS[missing].variable} too; set both or neither"
+        least, most = "postgres_min_connections", "postgres_max_connections"
+        if not self.failed.intersection({least, most}) and self.values[least] > self.values[most]:
+            yield (
+                f"{self.labels[least]}: {self.values[least]} is more than {SETTINGS[most].variable}, "
+                f"which is {self.values[most]}; lower the one or raise the other"
+            )
+
+    def _take(self, setting: Setting, text: str, *, source: str, label: str) -> None:
+        try:
+            value = setting.kind.parse(text)
+        except InvalidValueError as invalid:
+            self._refuse(setting, label, text, invalid)
+            return
+        self.values[setting.name] = value
+        self.sources[setting.name] = source
+        self.labels[setting.name] = label
+
+    def _refuse(self, setting: Setting, label: str, value: object, invalid: InvalidValueError) -> None:
+        shown = "the value (not shown)" if setting.is_secret else repr(value)
+        self.problems.append(f"{label}: {shown} {invalid}")
+        self.failed.add(setting.name)
+
+
+def _suggest(written: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(written, known, n=1)
+    return f"did you mean {close[0]}?" if close else "`edgeproxy config reference` lists all settings"

@@ -1,0 +1,406 @@
+"""Every setting, defined once: loading, flags, ``config show`` and the reference page read this.
+
+The field ``listen_addr`` is ``EDGEPROXY_LISTEN_ADDR`` in the environment, ``listen_addr`` in the TOML
+file and ``--listen-addr`` on the command line.
+"""
+
+# _setting() makes dataclass fields; no value is shared between instances.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+from edgeproxy.config import kinds
+from edgeproxy.config.kinds import Address, Kind
+from edgeproxy.core.geography import Geography
+
+T = TypeVar("T")
+
+VARIABLE_PREFIX = "EDGEPROXY_"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A group of settings on the reference page, and the part of the product that they steer."""
+
+    title: str
+    available: bool = True
+    """Whether the part exists. While it does not, its switch can only be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A default that depends on the machine or on other settings."""
+
+    text: Callable[[Mapping[str, Any]], str]
+    """Values of the settings in ``needs`` to the text of the default."""
+    description: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The definition of one setting."""
+
+    name: str
+    kind: Kind[Any]
+    default: str | Computed
+    """Text, parsed like any other, so that a default can do nothing that users cannot."""
+    section: Section
+    description: str
+    is_switch: bool
+    """Whether it turns its section's part on."""
+    is_secret: bool
+
+    @property
+    def variable(self) -> str:
+        return VARIABLE_PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def _setting(
+    kind: Kind[T],
+    default: str | Computed,
+    section: Section,
+    description: str,
+    *,
+    switch: bool = False,
+    secret: bool = False,
+) -> T:
+    # What is returned is a dataclass field without a default: only load() makes a Config. The type says
+    # what the attribute will hold, so that a kind and its annotation cannot disagree.
+    definition = (kind, default, section, description, switch, secret)
+    return cast(T, field(repr=not secret, metadata={"definition": definition}))
+
+
+LISTENING = Section("Listening and processes")
+ROUTING = Section("Place and routing table")
+CONNECTING = Section("Connecting to backends")
+AFFINITY = Section("Affinity")
+LOGS = Section("Logs")
+TLS = Section("TLS termination", available=False)
+API = Section("The auto-discovery API", available=False)
+DNS = Section("The DNS server", available=False)
+REPLICATION = Section("Replication", available=False)
+RATE_LIMIT = Section("Rate limiting", available=False)
+CIRCUIT_BREAKER = Section("The circuit breaker", available=False)
+HEALTH_CHECK = Section("Health checking", available=False)
+POOL = Section("The pool of warm connections", available=False)
+METRICS = Section("The metrics endpoint", available=False)
+CONFIG_WATCH = Section("Watching the configuration", available=False)
+POSTGRES = Section("The PostgreSQL store", available=False)
+
+
+def _usable_cores(_values: Mapping[str, Any]) -> str:
+    return str(min(256, len(os.sched_getaffinity(0))))
+
+
+def _host_name(_values: Mapping[str, Any]) -> str:
+    return os.uname().nodename
+
+
+def _admin_socket(values: Mapping[str, Any]) -> str:
+    state_dir, db_path = values["state_dir"], values["db_path"]
+    return f"{db_path}.sock" if state_dir is None else str(state_dir / "admin.sock")
+
+
+_COUNT_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of one process, checked. Made by :func:`edgeproxy.config.load`."""
+
+    listen_addr: Address = _setting(
+        kinds.address,
+        "0.0.0.0:8080",
+        LISTENING,
+        "Where clients connect. Port 0 takes a free port, which the log names.",
+    )
+    app: str | None = _setting(
+        kinds.optional(kinds.name),
+        "",
+        LISTENING,
+        "The app that this listener serves: only rows of that app are candidates. Without one, all rows are.",
+    )
+    workers: int = _setting(
+        kinds.whole(1, 256),
+        Computed(_usable_cores, "number of usable cores"),
+        LISTENING,
+        "Worker processes that carry the traffic.",
+    )
+    shutdown_timeout_secs: float = _setting(
+        kinds.seconds(0),
+        "30",
+        LISTENING,
+        "How long open connections may finish after SIGTERM before they are closed. 0 closes them at once.",
+    )
+    state_dir: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        LISTENING,
+        "Folder in which affinity is saved over restarts. Without one, a restart forgets it.",
+    )
+
+    region: str = _setting(
+        kinds.region,
+        "sa",
+        ROUTING,
+        "Region of this POP: sa, us, eu, ap, or one that the TOML file defines.",
+    )
+    db_path: Path = _setting(
+        kinds.path,
+        "routing.db",
+        ROUTING,
+        "The routing table, a SQLite file. `edgeproxy db init` makes a new one.",
+    )
+    db_reload_secs: float = _setting(
+        kinds.seconds(0.05, 86_400),
+        "5",
+        ROUTING,
+        "Upper bound for seeing an edit of that file. Values above 1 still see it within a second.",
+    )
+    geoip_path: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        ROUTING,
+        "Country database (`.mmdb`) that replaces the embedded one. Reloaded when the file changes.",
+    )
+    admin_socket: Path = _setting(
+        kinds.socket_path,
+        Computed(
+            _admin_socket,
+            "`admin.sock` in the state folder; without one, the database's path with `.sock` added",
+            needs=("state_dir", "db_path"),
+        ),
+        ROUTING,
+        "Unix socket on which the running proxy answers `edgeproxy explain`.",
+    )
+
+    pool_connect_timeout_secs: float = _setting(
+        kinds.seconds(0.01, 3_600),
+        "5",
+        CONNECTING,
+        "How long one attempt to connect to a backend may take before the next candidate is tried.",
+    )
+
+    binding_ttl_secs: float = _setting(
+        kinds.seconds(),
+        "600",
+        AFFINITY,
+        "How long a client stays with its backend after its last use. An open connection keeps it alive.",
+    )
+    binding_gc_interval_secs: float = _setting(
+        kinds.seconds(0.01, 86_400),
+        "60",
+        AFFINITY,
+        "How often expired bindings are removed. They count as expired before that, too.",
+    )
+    affinity_capacity: int = _setting(
+        kinds.whole(1_024, 16_777_216, "entries"),
+        "262144",
+        AFFINITY,
+        "Bindings that are remembered at most. When full, those unused for longest make room.",
+    )
+
+    log_level: str = _setting(
+        kinds.choice("debug", "info", "warning", "error"),
+        "info",
+        LOGS,
+        "The least severe messages that are written. `DEBUG=1` forces `debug`.",
+    )
+    log_format: str = _setting(
+        kinds.choice("auto", "console", "json"),
+        "auto",
+        LOGS,
+        "`auto` is `console` on a terminal and `json`, one object per line, elsewhere.",
+    )
+    access_log: str = _setting(
+        kinds.choice("off", "sampled", "all"),
+        "off",
+        LOGS,
+        "Which finished connections get a line in the log.",
+    )
+    access_log_sample: int = _setting(
+        kinds.whole(1, _COUNT_MAX),
+        "100",
+        LOGS,
+        "With `sampled`, one in so many connections is logged.",
+    )
+
+    tls_enabled: bool = _setting(kinds.flag, "false", TLS, "Terminate TLS.", switch=True)
+    tls_listen_addr: Address = _setting(kinds.address, "0.0.0.0:8443", TLS, "Where TLS clients connect.")
+    tls_cert: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        TLS,
+        "Certificate chain, PEM; needs the key. Without both, a self-signed one.",
+    )
+    tls_key: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        TLS,
+        "Private key, PEM; needs the certificate.",
+    )
+
+    api_enabled: bool = _setting(kinds.flag, "false", API, "Let backends register themselves.", switch=True)
+    api_listen_addr: Address = _setting(kinds.address, "0.0.0.0:8081", API, "Where the API listens.")
+    heartbeat_ttl_secs: float = _setting(
+        kinds.seconds(),
+        "60",
+        API,
+        "How long after its last heartbeat a backend counts as healthy.",
+    )
+
+    dns_enabled: bool = _setting(kinds.flag, "false", DNS, "Answer geo-aware DNS.", switch=True)
+    dns_listen_addr: Address = _setting(kinds.address, "0.0.0.0:5353", DNS, "Where the DNS server listens.")
+    dns_domain: str = _setting(kinds.domain, "internal", DNS, "The domain whose names are answered.")
+
+    replication_enabled: bool = _setting(
+        kinds.flag,
+        "false",
+        REPLICATION,
+        "Exchange changes with other POPs.",
+        switch=True,
+    )
+    replication_node_id: str = _setting(
+        kinds.name,
+        Computed(_host_name, "host name"),
+        REPLICATION,
+        "This POP's name among the others, the same over restarts.",
+    )
+    replication_gossip_addr: Address = _setting(
+        kinds.address, "0.0.0.0:4001", REPLICATION, "Where membership messages arrive."
+    )
+    replication_transport_addr: Address = _setting(
+        kinds.address, "0.0.0.0:4002", REPLICATION, "Where changes arrive."
+    )
+    replication_bootstrap_peers: tuple[Address, ...] = _setting(
+        kinds.peers, "", REPLICATION, "POPs to contact first."
+    )
+    replication_db_path: Path = _setting(
+        kinds.path,
+        "state.db",
+        REPLICATION,
+        "Where replication keeps its identity, clock and membership.",
+    )
+    replication_cluster_name: str = _setting(
+        kinds.name, "edgeproxy", REPLICATION, "POPs of another cluster are refused."
+    )
+    replication_gossip_interval_ms: int = _setting(
+        kinds.whole(10, 3_600_000, "milliseconds"), "1000", REPLICATION, "Time between membership messages."
+    )
+    replication_sync_interval_ms: int = _setting(
+        kinds.whole(10, 3_600_000, "milliseconds"),
+        "5000",
+        REPLICATION,
+        "Time between comparisons with a peer.",
+    )
+
+    rate_limit_enabled: bool = _setting(
+        kinds.flag, "false", RATE_LIMIT, "Limit each client's connections.", switch=True
+    )
+    rate_limit_max_requests: int = _setting(
+        kinds.whole(1, _COUNT_MAX), "100", RATE_LIMIT, "Connections that a client may open in a window."
+    )
+    rate_limit_window_secs: float = _setting(kinds.seconds(), "1", RATE_LIMIT, "Length of a window.")
+    rate_limit_burst: int = _setting(
+        kinds.whole(1, _COUNT_MAX), "10", RATE_LIMIT, "Connections that may come at once."
+    )
+
+    circuit_breaker_enabled: bool = _setting(
+        kinds.flag, "false", CIRCUIT_BREAKER, "Leave out backends that keep failing.", switch=True
+    )
+    circuit_failure_threshold: int = _setting(
+        kinds.whole(1, _COUNT_MAX), "5", CIRCUIT_BREAKER, "Failures within 60 s that open the circuit."
+    )
+    circuit_success_threshold: int = _setting(
+        kinds.whole(1, _COUNT_MAX), "3", CIRCUIT_BREAKER, "Successes that close it again."
+    )
+    circuit_timeout_secs: float = _setting(
+        kinds.seconds(), "30", CIRCUIT_BREAKER, "How long it stays open before a trial."
+    )
+
+    health_check_enabled: bool = _setting(
+        kinds.flag, "false", HEALTH_CHECK, "Check backends actively.", switch=True
+    )
+    health_check_interval_secs: float = _setting(
+        kinds.seconds(), "5", HEALTH_CHECK, "Time between checks of one backend."
+    )
+    health_check_timeout_secs: float = _setting(
+        kinds.seconds(), "2", HEALTH_CHECK, "How long one check may take."
+    )
+    health_check_type: str = _setting(
+        kinds.choice("tcp", "http"), "tcp", HEALTH_CHECK, "A connection, or a request answered with success."
+    )
+    health_check_path: str = _setting(kinds.url_path, "/health", HEALTH_CHECK, "What `http` asks for.")
+    health_healthy_threshold: int = _setting(
+        kinds.whole(1, _COUNT_MAX), "2", HEALTH_CHECK, "Good checks in a row that make a backend healthy."
+    )
+    health_unhealthy_threshold: int = _setting(
+        kinds.whole(1, _COUNT_MAX), "3", HEALTH_CHECK, "Bad checks in a row that make it unhealthy."
+    )
+
+    pool_enabled: bool = _setting(
+        kinds.flag, "false", POOL, "Keep connections ready that no client has used.", switch=True
+    )
+    pool_max_per_backend: int = _setting(
+        kinds.whole(1, 65_535), "10", POOL, "Ready connections kept for one backend at most."
+    )
+    pool_idle_timeout_secs: float = _setting(kinds.seconds(), "60", POOL, "Dropped when unused for so long.")
+    pool_max_lifetime_secs: float = _setting(kinds.seconds(), "300", POOL, "Dropped at this age.")
+
+    metrics_enabled: bool = _setting(kinds.flag, "false", METRICS, "Serve Prometheus metrics.", switch=True)
+    metrics_listen_addr: Address = _setting(
+        kinds.address, "0.0.0.0:9090", METRICS, "Where the metrics endpoint listens."
+    )
+    metrics_path: str = _setting(kinds.url_path, "/metrics", METRICS, "Path of the metrics.")
+
+    config_watch_enabled: bool = _setting(
+        kinds.flag, "false", CONFIG_WATCH, "Reload the TOML file when it changes.", switch=True
+    )
+    config_watch_interval_secs: float = _setting(
+        kinds.seconds(), "5", CONFIG_WATCH, "Time between looks at the file."
+    )
+
+    postgres_enabled: bool = _setting(
+        kinds.flag, "false", POSTGRES, "Keep the routing table in PostgreSQL.", switch=True
+    )
+    postgres_url: str | None = _setting(
+        kinds.optional(kinds.postgres_url), "", POSTGRES, "The database. Required when enabled.", secret=True
+    )
+    postgres_max_connections: int = _setting(
+        kinds.whole(1, 10_000), "10", POSTGRES, "Connections to the database at most."
+    )
+    postgres_min_connections: int = _setting(kinds.whole(0, 10_000), "2", POSTGRES, "Connections kept open.")
+    postgres_connect_timeout_secs: float = _setting(
+        kinds.seconds(), "5", POSTGRES, "How long connecting may take."
+    )
+    postgres_query_timeout_secs: float = _setting(
+        kinds.seconds(), "10", POSTGRES, "How long one query may take."
+    )
+    postgres_reload_secs: float = _setting(kinds.seconds(), "5", POSTGRES, "Upper bound for seeing a change.")
+
+    geography: Geography = field(metadata={})
+    """Which country lies in which region: the built-in table with the TOML file's changes."""
+    sources: Mapping[str, str] = field(compare=False, repr=False)
+    """Setting's name to what gave its value: ``default``, a variable, a flag or the TOML file's path."""
+
+
+SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {
+        each.name: Setting(each.name, *each.metadata["definition"])
+        for each in fields(Config)
+        if "definition" in each.metadata
+    }
+)
+"""All definitions by name, in the order of the reference page."""

@@ -1,0 +1,107 @@
+"""The settings in force, written down: as a TOML file that loads to the same settings, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from edgeproxy.config.settings import SETTINGS, Config, Setting
+from edgeproxy.core.geography import Geography
+
+_MASK = "***"
+_COMMENT_COLUMN = 48
+
+
+def as_toml(config: Config) -> str:
+    """Return ``config`` as a TOML file, each value with its source, secrets masked and commented out.
+
+    Without secrets, loading it gives an equal configuration.
+    """
+    return "\n".join(_toml_lines(config))
+
+
+def as_json(config: Config) -> str:
+    """Return ``config`` as a JSON object: settings with value and source, and changes to the geography."""
+    settings = {
+        setting.name: {"value": _json_value(config, setting), "source": config.sources[setting.name]}
+        for setting in SETTINGS.values()
+    }
+    moved, default_countries = _geography_changes(config.geography)
+    return json.dumps(
+        {"settings": settings, "countries": moved, "default_countries": default_countries},
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def _json_value(config: Config, setting: Setting) -> object:
+    value = getattr(config, setting.name)
+    if value is not None and setting.is_secret:
+        return _MASK
+    if value is None or {bool, int}.intersection(setting.kind.toml_types):
+        return value
+    return _items(value) if list in setting.kind.toml_types else setting.kind.format(value)
+
+
+def _items(value: Any) -> list[str]:
+    return [str(item) for item in value]
+
+
+def _toml_lines(config: Config) -> Iterator[str]:
+    yield '# The settings in force and the source of each. "" is none.'
+    section = None
+    for setting in SETTINGS.values():
+        if setting.section is not section:
+            section = setting.section
+            yield ""
+            yield f"# {section.title}" + ("" if section.available else " (not available yet)")
+        line = f"{setting.name} = {_toml_value(config, setting)}"
+        if setting.is_secret and getattr(config, setting.name) is not None:
+            line = f"# {line}"
+        yield f"{line.ljust(_COMMENT_COLUMN)}  # {config.sources[setting.name]}"
+    yield from _geography_lines(config.geography)
+
+
+def _toml_value(config: Config, setting: Setting) -> str:
+    value = getattr(config, setting.name)
+    if value is not None and setting.is_secret:
+        return _toml_string(_MASK)
+    if list in setting.kind.toml_types:
+        return f"[{', '.join(map(_toml_string, _items(value)))}]"
+    text = setting.kind.format(value)
+    return text if {bool, int}.intersection(setting.kind.toml_types) else _toml_string(text)
+
+
+def _toml_string(text: str) -> str:
+    # A basic string of TOML takes the escapes of JSON, but wants DEL escaped as well.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _geography_changes(geography: Geography) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what differs from the built-in geography: country to region, region to default country."""
+    built_in = Geography.built_in()
+    moved = {
+        country: region
+        for country, region in sorted(geography.region_by_country.items())
+        if built_in.region_of(country) != region
+    }
+    default_countries = {
+        region: country
+        for region, country in sorted(geography.default_country_by_region.items())
+        if built_in.default_country_by_region.get(region) != country
+    }
+    return moved, default_countries
+
+
+def _geography_lines(geography: Geography) -> Iterator[str]:
+    moved, default_countries = _geography_changes(geography)
+    for region, country in default_countries.items():
+        yield ""
+        yield f"[regions.{region}]"
+        if country:
+            yield f"default_country = {_toml_string(country)}"
+    if moved:
+        yield ""
+        yield "[countries]"
+        yield from (f"{country} = {_toml_string(region)}" for country, region in moved.items())
