@@ -84,7 +84,7 @@ class MeasurementStore:
         return measurement
 
     def write_html(self, kinds: Sequence[str], files: Sequence[str], target: Path) -> None:
-        """Write the annotated source, each line with the kinds that executed it; they were measured before."""
+        """Write the annotated source, each line with the kinds that executed it, after ``measure``."""
         everything = self._combine("all", [str(self._folder / f"combined.{kind}") for kind in kinds])
         everything.html_report(
             morfs=[str(self._root / file) for file in files], directory=str(target), show_contexts=True

@@ -22,15 +22,16 @@ def assign_sources(root: Path, policy: Policy) -> dict[str, tuple[str, ...]]:
         files = _match(root, pattern)
         if not files:
             problems.append(f"sources: {pattern!r} matches no file")
-        for file in files:
-            layers_of.setdefault(file, [])
+        layers_of |= {file: [] for file in files}
     for layer in policy.layers:
+        matched: set[str] = set()
         for pattern in layer.paths:
             files = _match(root, pattern)
             if not files:
                 problems.append(f"layer {layer.name}: {pattern!r} matches no file")
-            for file in files:
-                layers_of.setdefault(file, []).append(layer.name)
+            matched |= files
+        for file in matched:
+            layers_of.setdefault(file, []).append(layer.name)
     for file, names in sorted(layers_of.items()):
         if not names:
             problems.append(f"{file} belongs to no layer")
@@ -44,5 +45,5 @@ def assign_sources(root: Path, policy: Policy) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _match(root: Path, pattern: str) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in root.glob(pattern) if path.is_file()]
+def _match(root: Path, pattern: str) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.glob(pattern) if path.is_file()}

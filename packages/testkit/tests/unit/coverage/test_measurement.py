@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from coverage import CoverageData
+from coverage.exceptions import CoverageWarning
+
+from testkit.coverage.errors import CoverageInputError
+from testkit.coverage.measurement import FileMeasurement, MeasurementStore, union
+
+SOURCE = '''\
+"""A module."""
+def sign(number):
+    if number < 0:
+        return (
+            -1
+        )
+    return 1
+'''
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text("[tool.coverage.run]\nbranch = true\n")
+    (tmp_path / "sign.py").write_text(SOURCE)
+    (tmp_path / "never_imported.py").write_text("x = 1\n")
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def record(repository: Path, kind: str, process: str, *arcs: tuple[int, int], file: str = "sign.py") -> None:
+    data = CoverageData(str(repository / "data" / f".coverage.{kind}.{process}"))
+    data.set_context(kind)
+    data.add_arcs({str(repository / file): arcs})
+    data.write()
+
+
+def store(repository: Path) -> MeasurementStore:
+    return MeasurementStore(repository / "data", repository)
+
+
+IMPORT = ((-1, 1), (1, 2), (2, -1))
+NEGATIVE = ((-2, 3), (3, 4), (4, -2))
+POSITIVE = ((-2, 3), (3, 7), (7, -2))
+
+
+def test_data_of_all_processes_of_a_kind_are_combined(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
+    record(repository, "unit", "host.2", *POSITIVE)
+    measured = store(repository).measure("unit", ["sign.py"])["sign.py"]
+    assert measured.lines == measured.lines_hit
+    assert measured.branches == measured.branches_hit == {(3, 4), (3, 7)}
+
+
+def test_kinds_stay_apart(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
+    record(repository, "e2e", "host.2", *IMPORT, *POSITIVE)
+    assert store(repository).measure("unit", ["sign.py"])["sign.py"].branches_hit == {(3, 4)}
+    assert store(repository).measure("e2e", ["sign.py"])["sign.py"].branches_hit == {(3, 7)}
+
+
+def test_a_file_that_nothing_imported_counts_as_missed(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT)
+    measured = store(repository).measure("unit", ["never_imported.py", "sign.py"])
+    assert measured["never_imported.py"] == FileMeasurement(
+        frozenset({1}), frozenset(), frozenset(), frozenset()
+    )
+
+
+def test_measuring_again_gives_the_same(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
+    assert store(repository).measure("unit", ["sign.py"]) == store(repository).measure("unit", ["sign.py"])
+
+
+def test_files_are_found_from_any_working_directory(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(repository, "unit", "host.1", *IMPORT)
+    monkeypatch.chdir(repository)
+    inside = store(repository).measure("unit", ["sign.py"])
+    monkeypatch.chdir("/")
+    assert store(repository).measure("unit", ["sign.py"]) == inside
+
+
+def test_a_kind_without_data_is_named(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT)
+    with pytest.raises(CoverageInputError, match=r"no data of e2e tests in .*data: run them first"):
+        store(repository).measure("e2e", ["sign.py"])
+
+
+def test_data_that_tell_nothing_about_the_sources_are_no_data(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT, file="elsewhere.py")
+    with pytest.raises(CoverageInputError, match="unit tests tell nothing about any source file"):
+        store(repository).measure("unit", ["sign.py"])
+
+
+def test_a_data_file_that_a_killed_process_left_damaged_is_named_and_the_others_count(
+    repository: Path,
+) -> None:
+    record(repository, "unit", "host.1", *IMPORT)
+    (repository / "data" / ".coverage.unit.host.2").write_text("cut off in the middle of a write")
+    with pytest.warns(CoverageWarning, match=r"host\.2"):
+        measured = store(repository).measure("unit", ["sign.py"])
+    assert measured["sign.py"].lines_hit == {2}
+
+
+def test_a_source_file_that_does_not_parse_is_named(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT)
+    (repository / "sign.py").write_text("def (")
+    with pytest.raises(CoverageInputError, match=r"cannot be read: .*sign\.py"):
+        store(repository).measure("unit", ["sign.py"])
+
+
+def test_the_annotated_source_tells_which_kinds_executed_a_line(repository: Path) -> None:
+    record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
+    record(repository, "e2e", "host.1", *IMPORT, *POSITIVE)
+    both = store(repository)
+    both.measure("unit", ["sign.py"])
+    both.measure("e2e", ["sign.py"])
+    both.write_html(["unit", "e2e"], ["sign.py"], repository / "html")
+    (page,) = (repository / "html").glob("*sign_py.html")
+    assert "unit" in page.read_text()
+    assert "e2e" in page.read_text()
+
+
+def test_a_union_knows_what_any_of_them_executed() -> None:
+    lines, branches = frozenset({1, 2, 3}), frozenset({(1, 2), (1, 3)})
+    one = FileMeasurement(lines, frozenset({1, 2}), branches, frozenset({(1, 2)}))
+    other = FileMeasurement(lines, frozenset({1, 3}), branches, frozenset({(1, 3)}))
+    assert union([{"a": one, "b": one}, {"a": other}]) == {
+        "a": FileMeasurement(lines, lines, branches, branches),
+        "b": one,
+    }
