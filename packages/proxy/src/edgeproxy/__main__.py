@@ -19,7 +19,7 @@ def main() -> int:
             return _dispatch(sys.argv[1:])
         finally:
             # Flushed here: when the interpreter does it at exit, a closed pipe ends in a traceback.
-            sys.stdout.flush()
+            print(end="", flush=True)
     except EdgeproxyError as error:
         for line in str(error).splitlines():
             print(f"edgeproxy: error: {line}", file=sys.stderr)
@@ -41,8 +41,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return run(arguments[1:])
     from edgeproxy.cli.app import app
 
-    app(arguments, prog_name="edgeproxy")
-    raise AssertionError("typer ends every command with SystemExit")
+    # Commands that typer runs end with SystemExit, whatever their outcome.
+    return int(app(arguments, prog_name="edgeproxy"))
 
 
 if __name__ == "__main__":

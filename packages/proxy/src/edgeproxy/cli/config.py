@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.cli.flags import parse_flags
-from edgeproxy.cli.options import ConfigFile, load_config
+from edgeproxy.cli.flags import load_with_flags
+from edgeproxy.cli.options import ConfigFile
 from edgeproxy.config.reference import reference_page
 from edgeproxy.config.show import as_json, as_toml
 
@@ -26,7 +26,7 @@ def show(
 
     Takes the flags of `edgeproxy run`, to see what they would do.
     """
-    config = load_config(config_file, parse_flags(context.args)[1])
+    config = load_with_flags(context.args, config_file)
     print(as_json(config) if json else as_toml(config))
 
 
@@ -36,7 +36,7 @@ def check(context: typer.Context, config_file: ConfigFile = None) -> None:
 
     Takes the flags of `edgeproxy run`, to check them too.
     """
-    load_config(config_file, parse_flags(context.args)[1])
+    load_with_flags(context.args, config_file)
     print("OK")
 
 

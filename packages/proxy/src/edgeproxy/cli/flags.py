@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgeproxy.config import kinds
+from edgeproxy.config import Config, kinds, load
 from edgeproxy.config.settings import SETTINGS, Computed, Setting
-from edgeproxy.errors import ConfigError
 
 _CONFIG_NAME = "config"
 
 
-def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
-    """Split ``--name value`` and ``--name=value`` into the configuration file and settings by name.
-
-    A switch may stand without a value and is then ``true``. Unknown names are passed on:
-    :func:`edgeproxy.config.load` reports them together with everything else.
+def load_with_flags(arguments: Sequence[str], config_file: Path | None = None) -> Config:
+    """Return the settings in force with the flags in ``arguments``, of which ``--config`` is one.
 
     Raises:
-        ConfigError: with every argument that is no flag, lacks its value or is given twice.
+        ConfigError: with every problem in the file, the environment and the flags.
+    """
+    flags, problems = parse_flags(arguments)
+    if (named := flags.pop(_CONFIG_NAME, None)) is not None:
+        config_file = Path(named)
+    return load(os.environ, flags, config_file, known_problems=problems)
+
+
+def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split ``--name value`` and ``--name=value`` into text by setting's name, and what is wrong with them.
+
+    A switch may stand without a value and is then ``true``. Unknown names are no problem here:
+    :func:`edgeproxy.config.load` reports them.
     """
     given: dict[str, str] = {}
     problems: list[str] = []
@@ -43,18 +52,18 @@ def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         if name in given:
             problems.append(f"{spelling}: given twice; keep one")
         given[name] = value
-    if problems:
-        raise ConfigError(problems)
-    file = given.pop(_CONFIG_NAME, None)
-    return (None if file is None else Path(file)), given
+    return given, problems
 
 
-def describe_flags(width: int) -> str:
-    """Return the part of a help text that lists every flag, in lines of at most ``width`` characters."""
-    return "\n".join(_lines(max(width, 40)))
+def help_text(introduction: Sequence[str], width: int) -> str:
+    """Return ``introduction``, paragraph by paragraph, and all flags, in lines of ``width`` (at least 50)."""
+    return "\n".join(_lines(introduction, max(width, 50)))
 
 
-def _lines(width: int) -> Iterator[str]:
+def _lines(introduction: Sequence[str], width: int) -> Iterator[str]:
+    for paragraph in introduction:
+        yield from textwrap.wrap(paragraph, width, break_on_hyphens=False)
+        yield ""
     yield "Configuration file"
     yield "  --config FILE"
     yield from _wrapped("TOML file with settings; EDGEPROXY_CONFIG names it too.", width)

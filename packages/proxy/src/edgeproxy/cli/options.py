@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -22,10 +20,10 @@ ConfigFile = Annotated[
 ]
 
 
-def load_config(config_file: Path | None, flags: Mapping[str, str] = MappingProxyType({})) -> Config:
+def load_config(config_file: Path | None) -> Config:
     """Return the settings that hold for this command.
 
     Raises:
-        ConfigError: with every problem in the file, the environment and the flags.
+        ConfigError: with every problem in the file and the environment.
     """
-    return load(os.environ, flags, config_file)
+    return load(os.environ, {}, config_file)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 
-from edgeproxy.cli.flags import describe_flags, parse_flags
-from edgeproxy.config import load
+from edgeproxy.cli.flags import help_text, load_with_flags
 
-_HELP = """\
-Usage: edgeproxy run [--config FILE] [--SETTING VALUE]...
-
-Run the proxy until SIGTERM or Ctrl-C, which drain it.
-
-Each setting is also an environment variable (--db-path is EDGEPROXY_DB_PATH) and a key of the TOML file
-(db_path). A flag wins over the environment, the environment over the file.
-"""
+_HELP = (
+    "Usage: edgeproxy run [--config FILE] [--SETTING VALUE]...",
+    "Run the proxy until SIGTERM or Ctrl-C, which drain it.",
+    "Each setting is also an environment variable (--db-path is EDGEPROXY_DB_PATH) and a TOML key (db_path).",
+    "A flag wins over the environment, the environment over the file.",
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -27,11 +22,11 @@ def run(arguments: Sequence[str]) -> int:
         EdgeproxyError: the proxy cannot start, or ended by an error.
     """
     if "--help" in arguments or "-h" in arguments:
-        print(_HELP)
-        print(describe_flags(min(shutil.get_terminal_size().columns, 110)))
+        import shutil
+
+        print(help_text(_HELP, min(shutil.get_terminal_size().columns, 100)))
         return 0
-    config_path, flags = parse_flags(arguments)
-    config = load(os.environ, flags, config_path)
+    config = load_with_flags(arguments)
     # Everything else waits until the settings are known to be right.
     from edgeproxy.app import run as run_proxy
 

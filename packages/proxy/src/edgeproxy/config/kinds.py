@@ -80,9 +80,12 @@ def text_from_toml(kind: Kind[T], value: object) -> str:
         return str(value).lower()
     if isinstance(value, list):
         if not all(isinstance(item, str) and item and "," not in item for item in value):
-            raise InvalidValueError(f"must hold strings only; write {kind.values}")
+            raise InvalidValueError(f"must hold strings only; expected is: {kind.values}")
         return ",".join(value)
-    return str(value)
+    try:
+        return str(value)
+    except ValueError:  # Python reads a hexadecimal number of any length, but does not write every one.
+        raise InvalidValueError(f"is out of bounds; expected is: {kind.values}") from None
 
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -100,7 +103,8 @@ def _parse_flag(text: str) -> bool:
 
 flag = Kind("true or false", _parse_flag, lambda value: str(value).lower(), (bool,))
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_WHOLE_DIGITS_MAX = 20
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -112,7 +116,8 @@ def whole(minimum: int, maximum: int, unit: str = "") -> Kind[int]:
         # int() alone would take "1_000", " 7 " and digits of other scripts.
         if not _WHOLE.fullmatch(text):
             raise InvalidValueError(f"is not a whole number; write one from {bounds}")
-        if not minimum <= (number := int(text)) <= maximum:
+        # Python refuses to read numbers of thousands of digits.
+        if len(text) > _WHOLE_DIGITS_MAX or not minimum <= (number := int(text)) <= maximum:
             raise InvalidValueError(f"is out of bounds; write a whole number from {bounds}")
         return number
 
@@ -156,17 +161,17 @@ def matching(pattern: str, values: str, *, lower: bool = False) -> Kind[str]:
 
     def parse(text: str) -> str:
         if not compiled.fullmatch(text):
-            raise InvalidValueError(f"is empty or malformed; write {values}")
+            raise InvalidValueError(f"is empty or malformed; expected is: {values}")
         return text.lower() if lower else text
 
     return Kind(values, parse)
 
 
-region = matching("[A-Za-z][A-Za-z0-9-]{0,31}", "the name of a region", lower=True)
+region = matching("[A-Za-z][A-Za-z0-9-]{0,31}", "name of a region", lower=True)
 # No blanks and no control characters, so that a name can stand in a log line and in a DNS or SNI look-up key.
-name = matching(r"[!-~]{1,253}", "a name without blanks")
-domain = matching(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", "a domain name", lower=True)
-url_path = matching(r"/[!-~]*", "a path that begins with /")
+name = matching(r"[!-~]{1,253}", "name without blanks")
+domain = matching(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", "domain name", lower=True)
+url_path = matching(r"/[!-~]*", "path that begins with /")
 postgres_url = matching(r"postgres(ql)?://[!-~]+", "postgresql://user:password@host:port/database")
 
 
@@ -194,7 +199,7 @@ def _parse_socket_path(text: str) -> Path:
     if (length := len(str(parsed).encode())) > UNIX_SOCKET_PATH_MAX_BYTES:
         raise InvalidValueError(
             f"is too long for a Unix socket ({length} bytes); write a path of at most "
-            f"{UNIX_SOCKET_PATH_MAX_BYTES} bytes, relative ones count as written"
+            f"{UNIX_SOCKET_PATH_MAX_BYTES} bytes"
         )
     return parsed
 

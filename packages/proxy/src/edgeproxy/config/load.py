@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -21,26 +20,33 @@ SOURCE_DEFAULT = "default"
 _GEOGRAPHY_TABLES = frozenset({"countries", "regions"})
 
 
-def load(environ: Mapping[str, str], flags: Mapping[str, str], config_path: Path | None) -> Config:
+def load(
+    environ: Mapping[str, str],
+    flags: Mapping[str, str],
+    config_path: Path | None,
+    *,
+    known_problems: Sequence[str] = (),
+) -> Config:
     """Return the settings in force.
 
     Args:
         environ: the environment; ``EDGEPROXY_CONFIG`` names the TOML file when ``config_path`` does not.
         flags: setting's name (``listen_addr``) to the text given for it.
         config_path: the TOML file, ``None`` for none.
+        known_problems: what the caller found wrong already, to be reported with the rest.
 
     A value is checked even when another source overrides it.
 
     Raises:
         ConfigError: with every problem of every source.
     """
-    merging = _Merging()
+    merging = _Merging(problems=list(known_problems))
     if config_path is None and environ.get(CONFIG_VARIABLE):
         config_path = Path(environ[CONFIG_VARIABLE])
     document: Mapping[str, object] = {}
     if config_path is not None:
         document = _read_toml(config_path, merging.problems)
-        merging.take_document(document, str(config_path))
+        merging.take_document(document, _printable(str(config_path)))
     merging.take_environment(environ)
     merging.take_flags(flags)
     merging.fill_defaults()
@@ -48,7 +54,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str], config_path: Path
     merging.problems.extend(f"{config_path}: {problem}" for problem in problems)
     merging.check(geography)
     if merging.problems:
-        raise ConfigError(merging.problems)
+        raise ConfigError([_printable(problem) for problem in merging.problems])
     return Config(**merging.values, geography=geography, sources=MappingProxyType(merging.sources))
 
 
@@ -58,7 +64,7 @@ def _read_toml(path: Path, problems: list[str]) -> Mapping[str, object]:
     try:
         return tomllib.loads(path.read_bytes().decode())
     except OSError as error:
-        problems.append(f"{path}: cannot be read: {error.strerror}; check the path given as configuration")
+        problems.append(f"{path}: cannot be read: {error.strerror}; --config or {CONFIG_VARIABLE} names it")
     except UnicodeDecodeError as error:
         problems.append(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8")
     except (ValueError, RecursionError) as error:
@@ -174,11 +180,27 @@ class _Merging:
         self.labels[setting.name] = label
 
     def _refuse(self, setting: Setting, label: str, value: object, invalid: InvalidValueError) -> None:
-        shown = "the value (not shown)" if setting.is_secret else repr(value)
+        shown = "the value (not shown)" if setting.is_secret else _shown(value)
         self.problems.append(f"{label}: {shown} {invalid}")
         self.failed.add(setting.name)
 
 
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return repr(value) if isinstance(value, str) else str(value)
+    except ValueError:  # a number with more digits than Python writes
+        return "the value"
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` with all that would break a line or steer a terminal escaped."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def _suggest(written: str, known: Iterable[str]) -> str:
+    import difflib  # only a mistake needs it
+
     close = difflib.get_close_matches(written, known, n=1)
     return f"did you mean {close[0]}?" if close else "`edgeproxy config reference` lists all settings"
