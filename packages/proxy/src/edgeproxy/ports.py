@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
 
 Row = Mapping[str, object]
 """One row of ``backends`` as the store holds it, column name to value, nothing validated."""
@@ -20,13 +24,38 @@ class CountryLookup(Protocol):
         ...
 
 
+class RowChange(msgspec.Struct, frozen=True):
+    """What to write for one id: the row gets ``values``; where there is no such row, it is made of them."""
+
+    id: str
+    values: Mapping[str, object]
+    """Column to value, without ``id``. A NULL for a column that the table lacks is no change."""
+
+
+Operation = Callable[[Mapping[str, Row]], RowChange | T]
+"""Decides about a write, given every row by its id, removed ones included. Pure.
+
+Anything but a :class:`RowChange` means that nothing is to be written.
+"""
+
+
 class RowStore(Protocol):
     """The routing table at rest. All methods block; the caller chooses the thread."""
 
     def poll(self) -> Sequence[Row] | None:
-        """Return all rows that are not deleted, or ``None`` when nothing changed since the last call.
+        """Return all rows that are not removed, or ``None`` when they are those of the last call.
+
+        Returning at all, even ``None``, means that the store can be read.
 
         Raises:
             StoreError: the store cannot be read now; the last good table stays in force.
+        """
+        ...
+
+    def apply(self, operation: Operation[T]) -> RowChange | T:
+        """Write what ``operation`` decides, in the transaction that shows it the rows; return its decision.
+
+        Raises:
+            StoreError: the store cannot be written now; it is as it was.
         """
         ...
