@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy import __version__
-from edgeproxy.cli import config
+from edgeproxy.cli import backends, config, db
 from edgeproxy.cli import run as run_command
 
 app = typer.Typer(
@@ -47,4 +47,6 @@ def _run(context: typer.Context) -> None:
 
 
 # The groups, in the order in which the help shows them.
+app.add_typer(backends.group, name="backends")
+app.add_typer(db.group, name="db")
 app.add_typer(config.group, name="config")
