@@ -150,11 +150,11 @@ class _OverrideReader:
             region = str(written).lower()
             if not _REGION_NAME.fullmatch(region):
                 self.problems.append(
-                    f"[regions.{written}]: a region's name is a letter followed by at most 31 letters, "
+                    f"[regions] {written!r}: a region's name is a letter followed by at most 31 letters, "
                     "digits or hyphens"
                 )
             elif region in seen:
-                self.problems.append(f"[regions.{written}]: the region is defined twice")
+                self.problems.append(f"[regions] {written!r}: the region is defined twice")
             else:
                 seen.add(region)
                 self._default_countries.setdefault(region, "")
@@ -166,7 +166,7 @@ class _OverrideReader:
             self.problems.append(f'{where}: must be a table with countries = ["ZA", …]')
             return
         for key in sorted(table.keys() - {"countries", "default_country"}):
-            self.problems.append(f"{where} {key}: unknown key; known are countries and default_country")
+            self.problems.append(f"{where} {key!r}: unknown key; known are countries and default_country")
         countries = table.get("countries", [])
         if not isinstance(countries, list):
             self.problems.append(f'{where} countries: must be a list such as ["ZA", "NG"]')
@@ -189,7 +189,7 @@ class _OverrideReader:
             region = written_region.lower() if isinstance(written_region, str) else ""
             if region not in self._default_countries:
                 self.problems.append(
-                    f"[countries] {written}: {written_region!r} is no region; there are "
+                    f"[countries] {written!r}: {written_region!r} is no region; there are "
                     f"{', '.join(sorted(self._default_countries))}, and [regions.NAME] adds one"
                 )
             elif country:

@@ -160,15 +160,15 @@ class TestProblems:
             ("regions.af = 1", "[regions.af]: must be a table"),
             ('[countries]\nMexico = "us"', "'Mexico' is no country code"),
             ('[countries]\nUK = "eu"', "'UK' is no country code"),
-            ('[countries]\nMX = "mars"', "MX: 'mars' is no region; there are ap, eu, sa, us"),
-            ("[countries]\nMX = 3", "MX: 3 is no region"),
+            ('[countries]\nMX = "mars"', "[countries] 'MX': 'mars' is no region; there are ap, eu, sa, us"),
+            ("[countries]\nMX = 3", "'MX': 3 is no region"),
             ('[regions.af]\ncountries = "ZA"', "[regions.af] countries: must be a list"),
             ("[regions.af]\ncountries = [27]", "[regions.af] countries: 27 is no country code"),
             ('[regions.af]\ndefault_country = "Africa"', "default_country: 'Africa' is no country code"),
-            ('[regions.af]\ncountry = ["ZA"]', "[regions.af] country: unknown key"),
-            ('[regions."1a"]', "[regions.1a]: a region's name is a letter"),
-            ('[regions."af_1"]', "[regions.af_1]: a region's name is"),
-            ("[regions.AF]\n[regions.af]", "[regions.af]: the region is defined twice"),
+            ('[regions.af]\ncountry = ["ZA"]', "[regions.af] 'country': unknown key"),
+            ('[regions."1a"]', "[regions] '1a': a region's name is a letter"),
+            ('[regions."af_1"]', "[regions] 'af_1': a region's name is"),
+            ("[regions.AF]\n[regions.af]", "[regions] 'af': the region is defined twice"),
             (
                 '[countries]\nZA = "eu"\n[regions.af]\ncountries = ["ZA"]',
                 "country ZA is given to two regions: af and eu",
@@ -182,6 +182,18 @@ class TestProblems:
         problems = problems_of(toml)
         assert len(problems) == 1
         assert named in problems[0]
+
+    @pytest.mark.parametrize(
+        "toml",
+        [
+            '[countries]\n"M\\nX" = "us"',
+            '[countries]\nMX = "u\\ns"',
+            '[regions."a\\nf"]',
+            '[regions.af]\n"k\\ny" = 1',
+        ],
+    )
+    def test_stay_in_one_line_whatever_is_written(self, toml: str) -> None:
+        assert len(problems_of(toml)) == 1
 
     def test_are_all_found_at_once(self) -> None:
         problems = problems_of(
