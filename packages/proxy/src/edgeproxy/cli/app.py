@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy import __version__
-from edgeproxy.cli import backends, config, db
+from edgeproxy.cli import backends, config, db, explain
 from edgeproxy.cli import run as run_command
 
 app = typer.Typer(
@@ -45,6 +45,8 @@ def _run(context: typer.Context) -> None:
     """Run the proxy until SIGTERM or Ctrl-C; `edgeproxy run --help` lists every setting."""
     raise typer.Exit(run_command.run(context.args))
 
+
+app.command("explain")(explain.explain)
 
 # The groups, in the order in which the help shows them.
 app.add_typer(backends.group, name="backends")

@@ -78,7 +78,9 @@ def _lines(introduction: Sequence[str], width: int) -> Iterator[str]:
             yield f"  {setting.flag} VALUE"
             yield from _wrapped(f"{setting.description} [{_values(setting)}]", width)
     yield ""
-    yield "Not available yet: checked, but without effect, and a switch can only be false"
+    yield from textwrap.wrap(
+        "Not available yet (checked, but without effect; a switch can only be false)", width
+    )
     names = ", ".join(setting.flag for setting in flags if not setting.section.available)
     yield from textwrap.wrap(
         names, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -100,7 +100,7 @@ class _Merging:
                     "the only tables are [countries] and [regions.NAME]"
                 )
             elif key not in _GEOGRAPHY_TABLES:
-                self.problems.append(f"{label}: unknown setting; {_suggest(key, SETTINGS)}")
+                self.problems.append(f"{label}: unknown setting; {_suggest(key, SETTINGS, str)}")
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         by_variable = {setting.variable: setting for setting in SETTINGS.values()}
@@ -108,8 +108,9 @@ class _Merging:
             if (setting := by_variable.get(variable)) is not None:
                 self._take(setting, text, source=variable, label=variable)
             elif variable.startswith(VARIABLE_PREFIX) and variable != CONFIG_VARIABLE:
-                known = [*by_variable, CONFIG_VARIABLE]
-                self.problems.append(f"{variable}: unknown variable; {_suggest(variable.upper(), known)}")
+                name = variable.removeprefix(VARIABLE_PREFIX).lower()
+                hint = _suggest(name, [*SETTINGS, "config"], lambda known: VARIABLE_PREFIX + known.upper())
+                self.problems.append(f"{variable}: unknown variable; {hint}")
         if debug := environ.get(DEBUG_VARIABLE):
             try:
                 if flag.parse(debug):
@@ -119,11 +120,11 @@ class _Merging:
 
     def take_flags(self, flags: Mapping[str, str]) -> None:
         for name, text in flags.items():
-            spelling = "--" + name.replace("_", "-")
+            spelling = _flag(name)
             setting = SETTINGS.get(name)
             if setting is None:
-                known = [each.flag for each in SETTINGS.values() if not each.is_secret]
-                self.problems.append(f"{spelling}: unknown flag; {_suggest(spelling, known)}")
+                known = ["config", *(each.name for each in SETTINGS.values() if not each.is_secret)]
+                self.problems.append(f"{spelling}: unknown flag; {_suggest(name, known, _flag)}")
             elif setting.is_secret:
                 self.problems.append(
                     f"{spelling}: a secret is no flag, because every user of this machine can read flags; "
@@ -199,8 +200,12 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
-def _suggest(written: str, known: Iterable[str]) -> str:
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _suggest(name: str, known: Iterable[str], spell: Callable[[str], str]) -> str:
     import difflib  # only a mistake needs it
 
-    close = difflib.get_close_matches(written, known, n=1)
-    return f"did you mean {close[0]}?" if close else "`edgeproxy config reference` lists all settings"
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {spell(close[0])}?" if close else "`edgeproxy config reference` lists all settings"

@@ -1,0 +1,281 @@
+"""Composition root of the control process: builds every part, in the order in which data flows.
+
+The only module besides ``edgeproxy.worker.__main__``, the root of the other kind of process, that
+names adapters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+from edgeproxy import __version__
+from edgeproxy.config import Config
+from edgeproxy.core.controlplane.explain import Explanation, explain
+from edgeproxy.core.controlplane.routing_table import RoutingTable
+from edgeproxy.core.controlplane.traffic import TrafficTotals
+from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
+from edgeproxy.core.dataplane.client import affinity_network, locate
+from edgeproxy.core.dataplane.selection import ANY_APP
+from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
+from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
+from edgeproxy.outbound.resolver_system import resolve
+from edgeproxy.outbound.store_sqlite import SqliteStore
+from edgeproxy.runtime import affinity_file
+from edgeproxy.runtime.affinity_sweep import sweep_bindings
+from edgeproxy.runtime.geo_watch import GeoWatch
+from edgeproxy.runtime.limits import raise_descriptor_limit
+from edgeproxy.runtime.listeners import open_listeners
+from edgeproxy.runtime.supervisor import Supervisor
+from edgeproxy.runtime.table_feed import TableFeed, log_change
+from edgeproxy.worker.shared_state import SharedState, create_segment
+
+
+def run(config: Config) -> int:
+    """Run the proxy until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        EdgeproxyError: it cannot start.
+    """
+    return asyncio.run(App(config).serve())
+
+
+class App:
+    """The control process of one POP. Constructing it binds the address and starts the workers."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._started_s = monotonic()
+        self._descriptors = raise_descriptor_limit()
+        self._listeners = open_listeners(config.listen_addr.host, config.listen_addr.port, config.workers)
+        self.address = self._listeners.address
+        saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
+        self._segment_fd = create_segment(
+            config.workers, config.affinity_capacity, saved.secret if saved is not None else None
+        )
+        self._state = SharedState(self._segment_fd)
+        if saved is not None:
+            affinity_file.restore(saved, self._state, monotonic(), time(), config.binding_ttl_secs)
+        self._traffic = TrafficTotals()
+        self._supervisor = Supervisor(
+            self._listeners.sockets, self._segment_fd, self._state, _worker_settings(config), observer=self
+        )
+        # While the workers boot, what they will be given is read.
+        try:
+            self._geo = GeoWatch(config.geoip_path, CountryDatabase.open, signature)
+            self._feed = TableFeed(
+                SqliteStore(config.db_path),
+                RoutingTable(config.geography),
+                resolve,
+                self._state.connections,
+                config.db_reload_secs,
+            )
+            self._first_rows = self._feed.load()
+        except BaseException:
+            self._supervisor.kill()
+            raise
+        # Last, because it takes longer to import than everything above takes to run.
+        from edgeproxy.inbound.admin import AdminServer
+        from edgeproxy.runtime.logs import open_log
+
+        self._log = open_log(config.log_level, config.log_format)
+        self._admin = AdminServer(
+            config.admin_socket, {"explain": self._answer_explain, "stats": self._answer_stats}
+        )
+
+    async def serve(self) -> int:
+        """Serve until told to stop, then drain.
+
+        Raises:
+            EdgeproxyError: the workers do not come up, or the admin socket cannot be used.
+        """
+        stop = asyncio.Event()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signum, self._on_signal, stop)
+        try:
+            await self._admin.start()
+            log_change(self._first_rows, self._log)
+            await self._feed.resolve_names(self._supervisor, self._log)
+            await self._supervisor.start(self._feed)
+            self._log.info(
+                "listening",
+                address=self.address,
+                version=__version__,
+                pid=os.getpid(),
+                region=self._config.region,
+                workers=self._config.workers,
+                backends=len(self._feed.table.snapshot()),
+                database=str(self._config.db_path),
+                countries=str(self._geo.database.description),
+                descriptors=self._descriptors,
+            )
+            await self._work_until(stop)
+        except BaseException:
+            self._supervisor.kill()
+            raise
+        finally:
+            await self._admin.stop()
+        self._log.info("draining", timeout_s=self._config.shutdown_timeout_secs)
+        reset = await self._supervisor.stop()
+        self._listeners.close()
+        self._save_affinity()
+        self._log.info("stopped", sessions_reset=reset)
+        return 0
+
+    async def _work_until(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._feed.watch(self._supervisor, self._log)),
+                group.create_task(self._feed.watch_names(self._supervisor, self._log)),
+                group.create_task(
+                    self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged()))
+                ),
+                group.create_task(
+                    sweep_bindings(
+                        self._state, self._config.binding_ttl_secs, self._config.binding_gc_interval_secs
+                    )
+                ),
+            ]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    def _on_signal(self, stop: asyncio.Event) -> None:
+        if stop.is_set():
+            self._log.warning("told to stop a second time, resetting what is open")
+            self._supervisor.kill()
+        stop.set()
+
+    def _save_affinity(self) -> None:
+        state_dir = self._config.state_dir
+        if state_dir is None:
+            return
+        try:
+            saved = affinity_file.save(
+                state_dir, self._state, monotonic(), time(), self._config.binding_ttl_secs
+            )
+        except OSError as error:
+            self._log.warning("affinity is not saved", folder=str(state_dir), why=str(error))
+        else:
+            self._log.info("affinity saved", bindings=saved, folder=str(state_dir))
+
+    # ---- what workers say (runtime.supervisor.Observer) --------------------------------------
+
+    def reported(self, worker: int, report: Report) -> None:
+        self._traffic.add(worker, report)
+        for session in report.sessions:
+            self._log.info(
+                "session",
+                client=session.client,
+                country=session.country,
+                backend=session.backend,
+                score=round(session.score, 6),
+                affinity=session.from_affinity,
+                bytes_received=session.bytes_received,
+                bytes_sent=session.bytes_sent,
+                duration_s=round(session.duration_s, 6),
+                reason=session.reason,
+                tries=session.tries,
+            )
+        if report.sessions_dropped:
+            self._log.warning("the access log did not keep up", sessions_lost=report.sessions_dropped)
+
+    def noticed(self, worker: int, notice: Notice) -> None:
+        getattr(self._log, notice.level)(notice.event, worker=worker, **notice.fields)
+
+    def died(self, worker: int, pid: int, exit_code: int) -> None:
+        self._traffic.worker_died(worker)
+        self._log.error("a worker died, starting another", worker=worker, pid=pid, exit_code=exit_code)
+
+    def undecodable(self, worker: int, why: str) -> None:
+        self._log.error("a worker sent what is no frame, ending it", worker=worker, why=why)
+
+    # ---- what the admin socket answers -------------------------------------------------------
+
+    def _answer_explain(self, request: dict[str, Any]) -> Explanation:
+        app = request.get("app") or self._config.app or ANY_APP
+        address = str(request.get("client"))
+        client = locate(address, self._geo.database.country, self._config.geography)
+        tag = binding_tag(self._state.secret, stable_key(app), affinity_network(client.address))
+        self._state.lock(tag)
+        binding = self._state.get(tag)
+        self._state.unlock(tag)
+        bound_to = None
+        if binding is not None and holds(
+            binding, country_code(client.country), monotonic(), self._config.binding_ttl_secs
+        ):
+            ids = (placed.backend.id for placed in self._feed.table.snapshot())
+            bound_to = next((i for i in ids if stable_key(i) == binding.backend_key), None)
+        return explain(
+            client,
+            app,
+            self._config.region,
+            self._feed.table.snapshot(),
+            self._state.connections,
+            bound_to,
+            counts_known=True,
+        )
+
+    def _answer_stats(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "address": self.address,
+            "uptime_s": monotonic() - self._started_s,
+            "workers": self._supervisor.pids(),
+            "worker_restarts": self._supervisor.restarts,
+            "table_version": self._feed.table.version,
+            "backends": {
+                placed.backend.id: self._state.connections(placed.slot)
+                for placed in self._feed.table.snapshot()
+            },
+            "traffic": self._traffic.rows(),
+            "closes": self._traffic.closes,
+            "connect_errors": self._traffic.connect_errors,
+        }
+
+
+def explain_offline(config: Config, address: str, app: str | None) -> Explanation:
+    """What a proxy with these settings would do for ``address``, taking all backends for idle.
+
+    Raises:
+        EdgeproxyError: the database or the country database cannot be used.
+        ValueError: ``address`` is no IP address.
+    """
+    table = RoutingTable(config.geography)
+    table.replace(SqliteStore(config.db_path).poll() or ())
+    with contextlib.closing(CountryDatabase.open(config.geoip_path)) as countries:
+        client = locate(address, countries.country, config.geography)
+    return explain(
+        client,
+        app or config.app or ANY_APP,
+        config.region,
+        table.snapshot(),
+        connections=lambda _slot: 0,
+        bound_to=None,
+        counts_known=False,
+    )
+
+
+def _worker_settings(config: Config) -> Start:
+    every = {"off": 0, "sampled": config.access_log_sample, "all": 1}[config.access_log]
+    return Start(
+        worker=0,
+        pop_region=config.region,
+        app=config.app or ANY_APP,
+        region_by_country=config.geography.region_by_country,
+        geoip_path=_absolute(config.geoip_path),
+        binding_ttl_s=config.binding_ttl_secs,
+        connect_timeout_s=config.pool_connect_timeout_secs,
+        shutdown_timeout_s=config.shutdown_timeout_secs,
+        access_log_every=every,
+    )
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

@@ -1,0 +1,135 @@
+"""Why does this client get that backend? The data plane's own selection, with every candidate shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.selection import ANY_APP, Selection, geo_score, has_room, load, score
+from edgeproxy.core.model import Backend, Client
+
+_PLACES = ("same country", "same region", "region of this POP", "elsewhere")
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One row, with its score or the reason it was left out."""
+
+    backend: str
+    app: str
+    region: str
+    country: str
+    address: str
+    connections: int
+    place: str
+    """Where it stands as seen from the client."""
+    score: float
+    left_out: str | None
+    """``None`` for a candidate, else why it is none."""
+    is_best: bool
+    """Its score is the lowest; among several such the data plane draws."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What the selection makes of one client."""
+
+    client: Client
+    app: str
+    pop_region: str
+    bound_to: str | None
+    """Backend that affinity keeps the client on, ``None`` without a binding in force."""
+    decision: str
+    """One sentence."""
+    candidates: tuple[Candidate, ...]
+    """Best first, those left out last."""
+    counts_known: bool
+    """False when no running proxy was asked, so that all connections were taken for 0."""
+
+
+def explain(
+    client: Client,
+    app: str,
+    pop_region: str,
+    table: Iterable[PlacedBackend],
+    connections: Callable[[int], int],
+    bound_to: str | None,
+    counts_known: bool,
+) -> Explanation:
+    """Run the selection for ``client`` and show its work.
+
+    ``connections`` gives a slot's open connections in this POP; ``bound_to`` names the backend of an
+    affinity binding that holds for this client, whether or not that backend can take it.
+    """
+    selection = Selection(pop_region)
+    counted = [(placed, connections(placed.slot)) for placed in table]
+    for placed, count in counted:
+        selection.put(placed.slot, placed.backend, count)
+    chosen = selection.choose(app, client.country, client.region, draw=0.0)
+    candidates = sorted(
+        (
+            _candidate(placed.backend, count, client, app, pop_region, chosen.score if chosen else None)
+            for placed, count in counted
+        ),
+        key=lambda c: (c.left_out is not None, c.score, c.backend),
+    )
+    return Explanation(
+        client=client,
+        app=app,
+        pop_region=pop_region,
+        bound_to=bound_to,
+        decision=_decision(candidates, bound_to),
+        candidates=tuple(candidates),
+        counts_known=counts_known,
+    )
+
+
+def _candidate(
+    backend: Backend, connections: int, client: Client, app: str, pop_region: str, best: float | None
+) -> Candidate:
+    geo = geo_score(backend, client.country, client.region, pop_region)
+    value = score(geo, load(backend, connections))
+    left_out = _left_out(backend, connections, app)
+    return Candidate(
+        backend=backend.id,
+        app=backend.app,
+        region=backend.region,
+        country=backend.country,
+        address=f"[{backend.host}]:{backend.port}"
+        if ":" in backend.host
+        else f"{backend.host}:{backend.port}",
+        connections=connections,
+        place=_PLACES[geo],
+        score=value,
+        left_out=left_out,
+        is_best=left_out is None and value == best,
+    )
+
+
+def _left_out(backend: Backend, connections: int, app: str) -> str | None:
+    if app not in (ANY_APP, backend.app):
+        return f"serves app {backend.app!r}, not {app!r}"
+    if not backend.healthy:
+        return "healthy = 0 in the routing table"
+    if not has_room(backend, connections):
+        return f"at its hard_limit of {backend.hard_limit}"
+    return None
+
+
+def _decision(candidates: list[Candidate], bound_to: str | None) -> str:
+    by_id = {candidate.backend: candidate for candidate in candidates}
+    if bound_to is not None and (bound := by_id.get(bound_to)) is not None:
+        if bound.left_out is None:
+            return f"{bound_to}, because the client is bound to it (affinity)"
+        prefix = f"The client was bound to {bound_to}, which is left out: {bound.left_out}. "
+    else:
+        prefix = ""
+    best = [candidate for candidate in candidates if candidate.is_best]
+    if not best:
+        return prefix + "No backend: the connection is reset"
+    if len(best) == 1:
+        return f"{prefix}{best[0].backend}, with the lowest score of {best[0].score:g} ({best[0].place})"
+    names = ", ".join(candidate.backend for candidate in best)
+    return (
+        f"{prefix}A draw among {names}, which share the lowest score of {best[0].score:g} ({best[0].place})"
+    )

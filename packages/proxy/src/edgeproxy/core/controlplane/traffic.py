@@ -1,0 +1,58 @@
+"""What all workers have reported, added up since the start."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from edgeproxy.core.wire.frames import Report
+
+
+class TrafficRow(msgspec.Struct):
+    """Connections between clients of one country and one backend."""
+
+    country: str
+    backend: str
+    opened: int = 0
+    active: int = 0
+    score_mean: float = 0.0
+    """Mean score at which connections were given this backend."""
+    bytes_received: int = 0
+    """From clients. Counted when a connection ends, as is ``bytes_sent``."""
+    bytes_sent: int = 0
+
+
+class TrafficTotals:
+    """Totals per (country, backend), per close reason and per failing backend."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], TrafficRow] = {}
+        self._active_by_worker: dict[int, Counter[tuple[str, str]]] = {}
+        self.closes: Counter[str] = Counter()
+        self.connect_errors: Counter[str] = Counter()
+
+    def add(self, worker: int, report: Report) -> None:
+        """Take in what a worker counted since its last report."""
+        active = self._active_by_worker.setdefault(worker, Counter())
+        for traffic in report.traffic:
+            key = traffic.country, traffic.backend
+            row = self._rows.setdefault(key, TrafficRow(*key))
+            scores = row.score_mean * row.opened + traffic.score_sum
+            row.opened += traffic.opened
+            row.score_mean = scores / row.opened if row.opened else 0.0
+            row.active += traffic.opened - traffic.closed
+            row.bytes_received += traffic.bytes_received
+            row.bytes_sent += traffic.bytes_sent
+            active[key] += traffic.opened - traffic.closed
+        self.closes.update(report.closes)
+        self.connect_errors.update(report.connect_errors)
+
+    def worker_died(self, worker: int) -> None:
+        """Its connections are gone without a report."""
+        for key, count in self._active_by_worker.pop(worker, Counter()).items():
+            self._rows[key].active -= count
+
+    def rows(self) -> list[TrafficRow]:
+        """All totals, ordered by country and backend."""
+        return [self._rows[key] for key in sorted(self._rows)]

@@ -1,0 +1,209 @@
+"""From a client to a leased backend: affinity first, then selection, never beyond a limit.
+
+The binding is locked from the look-up until the lease is taken, so that two first connections of
+one client that arrive in different workers at the same moment end up on the same backend. The
+place on the backend is reserved before the connect, so that a burst cannot overshoot
+``hard_limit``; whoever was given a lease gives it back exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Protocol
+
+from edgeproxy.core.dataplane.affinity import Binding, binding_tag, country_code, holds, stable_key
+from edgeproxy.core.dataplane.selection import Selection, geo_score, load, score
+from edgeproxy.core.model import Backend, Client
+
+
+class Bindings(Protocol):
+    """Affinity as all workers see it."""
+
+    secret: int
+
+    def lock(self, tag: int) -> None:
+        """Keep others from the binding of ``tag`` until :meth:`unlock`."""
+        ...
+
+    def unlock(self, tag: int) -> None: ...
+
+    def get(self, tag: int) -> Binding | None: ...
+
+    def put(self, tag: int, binding: Binding) -> None:
+        """Store under ``tag``; where there is no room, what was used least recently goes."""
+        ...
+
+
+class Leases(Protocol):
+    """Open connections per backend as all workers count them."""
+
+    def changed_slots(self) -> Collection[int] | None:
+        """Slots whose count others changed since the last call; ``None``: any of them may have."""
+        ...
+
+    def connections(self, slot: int) -> int: ...
+
+    def acquire(self, slot: int, hard_limit: int) -> bool:
+        """Count one more connection, unless that would exceed ``hard_limit`` (0: no limit)."""
+        ...
+
+    def release(self, slot: int) -> None: ...
+
+
+class Refusal(StrEnum):
+    """Why a client is given no backend."""
+
+    NO_BACKEND = "no_backend"
+    """No row of the app is healthy."""
+    AT_LIMIT = "at_limit"
+    """There are healthy ones, all at their ``hard_limit``."""
+    UNREACHABLE = "unreachable"
+    """Those with room were tried and could not be reached."""
+
+
+class Lease:
+    """A place on a backend, and how it was come by. Give it back with :meth:`Dispatcher.release`."""
+
+    __slots__ = ("backend", "from_affinity", "score", "slot", "tag")
+
+    def __init__(self, backend: Backend, slot: int, score: float, tag: int, from_affinity: bool) -> None:
+        self.backend = backend
+        self.slot = slot
+        self.score = score
+        self.tag = tag
+        self.from_affinity = from_affinity
+
+
+class Dispatcher:
+    """Gives clients their backends."""
+
+    def __init__(
+        self,
+        pop_region: str,
+        binding_ttl_s: float,
+        selection: Selection,
+        bindings: Bindings,
+        leases: Leases,
+    ) -> None:
+        self._pop_region = pop_region
+        self._binding_ttl_s = binding_ttl_s
+        self._selection = selection
+        self._bindings = bindings
+        self._leases = leases
+        self._slot_by_key: dict[int, int] = {}
+        self._key_by_slot: dict[int, int] = {}
+        self._key_by_app: dict[str, int] = {}
+
+    def put(self, slot: int, backend: Backend) -> None:
+        """The routing table has a new or changed row."""
+        self.discard(slot)
+        key = stable_key(backend.id)
+        self._slot_by_key[key] = slot
+        self._key_by_slot[slot] = key
+        self._selection.put(slot, backend, self._leases.connections(slot))
+
+    def discard(self, slot: int) -> None:
+        """The routing table has lost the row of ``slot``."""
+        key = self._key_by_slot.pop(slot, None)
+        if key is not None:
+            if self._slot_by_key[key] == slot:
+                del self._slot_by_key[key]
+            self._selection.discard(slot)
+
+    def slots(self) -> Collection[int]:
+        """All slots in use."""
+        return self._key_by_slot.keys()
+
+    def dispatch(
+        self,
+        app: str,
+        client: Client,
+        network: int,
+        now_s: float,
+        draw: float,
+        tried: Collection[int] = (),
+    ) -> Lease | Refusal:
+        """Lease a backend of ``app`` for ``client``.
+
+        ``network`` is the client's affinity network, ``now_s`` the time on the clock that all
+        workers share, ``draw`` uniform in [0, 1). ``tried`` holds the slots that this connection
+        could not reach before.
+        """
+        self._catch_up()
+        bindings = self._bindings
+        tag = binding_tag(bindings.secret, self._app_key(app), network)
+        bindings.lock(tag)
+        try:
+            lease = self._bound(app, client, tag, now_s, tried) or self._best(app, client, tag, draw, tried)
+            if lease is None:
+                return self._refusal(app, tried)
+            bindings.put(tag, Binding(self._key_by_slot[lease.slot], country_code(client.country), now_s))
+            return lease
+        finally:
+            bindings.unlock(tag)
+
+    def release(self, lease: Lease) -> None:
+        """Give back a place; the binding stays."""
+        self._leases.release(lease.slot)
+        self._selection.set_connections(lease.slot, self._leases.connections(lease.slot))
+
+    def renew(self, lease: Lease, now_s: float) -> None:
+        """An open connection keeps its binding in use, unless the client has been bound elsewhere."""
+        key = self._key_by_slot.get(lease.slot)
+        self._bindings.lock(lease.tag)
+        try:
+            binding = self._bindings.get(lease.tag)
+            if binding is not None and binding.backend_key == key:
+                self._bindings.put(lease.tag, Binding(key, binding.country_code, now_s))
+        finally:
+            self._bindings.unlock(lease.tag)
+
+    def _catch_up(self) -> None:
+        """Take in what other workers counted."""
+        changed = self._leases.changed_slots()
+        for slot in self._key_by_slot if changed is None else changed:
+            self._selection.set_connections(slot, self._leases.connections(slot))
+
+    def _app_key(self, app: str) -> int:
+        key = self._key_by_app.get(app)
+        if key is None:
+            key = self._key_by_app[app] = stable_key(app)
+        return key
+
+    def _bound(
+        self, app: str, client: Client, tag: int, now_s: float, tried: Collection[int]
+    ) -> Lease | None:
+        binding = self._bindings.get(tag)
+        if binding is None or not holds(binding, country_code(client.country), now_s, self._binding_ttl_s):
+            return None
+        slot = self._slot_by_key.get(binding.backend_key)
+        if slot is None or slot in tried:
+            return None
+        backend = self._selection.eligible(app, slot)
+        if backend is None:
+            return None
+        connections = self._leases.connections(slot)
+        if not self._acquire(slot, backend):
+            return None
+        geo = geo_score(backend, client.country, client.region, self._pop_region)
+        return Lease(backend, slot, score(geo, load(backend, connections)), tag, from_affinity=True)
+
+    def _best(self, app: str, client: Client, tag: int, draw: float, tried: Collection[int]) -> Lease | None:
+        while True:
+            chosen = self._selection.choose(app, client.country, client.region, draw, tried)
+            if chosen is None:
+                return None
+            if self._acquire(chosen.slot, chosen.backend):
+                return Lease(chosen.backend, chosen.slot, chosen.score, tag, from_affinity=False)
+            # Another worker took the last place; the count now says so, and the next choice differs.
+
+    def _acquire(self, slot: int, backend: Backend) -> bool:
+        acquired = self._leases.acquire(slot, backend.hard_limit)
+        self._selection.set_connections(slot, self._leases.connections(slot))
+        return acquired
+
+    def _refusal(self, app: str, tried: Collection[int]) -> Refusal:
+        if tried:
+            return Refusal.UNREACHABLE
+        return Refusal.NO_BACKEND if self._selection.is_empty(app) else Refusal.AT_LIMIT

@@ -1,0 +1,301 @@
+"""Which backend is best for this client, now?
+
+The score is the product's formula, lowest wins::
+
+    score = geo * 100 + (connections / soft_limit) / weight
+
+    geo   0  the backend stands in the client's country
+          1  ... in the client's region
+          2  ... in the region of this POP
+          3  elsewhere
+
+A scan of all rows would be simplest, and costs 39 µs among 100 backends and a millisecond among
+10,000. The formula has a shape that avoids it: within one geographic tier the order depends on
+``load = (connections / soft_limit) / weight`` alone, and a backend that belongs to several tiers
+scores best in the lowest of them. So the least loaded backend of the client's country, of its
+region, of the POP's region and of the whole pool are the only four that can win; each group keeps
+its members in a :class:`_LoadQueue`, and a choice looks at four heads at most, whatever the size of
+the pool. A backend's own count moves it within its three groups only, so the cost of a connection
+does not grow with the number of countries either.
+
+Equal scores are decided by a draw among all that are equal: an order by row, or by the time of the
+last use, would send every quiet minute's traffic to the same backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from math import inf
+
+from edgeproxy.core.model import Backend
+
+GEO_WEIGHT = 100.0
+"""How much one step of distance costs, in units of load."""
+
+SAME_COUNTRY, SAME_REGION, POP_REGION, ELSEWHERE = range(4)
+
+ANY_APP = "*"
+"""The pool of a listener without an app: every row."""
+
+
+def geo_score(backend: Backend, country: str, region: str, pop_region: str) -> int:
+    """Distance tier, 0 to 3, of ``backend`` for a client of ``country`` and ``region`` ("" unknown)."""
+    if country and backend.country == country:
+        return SAME_COUNTRY
+    if region and backend.region == region:
+        return SAME_REGION
+    return POP_REGION if backend.region == pop_region else ELSEWHERE
+
+
+def load(backend: Backend, connections: int) -> float:
+    """Load of ``backend`` with so many connections; a ``soft_limit`` or ``weight`` of 0 counts as 1."""
+    return connections / (backend.soft_limit or 1) / (backend.weight or 1)
+
+
+def score(geo: int, load_: float) -> float:
+    """The formula; lowest wins."""
+    return geo * GEO_WEIGHT + load_
+
+
+def has_room(backend: Backend, connections: int) -> bool:
+    """Whether one more connection stays within ``hard_limit``, 0 being no limit."""
+    return backend.hard_limit == 0 or connections < backend.hard_limit
+
+
+class Chosen:
+    """The outcome of a choice: the backend, its slot and the score it won with."""
+
+    __slots__ = ("backend", "score", "slot")
+
+    def __init__(self, backend: Backend, slot: int, score: float) -> None:
+        self.backend = backend
+        self.slot = slot
+        self.score = score
+
+
+class _Member:
+    """A backend within one pool, with its place in each of its three queues."""
+
+    __slots__ = ("backend", "load", "places", "queues", "slot")
+
+    def __init__(self, backend: Backend, slot: int, queues: tuple[_LoadQueue, ...]) -> None:
+        self.backend = backend
+        self.slot = slot
+        self.queues = queues
+        self.places = [0] * len(queues)
+        self.load = inf
+        """``inf`` while it takes no connections and stands in no queue."""
+
+
+class _LoadQueue:
+    """Members in order of load; those of equal load are drawn from with equal chance.
+
+    A bucket per distinct load and a heap of the loads. A member leaves its bucket at once (the last
+    one takes its place); an emptied bucket goes only when its load comes to the head of the heap, or
+    when empty ones outnumber the members.
+    """
+
+    __slots__ = ("_buckets", "_heap", "_rank", "_size")
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._buckets: dict[float, list[_Member]] = {}
+        self._heap: list[float] = []
+        self._size = 0
+
+    def add(self, member: _Member) -> None:
+        bucket = self._buckets.get(member.load)
+        if bucket is None:
+            bucket = self._buckets[member.load] = []
+            heappush(self._heap, member.load)
+        member.places[self._rank] = len(bucket)
+        bucket.append(member)
+        self._size += 1
+        if len(self._heap) > 2 * self._size + 64:
+            self._drop_empty_buckets()
+
+    def discard(self, member: _Member) -> None:
+        bucket = self._buckets[member.load]
+        last = bucket.pop()
+        if last is not member:
+            place = member.places[self._rank]
+            bucket[place] = last
+            last.places[self._rank] = place
+        self._size -= 1
+
+    def least(self) -> list[_Member] | None:
+        """All members of the least load, ``None`` when there are no members."""
+        heap = self._heap
+        while heap:
+            bucket = self._buckets[heap[0]]
+            if bucket:
+                return bucket
+            del self._buckets[heappop(heap)]
+        return None
+
+    def _drop_empty_buckets(self) -> None:
+        self._buckets = {load: bucket for load, bucket in self._buckets.items() if bucket}
+        self._heap = sorted(self._buckets)
+
+
+_COUNTRY, _REGION, _ALL = range(3)
+
+
+class _Pool:
+    """The candidates of one app, in queues by country, by region and all together."""
+
+    __slots__ = ("_by_country", "_by_region", "_everywhere", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[int, _Member] = {}
+        self._by_country: dict[str, _LoadQueue] = {}
+        self._by_region: dict[str, _LoadQueue] = {}
+        self._everywhere = _LoadQueue(_ALL)
+
+    def add(self, backend: Backend, slot: int, connections: int) -> None:
+        country = self._by_country.get(backend.country)
+        if country is None:
+            country = self._by_country[backend.country] = _LoadQueue(_COUNTRY)
+        region = self._by_region.get(backend.region)
+        if region is None:
+            region = self._by_region[backend.region] = _LoadQueue(_REGION)
+        self.members[slot] = _Member(backend, slot, (country, region, self._everywhere))
+        self.move(slot, connections)
+
+    def discard(self, slot: int) -> None:
+        self.withdraw(self.members.pop(slot))
+
+    def move(self, slot: int, connections: int) -> None:
+        """Put the member where its count of connections belongs."""
+        member = self.members[slot]
+        self.withdraw(member)
+        if member.backend.healthy and has_room(member.backend, connections):
+            member.load = load(member.backend, connections)
+            for queue in member.queues:
+                queue.add(member)
+
+    def withdraw(self, member: _Member) -> None:
+        if member.load is not inf:
+            for queue in member.queues:
+                queue.discard(member)
+            member.load = inf
+
+    def choose(self, country: str, region: str, pop_region: str, draw: float) -> Chosen | None:
+        best = inf
+        equals: list[list[_Member]] = []
+        tiers = (
+            self._by_country.get(country) if country else None,
+            self._by_region.get(region) if region else None,
+            self._by_region.get(pop_region),
+            self._everywhere,
+        )
+        for geo, queue in enumerate(tiers):
+            if best < geo * GEO_WEIGHT:
+                break
+            bucket = queue.least() if queue is not None else None
+            if bucket:
+                candidate = score(geo, bucket[0].load)
+                if candidate < best:
+                    best, equals = candidate, [bucket]
+                elif candidate == best:
+                    equals.append(bucket)
+        if not equals:
+            return None
+        return _draw(equals, best, draw)
+
+
+def _draw(equals: list[list[_Member]], score: float, draw: float) -> Chosen:
+    index = int(draw * sum(map(len, equals)))
+    for bucket in equals:
+        if index < len(bucket):
+            break
+        index -= len(bucket)
+    member = bucket[index]
+    return Chosen(member.backend, member.slot, score)
+
+
+class Selection:
+    """The pools of all apps, kept in order while rows and connection counts change.
+
+    A slot is the small integer under which the routing table keeps a backend. Counts are this POP's
+    open connections over all workers; the caller reports each change with :meth:`set_connections`.
+    A pool is built when it is first asked for, so that apps without a listener cost nothing.
+    """
+
+    def __init__(self, pop_region: str) -> None:
+        self._pop_region = pop_region
+        self._backends: dict[int, Backend] = {}
+        self._connections: dict[int, int] = {}
+        self._pools: dict[str, _Pool] = {}
+
+    def put(self, slot: int, backend: Backend, connections: int) -> None:
+        """Add ``backend`` under ``slot``, or replace what the slot holds."""
+        self.discard(slot)
+        self._backends[slot] = backend
+        self._connections[slot] = connections
+        for pool in self._pools_of(backend):
+            pool.add(backend, slot, connections)
+
+    def discard(self, slot: int) -> None:
+        """Forget the slot; unknown ones are ignored."""
+        backend = self._backends.pop(slot, None)
+        if backend is not None:
+            del self._connections[slot]
+            for pool in self._pools_of(backend):
+                pool.discard(slot)
+
+    def set_connections(self, slot: int, connections: int) -> None:
+        """Report how many connections the slot's backend has now; unknown slots are ignored."""
+        backend = self._backends.get(slot)
+        if backend is not None:
+            self._connections[slot] = connections
+            for pool in self._pools_of(backend):
+                pool.move(slot, connections)
+
+    def eligible(self, app: str, slot: int) -> Backend | None:
+        """The slot's backend if ``app`` may send one more connection there now, else ``None``."""
+        member = self._pool(app).members.get(slot)
+        return member.backend if member is not None and member.load is not inf else None
+
+    def slots(self) -> Iterable[int]:
+        """All slots in use."""
+        return self._backends.keys()
+
+    def is_empty(self, app: str) -> bool:
+        """Whether no row of ``app`` is healthy, so that waiting for a free place is pointless."""
+        return not any(member.backend.healthy for member in self._pool(app).members.values())
+
+    def choose(
+        self, app: str, country: str, region: str, draw: float, tried: Iterable[int] = ()
+    ) -> Chosen | None:
+        """The best candidate of ``app`` for a client, ``None`` when none is eligible.
+
+        ``draw`` is uniform in [0, 1) and decides among equal scores. ``tried`` holds slots that this
+        connection must not be given again.
+        """
+        pool = self._pool(app)
+        set_aside = [(slot, pool.members[slot]) for slot in tried if slot in pool.members]
+        for _, member in set_aside:
+            pool.withdraw(member)
+        chosen = pool.choose(country, region, self._pop_region, draw)
+        for slot, _ in set_aside:
+            pool.move(slot, self._connections[slot])
+        return chosen
+
+    def _pool(self, app: str) -> _Pool:
+        pool = self._pools.get(app)
+        if pool is None:
+            pool = self._pools[app] = _Pool()
+            for slot, backend in self._backends.items():
+                if app in (ANY_APP, backend.app):
+                    pool.add(backend, slot, self._connections[slot])
+        return pool
+
+    def _pools_of(self, backend: Backend) -> list[_Pool]:
+        pools = []
+        if (pool := self._pools.get(ANY_APP)) is not None:
+            pools.append(pool)
+        if backend.app != ANY_APP and (pool := self._pools.get(backend.app)) is not None:
+            pools.append(pool)
+        return pools

@@ -1,0 +1,113 @@
+"""The life of one proxied connection, as a table.
+
+The machine is told facts (connected, end of stream, reset) and answers with what to do; it never
+sees a byte, and what it decides the shell only carries out. An end of stream is reported when all
+bytes before it have been handed to the other side, so an order to shut down or close can be
+carried out at once.
+
+A half-close is passed on and nothing more: the other direction goes on until its own end. A reset
+is passed on as a reset, never softened into an orderly end, because the peer must not take a
+truncated answer for a whole one. While the backend is not connected nothing is read from the
+client, so another backend may be tried: none of the client's bytes has been sent on.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+
+
+class State(Enum):
+    CONNECTING = "connecting"
+    OPEN = "open"
+    CLIENT_DONE = "client_done"
+    """The client has sent its last byte; the backend may still send."""
+    BACKEND_DONE = "backend_done"
+    """The backend has sent its last byte; the client may still send."""
+    CLOSED = "closed"
+
+
+class Event(Enum):
+    CONNECTED = "connected"
+    CONNECT_FAILED = "connect_failed"
+    NO_BACKEND = "no_backend"
+    AT_LIMIT = "at_limit"
+    UNREACHABLE = "unreachable"
+    OVERLOAD = "overload"
+    CLIENT_EOF = "client_eof"
+    BACKEND_EOF = "backend_eof"
+    CLIENT_RESET = "client_reset"
+    BACKEND_RESET = "backend_reset"
+    SHUTDOWN = "shutdown"
+    """The worker ends and the time to drain is over."""
+
+
+class Command(Enum):
+    RELAY = "relay"
+    """Begin to move bytes, both ways."""
+    TRY_ANOTHER = "try_another"
+    END_BACKEND = "end_backend"
+    """Shut down the sending side towards the backend."""
+    END_CLIENT = "end_client"
+    CLOSE = "close"
+    """Both directions have ended: close both sockets."""
+    RESET = "reset"
+    """Close both sockets with a reset, so that neither side takes this for an orderly end."""
+
+
+class CloseReason(StrEnum):
+    """Why a connection ended, for the access log and the counters."""
+
+    COMPLETE = "complete"
+    CLIENT_RESET = "client_reset"
+    BACKEND_RESET = "backend_reset"
+    SHUTDOWN = "shutdown"
+    NO_BACKEND = "no_backend"
+    """No row of the app is healthy."""
+    AT_LIMIT = "at_limit"
+    """All healthy backends are at their hard limit."""
+    UNREACHABLE = "unreachable"
+    """The backends that were tried could not be connected to."""
+    OVERLOAD = "overload"
+    """This process is out of descriptors."""
+
+
+_S, _E, _C = State, Event, Command
+
+_TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
+    (_S.CONNECTING, _E.CONNECTED): (_S.OPEN, _C.RELAY, None),
+    (_S.CONNECTING, _E.CONNECT_FAILED): (_S.CONNECTING, _C.TRY_ANOTHER, None),
+    (_S.CONNECTING, _E.NO_BACKEND): (_S.CLOSED, _C.RESET, CloseReason.NO_BACKEND),
+    (_S.CONNECTING, _E.AT_LIMIT): (_S.CLOSED, _C.RESET, CloseReason.AT_LIMIT),
+    (_S.CONNECTING, _E.UNREACHABLE): (_S.CLOSED, _C.RESET, CloseReason.UNREACHABLE),
+    (_S.CONNECTING, _E.OVERLOAD): (_S.CLOSED, _C.RESET, CloseReason.OVERLOAD),
+    (_S.OPEN, _E.CLIENT_EOF): (_S.CLIENT_DONE, _C.END_BACKEND, None),
+    (_S.OPEN, _E.BACKEND_EOF): (_S.BACKEND_DONE, _C.END_CLIENT, None),
+    (_S.CLIENT_DONE, _E.BACKEND_EOF): (_S.CLOSED, _C.CLOSE, CloseReason.COMPLETE),
+    (_S.BACKEND_DONE, _E.CLIENT_EOF): (_S.CLOSED, _C.CLOSE, CloseReason.COMPLETE),
+}
+for _state in (_S.CONNECTING, _S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
+    _TABLE[_state, _E.CLIENT_RESET] = (_S.CLOSED, _C.RESET, CloseReason.CLIENT_RESET)
+    _TABLE[_state, _E.SHUTDOWN] = (_S.CLOSED, _C.RESET, CloseReason.SHUTDOWN)
+for _state in (_S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
+    _TABLE[_state, _E.BACKEND_RESET] = (_S.CLOSED, _C.RESET, CloseReason.BACKEND_RESET)
+
+
+class Session:
+    """One connection's state; :meth:`handle` is the only way to change it."""
+
+    __slots__ = ("close_reason", "state")
+
+    def __init__(self) -> None:
+        self.state = State.CONNECTING
+        self.close_reason: CloseReason | None = None
+        """Set when ``state`` becomes ``CLOSED``."""
+
+    def handle(self, event: Event) -> Command:
+        """Return what the shell must do about ``event``.
+
+        A fact that cannot be in the present state is a broken invariant of the shell: KeyError.
+        """
+        self.state, command, reason = _TABLE[self.state, event]
+        if reason is not None:
+            self.close_reason = reason
+        return command

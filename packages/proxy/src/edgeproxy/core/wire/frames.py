@@ -1,0 +1,191 @@
+"""What the control process and a worker say to each other, and how it is framed.
+
+Both directions carry msgpack values behind a 4-byte big-endian length over a stream socket pair.
+The control process sends the whole table once, then changes: decoding 10,000 rows takes
+milliseconds, which a running worker must not spend on every edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import msgspec
+
+from edgeproxy.core.controlplane.routing_table import PlacedBackend
+
+MAX_FRAME_BYTES = 64 << 20
+"""A full table of 65,536 rows is below 10 MiB; anything beyond this is a broken peer."""
+
+_LENGTH_BYTES = 4
+
+_Frame = TypeVar("_Frame")
+
+
+# ---- control process to worker -------------------------------------------------------------------
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """Sent once, first: everything a worker needs to know."""
+
+    worker: int
+    pop_region: str
+    app: str
+    """The app of the listener, ``*`` for none."""
+    region_by_country: dict[str, str]
+    geoip_path: str | None
+    """Country database, ``None`` for the embedded one."""
+    binding_ttl_s: float
+    connect_timeout_s: float
+    shutdown_timeout_s: float
+    access_log_every: int
+    """Report each N-th session to the access log; 0 for none."""
+
+
+class TableChanged(msgspec.Struct, frozen=True, tag="table"):
+    """Rows that came, changed or went."""
+
+    version: int
+    whole: bool
+    """``upserts`` is the whole table: what is not among them is gone. So is the first one."""
+    upserts: tuple[PlacedBackend, ...]
+    removed_slots: tuple[int, ...]
+
+
+class HostAddresses(msgspec.Struct, frozen=True, tag="host"):
+    """What a backend's host name resolves to now; empty when it does not resolve."""
+
+    host: str
+    addresses: tuple[str, ...]
+
+
+class GeoDatabaseChanged(msgspec.Struct, frozen=True, tag="geo"):
+    """The country database was replaced by a valid one: open it again."""
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Stop accepting, let sessions end, reset the rest after the shutdown timeout, exit 0."""
+
+
+ToWorker = Start | TableChanged | HostAddresses | GeoDatabaseChanged | Drain
+
+
+# ---- worker to control process -------------------------------------------------------------------
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The worker has its table and accepts connections."""
+
+    version: int
+
+
+class TableApplied(msgspec.Struct, frozen=True, tag="applied"):
+    """The worker routes by this version from now on."""
+
+    version: int
+
+
+class Traffic(msgspec.Struct, frozen=True, array_like=True):
+    """What happened since the last report between clients of one country and one backend."""
+
+    country: str
+    backend: str
+    """Id; "" for connections that were given none."""
+    opened: int
+    closed: int
+    score_sum: float
+    """Sum of the scores at which connections were given this backend."""
+    bytes_received: int
+    """From clients, sent on to the backend."""
+    bytes_sent: int
+    """From the backend, sent on to clients."""
+
+
+class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One ended session, for the access log."""
+
+    client: str
+    country: str
+    backend: str
+    score: float
+    from_affinity: bool
+    bytes_received: int
+    bytes_sent: int
+    duration_s: float
+    reason: str
+    tries: int
+
+
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """Counted since the last report."""
+
+    traffic: tuple[Traffic, ...]
+    closes: dict[str, int]
+    """Ended connections by close reason."""
+    connect_errors: dict[str, int]
+    """Failed connects by backend id."""
+    sessions: tuple[SessionRecord, ...]
+    sessions_dropped: int
+    """Records that the access log lost because the control process did not keep up."""
+
+
+class Notice(msgspec.Struct, frozen=True, tag="notice"):
+    """Something for the log."""
+
+    level: str
+    event: str
+    fields: dict[str, str | int | float]
+
+
+class Drained(msgspec.Struct, frozen=True, tag="drained"):
+    """The worker exits now; so many sessions had to be reset."""
+
+    reset: int
+
+
+FromWorker = Ready | TableApplied | Report | Notice | Drained
+
+
+# ---- framing -------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(frame: ToWorker | FromWorker) -> bytes:
+    """The frame as it goes over the wire, length first."""
+    body = _encoder.encode(frame)
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+class FrameError(ValueError):
+    """The peer sent what is no frame; the channel is of no use any more."""
+
+
+class FrameReader(Generic[_Frame]):
+    """Bytes in, frames out, however they were cut."""
+
+    def __init__(self, kind: object) -> None:
+        """``kind`` is :data:`ToWorker` or :data:`FromWorker`."""
+        self._decoder: msgspec.msgpack.Decoder[_Frame] = msgspec.msgpack.Decoder(kind)
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | memoryview) -> Iterator[_Frame]:
+        """Take in ``data`` and give every frame that is now whole.
+
+        Raises:
+            FrameError: too long or not decodable.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH_BYTES:
+            length = int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
+            if length > MAX_FRAME_BYTES:
+                raise FrameError(f"a frame of {length} bytes, the limit is {MAX_FRAME_BYTES}")
+            end = _LENGTH_BYTES + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_LENGTH_BYTES:end])
+            del self._buffer[:end]
+            try:
+                yield self._decoder.decode(body)
+            except msgspec.DecodeError as error:
+                raise FrameError(f"an undecodable frame: {error}") from error

@@ -1,0 +1,157 @@
+"""From the store to the workers: watches the rows, publishes what changed, resolves host names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
+from edgeproxy.core.wire.frames import HostAddresses, TableChanged
+from edgeproxy.errors import StoreError
+from edgeproxy.ports import RowStore
+from edgeproxy.runtime.logs import Logger
+
+POLL_INTERVAL_S = 0.5
+"""An edit is seen within a second: at most one interval, and the time to read and publish it."""
+
+RESOLVE_INTERVAL_S = 10.0
+"""How often the names of backends are looked up again."""
+
+
+class Workers(Protocol):
+    """Who must hear of changes."""
+
+    def publish(self, change: TableChanged) -> None: ...
+
+    def broadcast(self, frame: HostAddresses) -> None: ...
+
+    def catch_up(self) -> None: ...
+
+    def applied_version(self) -> int: ...
+
+
+class TableFeed:
+    """Keeps the workers' table equal to the store's rows.
+
+    When the store cannot be read the last good table stays in force; that is said once, and once more
+    when it can be read again.
+    """
+
+    def __init__(
+        self,
+        store: RowStore,
+        table: RoutingTable,
+        resolve: Callable[[str], Awaitable[tuple[str, ...]]],
+        connections: Callable[[int], int],
+        poll_interval_s: float,
+    ) -> None:
+        self._store = store
+        self._resolve = resolve
+        self._connections = connections
+        self._poll_interval_s = min(poll_interval_s, POLL_INTERVAL_S)
+        self._hosts: dict[str, tuple[str, ...]] = {}
+        self._failing = False
+        self.table = table
+
+    def load(self) -> TableChange:
+        """Read the rows for the first time.
+
+        Raises:
+            StoreError: they cannot be read; at the start that is the end.
+        """
+        rows = self._store.poll()
+        return self.table.replace(rows if rows is not None else ())
+
+    # ---- what a new worker starts from -------------------------------------------------------
+
+    def whole_table(self) -> TableChanged:
+        return TableChanged(self.table.version, whole=True, upserts=self.table.snapshot(), removed_slots=())
+
+    def resolved_hosts(self) -> Sequence[HostAddresses]:
+        return [HostAddresses(host, addresses) for host, addresses in self._hosts.items()]
+
+    # ---- while running -----------------------------------------------------------------------
+
+    async def watch(self, workers: Workers, log: Logger) -> None:
+        """Follow the store until cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_interval_s)
+            await self._poll(workers, log)
+            workers.catch_up()
+            self._release_slots(workers)
+
+    async def watch_names(self, workers: Workers, log: Logger) -> None:
+        """Look names up again and again until cancelled."""
+        while True:
+            await self.resolve_names(workers, log)
+            await asyncio.sleep(RESOLVE_INTERVAL_S)
+
+    async def resolve_names(self, workers: Workers, log: Logger) -> None:
+        """Tell the workers what the backends' host names mean now. A name that fails keeps its addresses."""
+        names = {p.backend.host for p in self.table.snapshot() if _is_name(p.backend.host)}
+        for gone in self._hosts.keys() - names:
+            del self._hosts[gone]
+        ordered = sorted(names)
+        for host, addresses in zip(ordered, await asyncio.gather(*map(self._resolve, ordered)), strict=True):
+            known = self._hosts.get(host)
+            if not addresses:
+                if known is None:
+                    self._hosts[host] = ()
+                    log.warning("a backend's host name does not resolve", host=host)
+            elif known is None or set(addresses) != set(known):
+                self._hosts[host] = addresses
+                workers.broadcast(HostAddresses(host, addresses))
+                log.info("resolved", host=host, addresses=list(addresses))
+
+    async def _poll(self, workers: Workers, log: Logger) -> None:
+        try:
+            rows = await asyncio.to_thread(self._store.poll)
+        except StoreError as error:
+            if not self._failing:
+                self._failing = True
+                log.warning("the routing table cannot be read, keeping the last good one", why=str(error))
+            return
+        if self._failing:
+            self._failing = False
+            log.info("the routing table can be read again")
+        if rows is None:
+            return
+        change = self.table.replace(rows)
+        log_change(change, log)
+        if change.alters_routing:
+            removed = tuple(placed.slot for placed in change.removed)
+            workers.publish(
+                TableChanged(change.version, whole=False, upserts=change.upserts, removed_slots=removed)
+            )
+            await self.resolve_names(workers, log)
+
+    def _release_slots(self, workers: Workers) -> None:
+        """Let slots be used again whose backend is gone from every worker, with all its connections."""
+        if self.table.removed_slots and workers.applied_version() == self.table.version:
+            for slot in self.table.removed_slots:
+                if not self._connections(slot):
+                    self.table.release(slot)
+
+
+def log_change(change: TableChange, log: Logger) -> None:
+    """Name what a set of rows changed, bad rows one by one."""
+    for issue in change.issues:
+        log.warning(
+            "skipping a bad row", row=issue.row, column=issue.column, value=issue.value, why=issue.problem
+        )
+    for issue in change.resolved:
+        log.info("a bad row is gone", row=issue.row, column=issue.column)
+    if change.alters_routing:
+        log.info(
+            "routing table changed",
+            version=change.version,
+            changed=[placed.backend.id for placed in change.upserts[:20]],
+            removed=[placed.backend.id for placed in change.removed[:20]],
+            changed_total=len(change.upserts),
+            removed_total=len(change.removed),
+        )
+
+
+def _is_name(host: str) -> bool:
+    return ":" not in host and not host.replace(".", "").isdigit()

@@ -1,0 +1,214 @@
+"""One client's connection, from its accept to its account."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+from random import random
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.dataplane.client import affinity_network
+from edgeproxy.core.dataplane.dispatch import Lease, Refusal
+from edgeproxy.core.dataplane.session import Command, Event, Session
+from edgeproxy.core.model import Client
+from edgeproxy.core.wire.frames import SessionRecord
+from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
+from edgeproxy.worker.relay_copy import Side
+
+if TYPE_CHECKING:
+    from edgeproxy.worker.plane import Plane
+
+MAX_TRIES = 3
+"""Backends tried for one connection before it is given up."""
+
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+class Connection:
+    """Carries out what the session machine orders, and tells it what the sockets say."""
+
+    __slots__ = (
+        "_attempt", "_backend", "_client", "_lease", "_network", "_peer", "_plane", "_session", "_started_s",
+        "_tried",
+    )  # fmt: skip
+
+    def __init__(self, plane: Plane, sock: socket.socket, client: Client) -> None:
+        self._plane = plane
+        self._peer = client
+        self._network = affinity_network(client.address)
+        self._session = Session()
+        self._started_s = plane.loop.now_s
+        self._client = Side(sock, self, plane.relay)
+        self._backend: Side | None = None
+        self._attempt: socket.socket | None = None
+        """The socket of the connect under way."""
+        self._lease: Lease | None = None
+        self._tried: list[int] = []
+        plane.loop.register(sock, self._client)
+
+    def start(self) -> None:
+        """Look for a backend."""
+        plane = self._plane
+        outcome = plane.dispatcher.dispatch(
+            plane.app, self._peer, self._network, plane.loop.now_s, random(), self._tried
+        )
+        if isinstance(outcome, Refusal):
+            self._handle(Event(outcome.value))
+        else:
+            self._lease = outcome
+            self._connect(outcome)
+
+    def shut_down(self) -> None:
+        """The time to drain is over."""
+        self._handle(Event.SHUTDOWN)
+
+    def renew(self) -> None:
+        """Keep the client's binding in use while the connection is open."""
+        if self._lease is not None:
+            self._plane.dispatcher.renew(self._lease, self._plane.loop.now_s)
+        self._plane.renewals.add(self, self._plane.loop.now_s)
+
+    # ---- connecting --------------------------------------------------------------------------
+
+    def _connect(self, lease: Lease) -> None:
+        target = self._plane.targets.of(lease.backend)
+        if target is None:
+            self._connect_failed()
+            return
+        family, address = target
+        try:
+            sock = socket.socket(family, _STREAM)
+        except OSError as error:
+            if error.errno not in OUT_OF_DESCRIPTORS:
+                self._connect_failed()  # this machine lacks the address family
+                return
+            self._plane.overloaded()
+            self._handle(Event.OVERLOAD)
+            return
+        self._attempt = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.connect_ex(address) not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._attempt = None
+            self._connect_failed()
+            return
+        self._plane.loop.register(sock, self)
+        self._plane.connects.add(self, self._plane.loop.now_s)
+
+    def ready(self, events: int) -> None:
+        """The connect under way has come to its end."""
+        sock = self._attempt
+        if sock is None or not events & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
+            return
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._give_up_attempt()
+            self._connect_failed()
+        else:
+            self._handle(Event.CONNECTED)
+
+    def connect_timed_out(self) -> None:
+        """The backend has not answered in time."""
+        self._give_up_attempt()
+        self._connect_failed()
+
+    def _give_up_attempt(self) -> None:
+        if self._attempt is not None:
+            self._plane.connects.discard(self)
+            self._plane.loop.close(self._attempt)
+            self._attempt = None
+
+    def _connect_failed(self) -> None:
+        lease = self._lease
+        assert lease is not None
+        self._plane.ledger.connect_failed(lease.backend.id)
+        self._tried.append(lease.slot)
+        self._release()
+        self._handle(Event.CONNECT_FAILED)
+
+    def _release(self) -> None:
+        if self._lease is not None:
+            self._plane.dispatcher.release(self._lease)
+            self._lease = None
+
+    # ---- what the relay reports --------------------------------------------------------------
+
+    def ended(self, side: Side) -> None:
+        self._handle(Event.CLIENT_EOF if side is self._client else Event.BACKEND_EOF)
+
+    def was_reset(self, side: Side) -> None:
+        self._handle(Event.CLIENT_RESET if side is self._client else Event.BACKEND_RESET)
+
+    # ---- what the session machine orders -----------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        match self._session.handle(event):
+            case Command.RELAY:
+                self._begin_relay()
+            case Command.TRY_ANOTHER:
+                if len(self._tried) < MAX_TRIES:
+                    self.start()
+                else:
+                    self._handle(Event.UNREACHABLE)
+            case Command.END_BACKEND:
+                _end(self._backend)
+            case Command.END_CLIENT:
+                _end(self._client)
+            case Command.CLOSE:
+                self._close()
+            case Command.RESET:
+                set_reset_on_close(self._client.sock)
+                if self._backend is not None:
+                    set_reset_on_close(self._backend.sock)
+                self._close()
+
+    def _begin_relay(self) -> None:
+        plane, sock, lease = self._plane, self._attempt, self._lease
+        assert sock is not None
+        assert lease is not None
+        self._attempt = None
+        plane.connects.discard(self)
+        plane.renewals.add(self, plane.loop.now_s)
+        plane.ledger.opened(self._peer.country, lease.backend.id, lease.score)
+        backend = self._backend = Side(sock, self, plane.relay)
+        plane.loop.hand_over(sock, backend)
+        plane.relay.begin(self._client, backend)
+
+    def _close(self) -> None:
+        plane, lease, backend = self._plane, self._lease, self._backend
+        self._give_up_attempt()
+        plane.renewals.discard(self)
+        if lease is not None and backend is not None:
+            plane.dispatcher.renew(lease, plane.loop.now_s)
+        reason = self._session.close_reason
+        assert reason is not None
+        plane.ledger.closed(
+            SessionRecord(
+                client=self._peer.address,
+                country=self._peer.country,
+                backend=lease.backend.id if lease is not None else "",
+                score=lease.score if lease is not None else 0.0,
+                from_affinity=lease is not None and lease.from_affinity,
+                bytes_received=backend.sent_bytes if backend is not None else 0,
+                bytes_sent=self._client.sent_bytes,
+                duration_s=plane.loop.now_s - self._started_s,
+                reason=reason,
+                tries=len(self._tried) + (lease is not None),
+            ),
+            was_opened=backend is not None,
+        )
+        self._release()
+        for side in (self._client, backend):
+            if side is not None:
+                plane.relay.forget(side)
+                plane.loop.close(side.sock)
+                side.detach()
+        plane.closed(self)
+
+
+def _end(side: Side | None) -> None:
+    """Pass on an end of stream; a socket that was reset meanwhile reports that by itself."""
+    assert side is not None
+    with contextlib.suppress(OSError):
+        side.sock.shutdown(socket.SHUT_WR)

@@ -1,0 +1,87 @@
+"""What one worker counted since its last report."""
+
+from __future__ import annotations
+
+from edgeproxy.core.wire.frames import Report, SessionRecord, Traffic
+
+_MAX_PENDING_SESSIONS = 10_000
+"""Access-log records kept while the control process is busy; further ones are counted and dropped."""
+
+
+class _Row:
+    __slots__ = ("bytes_received", "bytes_sent", "closed", "opened", "score_sum")
+
+    def __init__(self) -> None:
+        self.opened = self.closed = self.bytes_received = self.bytes_sent = 0
+        self.score_sum = 0.0
+
+
+class Ledger:
+    """Counts by (country, backend), close reason and failing backend; empties itself into reports."""
+
+    def __init__(self, access_log_every: int) -> None:
+        """``access_log_every``: keep the record of each N-th session, 0 for none."""
+        self._access_log_every = access_log_every
+        self._until_next_record = access_log_every
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._closes: dict[str, int] = {}
+        self._connect_errors: dict[str, int] = {}
+        self._sessions: list[SessionRecord] = []
+        self._sessions_dropped = 0
+
+    def opened(self, country: str, backend: str, score: float) -> None:
+        """A connection was established with ``backend``."""
+        row = self._row(country, backend)
+        row.opened += 1
+        row.score_sum += score
+
+    def closed(self, record: SessionRecord, was_opened: bool) -> None:
+        """A session ended; ``was_opened`` tells whether :meth:`opened` was reported for it."""
+        if was_opened:
+            row = self._row(record.country, record.backend)
+            row.closed += 1
+            row.bytes_received += record.bytes_received
+            row.bytes_sent += record.bytes_sent
+        self._closes[record.reason] = self._closes.get(record.reason, 0) + 1
+        if self._access_log_every:
+            self._until_next_record -= 1
+            if not self._until_next_record:
+                self._until_next_record = self._access_log_every
+                if len(self._sessions) < _MAX_PENDING_SESSIONS:
+                    self._sessions.append(record)
+                else:
+                    self._sessions_dropped += 1
+
+    def connect_failed(self, backend: str) -> None:
+        self._connect_errors[backend] = self._connect_errors.get(backend, 0) + 1
+
+    def shed(self, reason: str) -> None:
+        """A client was turned away before anything was known of it."""
+        self._closes[reason] = self._closes.get(reason, 0) + 1
+
+    def is_empty(self) -> bool:
+        return not (self._rows or self._closes or self._connect_errors)
+
+    def report(self) -> Report:
+        """Everything counted since the last call."""
+        report = Report(
+            traffic=tuple(
+                Traffic(country, backend, r.opened, r.closed, r.score_sum, r.bytes_received, r.bytes_sent)
+                for (country, backend), r in self._rows.items()
+            ),
+            closes=self._closes,
+            connect_errors=self._connect_errors,
+            sessions=tuple(self._sessions),
+            sessions_dropped=self._sessions_dropped,
+        )
+        self._clear()
+        return report
+
+    def _row(self, country: str, backend: str) -> _Row:
+        row = self._rows.get((country, backend))
+        if row is None:
+            row = self._rows[country, backend] = _Row()
+        return row

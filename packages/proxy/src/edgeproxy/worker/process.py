@@ -1,0 +1,143 @@
+"""The life of a worker: started by the control process, led by its frames, drained at the end."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+from collections.abc import Callable
+
+from edgeproxy.core.wire.frames import (
+    Drain,
+    Drained,
+    FromWorker,
+    GeoDatabaseChanged,
+    HostAddresses,
+    Notice,
+    Ready,
+    Start,
+    TableApplied,
+    TableChanged,
+    ToWorker,
+)
+from edgeproxy.errors import GeoDatabaseError
+from edgeproxy.ports import CountryLookup
+from edgeproxy.worker.channel import Channel
+from edgeproxy.worker.loop import Loop
+from edgeproxy.worker.plane import Plane
+from edgeproxy.worker.shared_state import SharedState
+from edgeproxy.worker.signals import SignalWakeup
+
+REPORT_INTERVAL_S = 0.2
+"""How often a worker tells what it counted."""
+
+
+class WorkerProcess:
+    """Connects the channel, the shared segment and the data plane."""
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        listener: socket.socket,
+        segment_fd: int,
+        open_geo: Callable[[str | None], CountryLookup],
+    ) -> None:
+        self._loop = Loop()
+        self._listener = listener
+        self._segment_fd = segment_fd
+        self._open_geo = open_geo
+        self._settings: Start | None = None
+        self._plane: Plane | None = None
+        self._ready = False
+        self._draining = False
+        self._reset = 0
+        self._reports = self._loop.deadlines(REPORT_INTERVAL_S, WorkerProcess._report)
+        self._channel = Channel(channel, self._loop, self._on_frame, self._on_control_lost)
+
+    def run(self) -> None:
+        """Serve until drained."""
+        SignalWakeup(self._loop, signal.SIGTERM, self._drain)
+        self._reports.add(self, self._loop.now_s)
+        self._loop.run()
+        self._flush_report()
+        self._channel.send(Drained(self._reset))
+        self._channel.finish()
+
+    def _on_frame(self, frame: ToWorker) -> None:
+        match frame:
+            case Start():
+                self._start(frame)
+            case TableChanged():
+                self._change_table(frame)
+            case HostAddresses(host, addresses):
+                self._the_plane().targets.resolve(host, addresses)
+            case GeoDatabaseChanged():
+                self._reopen_geo()
+            case Drain():
+                self._drain()
+
+    def _start(self, settings: Start) -> None:
+        self._settings = settings
+        state = SharedState(self._segment_fd, settings.worker)
+        geo = self._open_geo(settings.geoip_path)
+        self._plane = Plane(self._loop, settings, geo, state, state, self._send)
+
+    def _change_table(self, frame: TableChanged) -> None:
+        plane = self._the_plane()
+        plane.change_table(frame)
+        if self._ready:
+            self._send(TableApplied(frame.version))
+            return
+        # What exists now lives as long as the process, and connections make no cycles: there is
+        # nothing for the collector to find, and its pauses would be the clients'.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        plane.listen(self._listener)
+        self._ready = True
+        self._send(Ready(frame.version))
+
+    def _reopen_geo(self) -> None:
+        plane, settings = self._the_plane(), self._settings
+        assert settings is not None
+        try:
+            plane.geo = self._open_geo(settings.geoip_path)
+        except GeoDatabaseError as error:
+            self._send(Notice("warning", "keeping the country database in use", {"why": str(error)}))
+
+    def _drain(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        plane, settings = self._plane, self._settings
+        if plane is None or settings is None:
+            self._loop.stop()
+            return
+        self._loop.deadlines(settings.shutdown_timeout_s, self._drain_is_over).add(plane, self._loop.now_s)
+        plane.drain(self._loop.stop)
+
+    def _drain_is_over(self, plane: Plane) -> None:
+        self._reset = plane.reset_all()
+
+    def _on_control_lost(self) -> None:
+        """Serve on with the last table for a successor to take over, then drain."""
+        if self._settings is None or self._draining:
+            self._loop.stop()
+            return
+        grace = self._loop.deadlines(self._settings.shutdown_timeout_s, WorkerProcess._drain)
+        grace.add(self, self._loop.now_s)
+
+    def _report(self) -> None:
+        self._flush_report()
+        self._reports.add(self, self._loop.now_s)
+
+    def _flush_report(self) -> None:
+        if self._plane is not None and not self._plane.ledger.is_empty() and not self._channel.is_congested():
+            self._send(self._plane.ledger.report())
+
+    def _send(self, frame: FromWorker) -> None:
+        self._channel.send(frame)
+
+    def _the_plane(self) -> Plane:
+        assert self._plane is not None, "the first frame starts the worker"
+        return self._plane

@@ -1,0 +1,238 @@
+"""What the workers of a POP must agree on: connections per backend, and affinity.
+
+One memory segment (a memfd), created by the control process and mapped by every worker. It outlives
+workers, so neither a crash nor a replacement loses a binding or leaves a lease behind.
+
+**Connections** are a matrix of workers by slots. Each worker writes its own row alone and the sum over the
+rows is the POP's count, so counting needs no lock and a dead worker's leases are cleared by zeroing
+its row. A place under a ``hard_limit`` is different: reading the sum and adding to it must be one
+step for all workers, so it is taken under a lock. (Taking the lock only near the limit would be
+cheaper and not exact: a worker that was descheduled between its look and its write can be many
+places late.) Whoever changes a count writes the slot to a ring of its own, from which the others
+learn what to look at again; who falls behind a whole ring looks at everything.
+
+**Bindings** stand in a set-associative table: a bucket of eight, chosen by the tag; in a full bucket
+the least recently used goes. A tag is cleared before its entry is rewritten and set last, so that a
+worker killed in between leaves an absent binding, never a mixed one.
+
+Locks are byte ranges of the segment (``fcntl.lockf``, 1.3 µs a pair): the kernel releases them when
+the holder dies. They belong to the process, so this object must be the only one in its process that
+ever closes a descriptor of the segment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+from collections.abc import Collection, Iterator
+
+from edgeproxy.core.dataplane.affinity import Binding
+
+MAX_SLOTS = 65_536
+_LAYOUT = 1
+_PAGE = 4096
+_RING = 4096
+_WAYS = 8
+_WORDS_PER_BUCKET = 4 * _WAYS  # tags, backend keys, times of last use, countries
+_WORD_BYTES = 8
+_LOCKS = 1024
+_MASK_63 = (1 << 63) - 1
+
+# Words of the header page.
+_H_LAYOUT, _H_WORKERS, _H_BUCKETS, _H_SECRET, _H_EPOCH = range(5)
+
+
+class SharedState:
+    """The segment as one process sees it; ``worker`` is the row this process counts in.
+
+    Implements :class:`edgeproxy.core.dataplane.dispatch.Bindings` and ``Leases``. The control
+    process, which counts nothing, leaves ``worker`` at ``None``.
+    """
+
+    def __init__(self, fd: int, worker: int | None = None) -> None:
+        """Map the segment behind ``fd``, which stays the caller's and must stay open."""
+        self._fd = fd
+        self._map = mmap.mmap(fd, 0)
+        view = memoryview(self._map)
+        header = view[:_PAGE].cast("Q")
+        if header[_H_LAYOUT] != _LAYOUT:
+            raise ValueError(f"the shared segment has layout {header[_H_LAYOUT]}, not {_LAYOUT}")
+        self._header = header
+        self._workers = header[_H_WORKERS]
+        self._buckets = header[_H_BUCKETS]
+        self.secret: int = header[_H_SECRET]
+        at = _PAGE
+        counts = view[at : at + self._workers * MAX_SLOTS * _WORD_BYTES].cast("q")
+        self._counts = counts
+        at += len(counts) * _WORD_BYTES
+        ring_bytes = (1 + _RING) * _WORD_BYTES
+        self._rings = [
+            view[at + w * ring_bytes : at + (w + 1) * ring_bytes].cast("Q") for w in range(self._workers)
+        ]
+        at += self._workers * ring_bytes
+        table_bytes = self._buckets * _WORDS_PER_BUCKET * _WORD_BYTES
+        self._table = view[at : at + table_bytes].cast("Q")
+        self._times = view[at : at + table_bytes].cast("d")
+        if worker is not None:
+            self._ring = self._rings[worker]
+            self._row = worker * MAX_SLOTS
+        self._others = [(w, ring) for w, ring in enumerate(self._rings) if w != worker]
+        self._seen = [ring[0] for ring in self._rings]
+        self._seen_epoch = header[_H_EPOCH]
+
+    # ---- connections -------------------------------------------------------------------------
+
+    def connections(self, slot: int) -> int:
+        """The POP's open connections to the backend of ``slot``."""
+        counts = self._counts
+        total: int = counts[slot]
+        for row in range(1, self._workers):
+            total += counts[row * MAX_SLOTS + slot]
+        return total
+
+    def acquire(self, slot: int, hard_limit: int) -> bool:
+        """Count one more connection, unless the POP would then exceed ``hard_limit`` (0: no limit)."""
+        if not hard_limit:
+            self._count(slot, 1)
+            return True
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _LOCKS + slot)
+        try:
+            if self.connections(slot) >= hard_limit:
+                return False
+            self._count(slot, 1)
+            return True
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _LOCKS + slot)
+
+    def release(self, slot: int) -> None:
+        """Count one connection less."""
+        self._count(slot, -1)
+
+    def changed_slots(self) -> Collection[int] | None:
+        """Slots whose count other processes changed since the last call; ``None``: any may have."""
+        changed: list[int] | None = []
+        epoch = self._header[_H_EPOCH]
+        if epoch != self._seen_epoch:
+            self._seen_epoch = epoch
+            changed = None
+        for worker, ring in self._others:
+            head = ring[0]
+            seen = self._seen[worker]
+            if head != seen:
+                self._seen[worker] = head
+                if changed is None or head - seen > _RING:
+                    changed = None
+                else:
+                    changed += [ring[1 + position % _RING] for position in range(seen, head)]
+        return changed
+
+    def _count(self, slot: int, change: int) -> None:
+        self._counts[self._row + slot] += change
+        ring = self._ring
+        head = ring[0]
+        ring[1 + head % _RING] = slot
+        ring[0] = head + 1  # last: a reader that sees the new head finds the slot behind it
+
+    def clear_worker(self, worker: int) -> None:
+        """Give back all leases of a worker that is dead, and tell the others to look again."""
+        row = worker * MAX_SLOTS
+        for slot in range(MAX_SLOTS):
+            if self._counts[row + slot]:
+                self._counts[row + slot] = 0
+        self._header[_H_EPOCH] += 1
+
+    # ---- affinity ----------------------------------------------------------------------------
+
+    def lock(self, tag: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, tag % self._buckets % _LOCKS)
+
+    def unlock(self, tag: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, tag % self._buckets % _LOCKS)
+
+    def get(self, tag: int) -> Binding | None:
+        """The binding of ``tag``, expired or not; the caller holds the lock."""
+        base = tag % self._buckets * _WORDS_PER_BUCKET
+        table = self._table
+        tags = table[base : base + _WAYS].tolist()
+        if tag not in tags:
+            return None
+        at = base + tags.index(tag)
+        return Binding(table[at + _WAYS], table[at + 3 * _WAYS], self._times[at + 2 * _WAYS])
+
+    def put(self, tag: int, binding: Binding) -> None:
+        """Store ``binding``; in a full bucket the least recently used goes. The caller holds the lock."""
+        base = tag % self._buckets * _WORDS_PER_BUCKET
+        table = self._table
+        tags = table[base : base + _WAYS].tolist()
+        if tag in tags:
+            way = tags.index(tag)
+        elif 0 in tags:
+            way = tags.index(0)
+        else:
+            times = self._times[base + 2 * _WAYS : base + 3 * _WAYS].tolist()
+            way = times.index(min(times))
+        at = base + way
+        table[at] = 0
+        table[at + _WAYS] = binding.backend_key
+        self._times[at + 2 * _WAYS] = binding.last_use_s
+        table[at + 3 * _WAYS] = binding.country_code
+        table[at] = tag
+
+    def bindings(self) -> Iterator[tuple[int, Binding]]:
+        """Every binding with its tag. One bucket is locked at a time, and none while yielding."""
+        for bucket in range(self._buckets):
+            yield from self._bucket(bucket)
+
+    def sweep(self, oldest_s: float, start: int, count: int) -> int:
+        """Clear bindings last used before ``oldest_s`` in ``count`` buckets from ``start``; say how many."""
+        cleared = 0
+        for bucket in range(start, min(start + count, self._buckets)):
+            base = bucket * _WORDS_PER_BUCKET
+            if not any(self._table[base : base + _WAYS]):
+                continue
+            self.lock(bucket)
+            try:
+                for at in range(base, base + _WAYS):
+                    if self._table[at] and self._times[at + 2 * _WAYS] < oldest_s:
+                        self._table[at] = 0
+                        cleared += 1
+            finally:
+                self.unlock(bucket)
+        return cleared
+
+    @property
+    def buckets(self) -> int:
+        """Number of buckets of the binding table."""
+        return self._buckets
+
+    def _bucket(self, bucket: int) -> list[tuple[int, Binding]]:
+        base = bucket * _WORDS_PER_BUCKET
+        if not any(self._table[base : base + _WAYS]):
+            return []
+        self.lock(bucket)
+        try:
+            tags = self._table[base : base + _WAYS].tolist()
+            found = [(tag, self.get(tag)) for tag in tags if tag]
+            return [(tag, binding) for tag, binding in found if binding is not None]
+        finally:
+            self.unlock(bucket)
+
+
+def create_segment(workers: int, affinity_capacity: int, secret: int | None = None) -> int:
+    """Make an empty segment and return its descriptor (close-on-exec; pass it on by number).
+
+    ``affinity_capacity`` is rounded up to whole buckets. Pages nobody touches cost no memory.
+    ``secret`` is given when bindings of an earlier run are to be restored.
+    """
+    buckets = max(1, -(-affinity_capacity // _WAYS))
+    words = workers * (MAX_SLOTS + 1 + _RING) + buckets * _WORDS_PER_BUCKET
+    fd = os.memfd_create("edgeproxy-shared", os.MFD_CLOEXEC)
+    os.ftruncate(fd, _PAGE + words * _WORD_BYTES)
+    with mmap.mmap(fd, _PAGE) as page, memoryview(page) as view, view.cast("Q") as header:
+        header[_H_LAYOUT] = _LAYOUT
+        header[_H_WORKERS] = workers
+        header[_H_BUCKETS] = buckets
+        header[_H_SECRET] = secrets.randbits(63) if secret is None else secret & _MASK_63
+    return fd
