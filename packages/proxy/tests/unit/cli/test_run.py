@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from edgeproxy.cli.run import run
+from edgeproxy.config import Config
+from edgeproxy.errors import ConfigError
+
+
+def test_runs_the_proxy_with_the_settings_and_returns_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+
+    def run_proxy(config: Config) -> int:
+        seen.append(config)
+        return 7
+
+    monkeypatch.setitem(sys.modules, "edgeproxy.app", SimpleNamespace(run=run_proxy))
+    assert run(["--region", "eu"]) == 7
+    assert [config.region for config in seen] == ["eu"]
+
+
+def test_does_not_touch_the_proxy_when_the_settings_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "edgeproxy.app", raising=False)
+    with pytest.raises(ConfigError):
+        run(["--region", "mars"])
+    assert "edgeproxy.app" not in sys.modules
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--region", "mars", "--help"]])
+def test_help_lists_the_flags(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run(arguments) == 0
+    text = capsys.readouterr().out
+    assert "  --listen-addr VALUE\n" in text
+    assert max(map(len, text.splitlines())) <= 100
