@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# A path in backticks has a slash or a suffix of ours; `a.b` and `./dev` have neither.
+# A path in backticks is one word with a slash or a suffix of ours; `a.b` and `./dev test` are none.
 PATH = re.compile(r"`((?:[\w.*-]+/)+[\w.*-]*|[\w-]+\.(?:py|md|toml|sql|sh|html))`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 SOURCE_ROOTS = ("", "packages/proxy/src/edgeproxy", "packages/mock_backend/src", "packages/testkit/src")
@@ -54,7 +54,7 @@ def test_a_path_that_does_not_exist_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "core" / "model.py").touch()
     document = tmp_path / "ARCHITECTURE.md"
     document.write_text(
-        "`core/model.py` `core/` `core/*.py` `model.py` `a.b` `./dev`\n`core/gone.py` `gone.md`\n"
+        "`core/model.py` `core/` `core/*.py` `model.py` `a.b` `./dev test`\n`core/gone.py` `gone.md`\n"
     )
     assert missing_paths(document, [tmp_path, tmp_path / "core"]) == [
         "ARCHITECTURE.md names core/gone.py, which does not exist",
