@@ -13,14 +13,19 @@ import pytest
 from edgeproxy.config.reference import reference_page
 
 
+# Each of them makes typer colour what goes into a pipe.
+FORCED_COLOUR = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"}
+
+
 def edgeproxy(*arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in FORCED_COLOUR}
     return subprocess.run(
         [sys.executable, "-m", "edgeproxy", *arguments],
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
-        env=os.environ | environ,
+        env=inherited | environ,
         timeout=50,
     )
 
