@@ -20,10 +20,13 @@ PACKAGES = ROOT / "packages"
 Imports = Mapping[str, frozenset[str]]
 """Module to the modules it imports, both by full name; ``from a import b`` imports ``a`` and ``a.b``."""
 
-PURE_STANDARD_LIBRARY = frozenset(
-    "__future__ abc array base64 binascii bisect collections contextlib dataclasses difflib enum fractions functools "
-    "hashlib heapq hmac ipaddress itertools json math operator re string struct types typing zlib".split()
-)
+# fmt: off
+PURE_STANDARD_LIBRARY = frozenset({
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib",
+    "dataclasses", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress",
+    "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing", "zlib",
+})
+# fmt: on
 ADAPTER_FOLDERS = ("worker", "inbound", "outbound", "runtime")
 SHARED_BY_ADAPTERS = ("core", "ports", "errors", "config")
 # The composition roots: of the control process, and of a worker process.
