@@ -10,6 +10,10 @@ from edgeproxy.cli.options import ConfigFile, load_config
 from edgeproxy.errors import ConfigError
 
 
+_PIPED_WIDTH = 160
+"""Columns of the table where no terminal says how many there are."""
+
+
 def explain(
     client: Annotated[str, typer.Option("--client", metavar="ADDRESS", help="The client's IP address.")],
     app: Annotated[str | None, typer.Option("--app", help="The app asked for; that of the listener.")] = None,
@@ -53,6 +57,8 @@ def _print(explanation: Any) -> None:
     client = explanation.client
     place = f"{client.country} (region {client.region})" if client.country else "unknown country"
     console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
     console.print(f"Client   {client.address}, {place}", highlight=False)
     console.print(f"POP      region {explanation.pop_region}, app {explanation.app}", highlight=False)
     console.print(f"Backend  {explanation.decision}", highlight=False, style="bold")
@@ -61,20 +67,23 @@ def _print(explanation: Any) -> None:
             "No running proxy was found: connections are taken for 0, affinity for empty.", style="yellow"
         )
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("", "backend", "score", "place", "region", "country", "address"):
+    for name in ("", "backend"):
         table.add_column(name, no_wrap=True)
-    table.add_column("conns", justify="right")
+    for name in ("score", "conns"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for name in ("place", "region", "country", "address"):
+        table.add_column(name, no_wrap=True)
     table.add_column("left out")
     for candidate in explanation.candidates:
         table.add_row(
             "*" if candidate.is_best else "",
             candidate.backend,
             "" if candidate.left_out else f"{candidate.score:.4f}",
+            str(candidate.connections),
             candidate.place,
             candidate.region,
             candidate.country,
             candidate.address,
-            str(candidate.connections),
             candidate.left_out or "",
             style="dim" if candidate.left_out else None,
         )

@@ -42,7 +42,7 @@ class Side:
     """One socket of a relayed pair."""
 
     __slots__ = (
-        "broken", "ended", "kept", "owner", "peer", "readable", "recv_into", "relay", "send", "sent_bytes",
+        "broken", "closed", "ended", "kept", "owner", "peer", "readable", "recv_into", "relay", "send", "sent_bytes",
         "sock",
     )  # fmt: skip
 
@@ -58,6 +58,7 @@ class Side:
         self.readable = False
         """There may be input that nobody has read; no further edge will tell."""
         self.ended = False
+        self.closed = False
         self.broken = False
         """Sending failed: what comes for it is dropped, what it sent before is still handed on."""
         self.sent_bytes = 0
@@ -66,6 +67,8 @@ class Side:
     def ready(self, events: int) -> None:
         if events & select.EPOLLOUT and self.kept is not None:
             self.relay.flush(self)
+        if self.closed:
+            return
         if self.peer is self:
             # Not relaying yet: input waits in the kernel, where it is found when the relay begins.
             if events & select.EPOLLERR:
@@ -78,12 +81,13 @@ class Side:
 
     def resume(self) -> None:
         """Go on reading where a turn, or a peer that took no more, ended it."""
-        if self.readable and not self.ended and self.peer is not self:
+        if self.readable and not self.ended and not self.closed:
             self.relay.pump(self, last=True)
 
     def detach(self) -> None:
         """Break the cycles, so that the memory goes without a collector."""
         del self.recv_into, self.send, self.owner, self.relay
+        self.closed = True
         self.peer = self
         self.kept = None
 

@@ -13,10 +13,10 @@ client, so another backend may be tried: none of the client's bytes has been sen
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
+from enum import StrEnum
 
 
-class State(Enum):
+class State(StrEnum):
     CONNECTING = "connecting"
     OPEN = "open"
     CLIENT_DONE = "client_done"
@@ -26,7 +26,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Event(Enum):
+class Event(StrEnum):
     CONNECTED = "connected"
     CONNECT_FAILED = "connect_failed"
     NO_BACKEND = "no_backend"
@@ -41,7 +41,7 @@ class Event(Enum):
     """The worker ends and the time to drain is over."""
 
 
-class Command(Enum):
+class Command(StrEnum):
     RELAY = "relay"
     """Begin to move bytes, both ways."""
     TRY_ANOTHER = "try_another"
@@ -71,6 +71,8 @@ class CloseReason(StrEnum):
     """This process is out of descriptors."""
 
 
+# All of these are strings because the table is asked for every event: a string has its hash at hand,
+# where that of a plain Enum is computed in Python.
 _S, _E, _C = State, Event, Command
 
 _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
