@@ -7,9 +7,10 @@ routing.db`` SQLite replays the old file's log over the new file and destroys it
 (``docs/decisions/watching-routing-db.md`` has the experiment).
 
 So an edit is noticed by the *stamp* of the file and of its write-ahead log: device, inode, size and
-time of change. The kernel sets this ``ctime`` at every write, whichever way the edit was made, and
-neither ``cp -p`` nor ``rsync -t`` nor ``touch`` can set it back. An unchanged file costs two ``stat``
-calls and no lock at all; after a change the whole table is read in one short transaction.
+time of change. For the file this is ``ctime``, which the kernel sets at every write, whichever way the
+edit was made, and which neither ``cp -p`` nor ``rsync -t`` nor ``touch`` can set back. An unchanged file
+costs two ``stat`` calls and no lock at all; after a change the whole table is read in one short
+transaction.
 """
 
 from __future__ import annotations
@@ -180,18 +181,20 @@ class _Stamp(NamedTuple):
             raise StoreError(
                 f"routing database {path} is {kind}; name a database file with EDGEPROXY_DB_PATH"
             )
-        changed_s = max(file.st_ctime, log.st_ctime if log else 0.0)
+        changed_s = max(file.st_ctime, log.st_mtime if log else 0.0)
         return cls(
-            file=_identity(file),
-            log=_identity(log) if log and log.st_size else (),
+            file=_identity(file, file.st_ctime_ns),
+            # Whenever root opens a log, SQLite gives it to the owner of the file, and that alone sets its
+            # ctime: with it, each read would call for the next.
+            log=_identity(log, log.st_mtime_ns) if log and log.st_size else (),
             # A time of change in the future (the clock was set back) is as good as one in the past: what
             # counts is that the next edit bears another.
             is_settled=abs(now_s - changed_s) > STAMP_GRANULARITY_S,
         )
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
+def _identity(status: os.stat_result, changed_ns: int) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, changed_ns
 
 
 class _Table(Mapping[str, Row]):
@@ -314,7 +317,7 @@ def _explained(error: sqlite3.Error, path: Path) -> str:
             )
         case sqlite3.SQLITE_CORRUPT:
             return f"is damaged; restore a copy, or save what can be read with: sqlite3 {path.name} .recover"
-        case sqlite3.SQLITE_CANTOPEN if not os.access(path, os.R_OK):
+        case sqlite3.SQLITE_CANTOPEN if not os.access(path, os.R_OK, effective_ids=True):
             return "may not be read by this user; give it read permission with chmod or chown"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if not _is_writable(path):
             return "is read-only for this process; change it where file and directory can be written"
@@ -322,4 +325,4 @@ def _explained(error: sqlite3.Error, path: Path) -> str:
 
 
 def _is_writable(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent))
