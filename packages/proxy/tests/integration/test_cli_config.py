@@ -12,7 +12,6 @@ import pytest
 
 from edgeproxy.config.reference import reference_page
 
-
 # Each of them makes typer colour what goes into a pipe.
 FORCED_COLOUR = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"}
 

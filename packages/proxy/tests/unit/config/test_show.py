@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeproxy.config import load
@@ -38,6 +38,7 @@ ENVIRONMENTS: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
 
 
 @given(environ=ENVIRONMENTS)
+@example(environ={"EDGEPROXY_DB_PATH": 'a\x7f"\\# .db', "EDGEPROXY_APP": '"#'})
 def test_the_toml_form_loads_to_the_same_configuration(
     environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
