@@ -36,17 +36,21 @@ def prepare(session: nox.Session) -> None:
     session.run("./dev", "setup", silent=True, log=False)
 
 
-def run_pytest(session: nox.Session, kind: str, *folders: str) -> None:
+def run_pytest(session: nox.Session, kind: str, folders: list[str]) -> bool:
     """Run one kind of test in a process of its own, measured into its own data files.
 
-    Paths among the session's arguments narrow the run to those of this kind.
+    Paths among the session's arguments narrow the run to what they and ``folders`` have in common; returns
+    whether that is anything.
     """
     named = [argument for argument in session.posargs if Path(argument.partition("::")[0]).exists()]
     options = [argument for argument in session.posargs if argument not in named]
-    paths = [path for path in named if any(Path(path).is_relative_to(folder) for folder in folders)]
+    paths = [
+        path if Path(path).is_relative_to(folder) else folder
+        for path, folder in itertools.product(named, folders)
+        if Path(path).is_relative_to(folder) or Path(folder).is_relative_to(path)
+    ]
     if named and not paths:
-        session.log(f"none of the paths given holds {kind} tests")
-        return
+        return False
     MEASUREMENTS.mkdir(parents=True, exist_ok=True)
     for stale in MEASUREMENTS.glob(f".coverage.{kind}*"):
         stale.unlink()
@@ -58,6 +62,7 @@ def run_pytest(session: nox.Session, kind: str, *folders: str) -> None:
         # pytest ends with 5 when a filter such as -k leaves nothing of one kind.
         success_codes=[0, 5] if session.posargs else [0],
     )
+    return True
 
 
 def folders_of(kind: str) -> list[str]:
@@ -73,15 +78,17 @@ def folders_of(kind: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Unit tests, then integration tests; arguments go to pytest."""
     prepare(session)
-    for kind in ("unit", "integration"):
-        run_pytest(session, kind, *folders_of(kind))
+    ran = [run_pytest(session, kind, folders_of(kind)) for kind in ("unit", "integration")]
+    if not any(ran):
+        session.error("no unit or integration test is in the paths given")
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """The stories a user would tell, on real processes; arguments go to pytest."""
     prepare(session)
-    run_pytest(session, "e2e", "e2e")
+    if not run_pytest(session, "e2e", ["e2e"]):
+        session.log("no e2e test is in the paths given")
 
 
 @nox.session(requires=["tests", "e2e"])
