@@ -126,6 +126,8 @@ def test_a_reader_that_goes_away_is_no_noise(arguments: tuple[str, ...]) -> None
             stdout=writer,
             stderr=subprocess.PIPE,
             check=False,
+            # Only output that is buffered can fail as late as at the end.
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
             timeout=50,
         )
     finally:
