@@ -9,7 +9,6 @@ import typer
 from edgeproxy.cli.options import ConfigFile, load_config
 from edgeproxy.errors import ConfigError
 
-
 _PIPED_WIDTH = 160
 """Columns of the table where no terminal says how many there are."""
 

@@ -42,8 +42,8 @@ class Side:
     """One socket of a relayed pair."""
 
     __slots__ = (
-        "broken", "closed", "ended", "kept", "owner", "peer", "readable", "recv_into", "relay", "send", "sent_bytes",
-        "sock",
+        "broken", "closed", "ended", "kept", "owner", "peer", "readable", "recv_into", "relay", "send",
+        "sent_bytes", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, owner: Owner, relay: CopyRelay) -> None:
