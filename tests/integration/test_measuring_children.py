@@ -114,8 +114,11 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> set[int]:
         single = coverage.CoverageData(str(part))
         single.read()
         data.update(single)
-    assert data.measured_contexts() == {"unit"}
-    return set(data.lines(str(folder / "product.py")) or ())
+        single.close(force=True)
+    contexts, lines = data.measured_contexts(), data.lines(str(folder / "product.py"))
+    data.close(force=True)
+    assert contexts == {"unit"}
+    return set(lines or ())
 
 
 @pytest.mark.parametrize("ending", ["killed", "drained", "left_at_once"])

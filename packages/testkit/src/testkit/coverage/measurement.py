@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -68,9 +69,10 @@ class MeasurementStore:
             raise CoverageInputError([f"no data of {kind} tests in {self._folder}: run them first"])
         with tempfile.TemporaryDirectory() as scratch:
             report = Path(scratch) / "report.json"
+            morfs = [str(self._root / file) for file in files]
             try:
-                combined = self._combine(kind, parts)
-                combined.json_report(morfs=[str(self._root / file) for file in files], outfile=str(report))
+                with self._combined(kind, parts) as combined:
+                    combined.json_report(morfs=morfs, outfile=str(report))
             except CoverageException as error:
                 raise CoverageInputError([f"the data of {kind} tests cannot be read: {error}"]) from error
             entries = json.loads(report.read_text(encoding="utf-8"))["files"]
@@ -85,18 +87,22 @@ class MeasurementStore:
 
     def write_html(self, kinds: Sequence[str], files: Sequence[str], target: Path) -> None:
         """Write the annotated source, each line with the kinds that executed it, after ``measure``."""
-        everything = self._combine("all", [str(self._folder / f"combined.{kind}") for kind in kinds])
-        everything.html_report(
-            morfs=[str(self._root / file) for file in files], directory=str(target), show_contexts=True
-        )
+        parts = [str(self._folder / f"combined.{kind}") for kind in kinds]
+        morfs = [str(self._root / file) for file in files]
+        with self._combined("all", parts) as everything:
+            everything.html_report(morfs=morfs, directory=str(target), show_contexts=True)
 
-    def _combine(self, name: str, parts: Sequence[str]) -> coverage.Coverage:
+    @contextmanager
+    def _combined(self, name: str, parts: Sequence[str]) -> Iterator[coverage.Coverage]:
         combined = coverage.Coverage(
             data_file=str(self._folder / f"combined.{name}"), config_file=str(self._root / "pyproject.toml")
         )
         combined.erase()
         combined.combine(parts, strict=True, keep=True)
-        return combined
+        try:
+            yield combined
+        finally:
+            combined.get_data().close(force=True)
 
 
 class _Entry(TypedDict):

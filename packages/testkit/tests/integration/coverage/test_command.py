@@ -120,6 +120,7 @@ def test_counts_agree_with_coverage_py(tmp_path: Path) -> None:
     theirs.load()
     _, statements, _, missing, _ = theirs.analysis2(str(tmp_path / "product.py"))
     branches = theirs.branch_stats(str(tmp_path / "product.py"))
+    theirs.get_data().close(force=True)
     assert sorted(measured.lines) == statements
     assert sorted(measured.lines - measured.lines_hit) == missing
     assert len(measured.branches) == sum(total for total, _ in branches.values())

@@ -31,6 +31,7 @@ def make_repository(root: Path, threshold: int) -> list[str]:
     data.set_context("unit")
     data.add_arcs({str(root / "core.py"): [(-1, 1), (1, 3), (3, -1)]})
     data.write()
+    data.close(force=True)
     return ["--root", str(root), "--output", str(root / "out")]
 
 

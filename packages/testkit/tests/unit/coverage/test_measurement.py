@@ -34,6 +34,7 @@ def record(repository: Path, kind: str, process: str, *arcs: tuple[int, int], fi
     data.set_context(kind)
     data.add_arcs({str(repository / file): arcs})
     data.write()
+    data.close(force=True)
 
 
 def store(repository: Path) -> MeasurementStore:
