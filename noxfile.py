@@ -117,7 +117,7 @@ def types(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Watch the proxy route clients from several countries; --for SECONDS."""
     prepare(session)
-    session.run("python", "e2e/demo.py", *session.posargs)
+    session.run("python", "-m", "e2e.demo", *session.posargs)
 
 
 @nox.session
