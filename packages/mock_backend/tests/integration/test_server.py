@@ -144,14 +144,18 @@ def test_bad_label_is_refused_at_construction(label: str) -> None:
         MockBackend(id=label)
 
 
-async def test_stop_closes_idle_connections_and_refuses_new_ones() -> None:
+async def test_stop_closes_idle_connections_and_refuses_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mock_backend.server._DRAIN_TIMEOUT_S", 600)
     async with MockBackend() as backend:
-        reader, writer = await asyncio.open_connection(backend.address, backend.port)
-        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        _, never_used = await asyncio.open_connection(backend.address, backend.port)
+        reader, used = await asyncio.open_connection(backend.address, backend.port)
+        used.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"OK - ")
-    async with asyncio.timeout(10):
-        await reader.read()
-    writer.close()
+        async with asyncio.timeout(10):
+            await backend.stop()
+            await reader.read()
+    never_used.close()
+    used.close()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(backend.address, backend.port)
 

@@ -6,6 +6,7 @@ import geoip2.database
 import maxminddb
 import pytest
 from geoip2.errors import AddressNotFoundError
+
 from testkit.geo import write_country_database
 
 COUNTRIES = {

@@ -5,6 +5,7 @@ import socket
 from contextlib import ExitStack
 
 import pytest
+
 from testkit.ports import free_port, reserved_port
 
 

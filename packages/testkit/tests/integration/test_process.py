@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from testkit.ports import reserved_port
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
@@ -127,10 +128,11 @@ def test_process_that_ignores_sigterm_is_killed_and_told(process_factory: Proces
 
 
 def test_stopped_process_is_woken_to_end(process_factory: ProcessFactory) -> None:
-    process = process_factory(["sleep", "60"])
+    process = process_factory(python(EXIT_3_ON_SIGTERM, READY, SLEEP), ready="ready")
+    process.wait_ready()
     process.kill(signal.SIGSTOP)
     process.stop()
-    assert process.exit_code == -signal.SIGTERM
+    assert process.exit_code == 3
 
 
 def test_descendant_left_behind_is_told_and_killed(process_factory: ProcessFactory) -> None:

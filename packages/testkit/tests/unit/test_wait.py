@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from testkit.wait import wait_until, wait_until_async
 
 
