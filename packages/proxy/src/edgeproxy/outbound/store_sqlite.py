@@ -20,44 +20,20 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from edgeproxy.errors import StoreError
+from edgeproxy.outbound.sqlite_file import connect, translated_errors
+from edgeproxy.outbound.sqlite_schema import BACKENDS, OPTIONAL_COLUMN, columns_of
 from edgeproxy.ports import Operation, Row, RowChange
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_S: Final = 2.0
-"""How long a call waits for another program's transaction."""
-
 STAMP_GRANULARITY_S: Final = 2.0
 """Two writes this close may bear the same time. On most file systems that is a tick of the kernel, 10 ms
 at most; some keep whole seconds, and FAT every second one."""
-
-_COLUMNS: Final = (
-    *("id", "app", "region", "country", "wg_ip", "port"),
-    *("healthy", "weight", "soft_limit", "hard_limit"),
-)
-_OPTIONAL_COLUMN: Final = "country"
-"""Came with later versions of the original."""
-
-_SCHEMA: Final = """
-CREATE TABLE backends (
-    id TEXT PRIMARY KEY,
-    app TEXT,
-    region TEXT,
-    country TEXT,
-    wg_ip TEXT,
-    port INTEGER,
-    healthy INTEGER,
-    weight INTEGER,
-    soft_limit INTEGER,
-    hard_limit INTEGER,
-    deleted INTEGER DEFAULT 0
-)
-"""
 
 
 class SqliteStore:
@@ -87,9 +63,9 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"{path} cannot be made: {error.strerror}") from error
         try:
-            with _translated_errors(path), closing(_connect(path, "mode=rw")) as connection:
+            with translated_errors(path), closing(connect(path, "mode=rw")) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute(_SCHEMA)
+                connection.execute(BACKENDS)
         except StoreError:
             # Empty as it is, the file would only stand in the way of the next attempt.
             path.unlink()
@@ -101,7 +77,7 @@ class SqliteStore:
         stamp = _Stamp.of(self._path)
         if stamp == self._stamp and stamp.is_settled:
             return None
-        with _translated_errors(self._path):
+        with translated_errors(self._path):
             rows = self._read(stamp)
         self._stamp = stamp
         if rows == self._rows:
@@ -134,9 +110,9 @@ class SqliteStore:
         """See :meth:`edgeproxy.ports.RowStore.apply`. Waits at most :data:`BUSY_TIMEOUT_S` for a lock."""
         # SQLite could not say whether a file it cannot open is missing, a directory or out of reach.
         _Stamp.of(self._path)
-        with _translated_errors(self._path), closing(_connect(self._path, "mode=rw")) as connection:
+        with translated_errors(self._path), closing(connect(self._path, "mode=rw")) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            columns = _columns(connection, self._path)
+            columns = columns_of(connection, self._path)
             decision = operation(_Table(connection, columns))
             if isinstance(decision, RowChange):
                 _write(connection, decision, columns)
@@ -226,7 +202,7 @@ class _Table(Mapping[str, Row]):
 
 def _write(connection: sqlite3.Connection, change: RowChange, columns: Sequence[str]) -> None:
     values = dict(change.values)
-    if _OPTIONAL_COLUMN not in columns and values.pop(_OPTIONAL_COLUMN, None) is not None:
+    if OPTIONAL_COLUMN not in columns and values.pop(OPTIONAL_COLUMN, None) is not None:
         raise StoreError(
             "the table backends has no column country; "
             "add it with: ALTER TABLE backends ADD COLUMN country TEXT"
@@ -240,89 +216,10 @@ def _write(connection: sqlite3.Connection, change: RowChange, columns: Sequence[
 
 
 def _select(path: Path, parameters: str) -> list[Row]:
-    with closing(_connect(path, parameters)) as connection:
+    with closing(connect(path, parameters)) as connection:
         connection.execute("BEGIN")
-        columns = _columns(connection, path)
+        columns = columns_of(connection, path)
         names = ", ".join(columns)
         query = f"SELECT {names} FROM backends WHERE deleted IS NULL OR deleted = 0"  # noqa: S608
         rows = connection.execute(query).fetchall()
     return [dict(zip(columns, values, strict=True)) for values in rows]
-
-
-def _columns(connection: sqlite3.Connection, path: Path) -> tuple[str, ...]:
-    """The columns of the contract that the table has; all of them, save perhaps the optional one.
-
-    SQL in this module is put together from these names and from those that the registry writes, never
-    from what a user typed.
-    """
-    present = {str(column[1]).lower() for column in connection.execute("PRAGMA table_info(backends)")}
-    if not present:
-        raise StoreError(
-            f"routing database {path} has no table backends; name another file with EDGEPROXY_DB_PATH, "
-            "or make a new one with `edgeproxy db init`"
-        )
-    missing = {*_COLUMNS, "deleted"} - {_OPTIONAL_COLUMN} - present
-    if missing:
-        raise StoreError(
-            f"routing database {path}: the table backends lacks {', '.join(sorted(missing))}; "
-            "add with: ALTER TABLE backends ADD COLUMN …"
-        )
-    return tuple(column for column in _COLUMNS if column in present)
-
-
-def _connect(path: Path, parameters: str) -> sqlite3.Connection:
-    # A URI, because only its `mode` keeps SQLite from making a file that is missing. With mode=rw a file
-    # that may not be written is opened for reading.
-    uri = f"{path.absolute().as_uri()}?{parameters}"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    connection.text_factory = _text_or_bytes
-    return connection
-
-
-def _text_or_bytes(encoded: bytes) -> str | bytes:
-    """Decode a TEXT value, or leave it as bytes: one that is no UTF-8 must not fail the other rows."""
-    try:
-        return encoded.decode()
-    except UnicodeDecodeError:
-        return encoded
-
-
-@contextmanager
-def _translated_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says into what happened to the file and what to do about it."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(f"routing database {path} {_explained(error, path)}") from error
-
-
-def _explained(error: sqlite3.Error, path: Path) -> str:
-    # Errors that the Python module raises by itself have no code.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    if code == sqlite3.SQLITE_READONLY_ROLLBACK:
-        return (
-            "holds an interrupted write, and undoing it needs write access; "
-            "open it once with sqlite3 as a user who has it"
-        )
-    match code & 0xFF:
-        case sqlite3.SQLITE_BUSY:
-            return (
-                f"is locked by another program, for more than {BUSY_TIMEOUT_S:g} s now; end the transaction "
-                "that is open there (COMMIT or ROLLBACK in a sqlite3 shell)"
-            )
-        case sqlite3.SQLITE_NOTADB:
-            return (
-                "is not a SQLite database; name another file with EDGEPROXY_DB_PATH, "
-                "or make a new one with `edgeproxy db init`"
-            )
-        case sqlite3.SQLITE_CORRUPT:
-            return f"is damaged; restore a copy, or save what can be read with: sqlite3 {path.name} .recover"
-        case sqlite3.SQLITE_CANTOPEN if not os.access(path, os.R_OK, effective_ids=True):
-            return "may not be read by this user; give it read permission with chmod or chown"
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if not _is_writable(path):
-            return "is read-only for this process; change it where file and directory can be written"
-    return f"cannot be used: {error}"
-
-
-def _is_writable(path: Path) -> bool:
-    return all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.errors import StoreError
-from edgeproxy.outbound import store_sqlite
+from edgeproxy.outbound import sqlite_file, store_sqlite
 from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import Row, RowChange
 from testkit.wait import wait_until
@@ -48,7 +48,7 @@ GUIDE_IDS = ["mock-eu-1", "mock-eu-2", "mock-us-1"]
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     # A kernel tick is at most 10 ms, and that is the granularity of file systems that tests run on.
     monkeypatch.setattr(store_sqlite, "STAMP_GRANULARITY_S", 0.02)
-    monkeypatch.setattr(store_sqlite, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.05)
 
 
 @pytest.fixture
@@ -401,7 +401,7 @@ def fill(path: Path) -> None:
 def test_truncated_file_is_damaged_at_start(path: Path) -> None:
     fill(make(path))
     os.truncate(path, path.stat().st_size // 2)
-    assert f"{path} is damaged; restore a copy" in message_of(SqliteStore(path).poll)
+    assert f"{path} is damaged; `edgeproxy db verify` says where" in message_of(SqliteStore(path).poll)
 
 
 def test_file_that_is_damaged_and_restored_while_in_use_is_read_again(path: Path) -> None:

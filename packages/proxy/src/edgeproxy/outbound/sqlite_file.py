@@ -1,0 +1,80 @@
+"""Opening a SQLite file that belongs to others, and saying in their terms why that fails."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from edgeproxy.errors import StoreError
+
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long a call waits for another program's transaction."""
+
+
+def connect(path: Path, parameters: str) -> sqlite3.Connection:
+    """Open ``path`` in autocommit mode; ``parameters`` are those of the URI: ``mode=rw``.
+
+    TEXT that is no UTF-8 is read as bytes.
+    """
+    # A URI, because only its `mode` keeps SQLite from making a file that is missing. With mode=rw a file
+    # that may not be written is opened for reading.
+    uri = f"{path.absolute().as_uri()}?{parameters}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connection.text_factory = _text_or_bytes
+    return connection
+
+
+def _text_or_bytes(encoded: bytes) -> str | bytes:
+    """Decode a TEXT value, or leave it as bytes: one that is no UTF-8 must not fail the other rows."""
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError:
+        return encoded
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite says into what happened to the file and what to do about it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"routing database {path} {_explained(error, path)}") from error
+
+
+def _explained(error: sqlite3.Error, path: Path) -> str:
+    # Errors that the Python module raises by itself have no code.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+        return (
+            "holds an interrupted write, and undoing it needs write access; "
+            "open it once with sqlite3 as a user who has it"
+        )
+    match code & 0xFF:
+        case sqlite3.SQLITE_BUSY:
+            return (
+                f"is locked by another program, for more than {BUSY_TIMEOUT_S:g} s now; end the transaction "
+                "that is open there (COMMIT or ROLLBACK in a sqlite3 shell)"
+            )
+        case sqlite3.SQLITE_NOTADB:
+            return (
+                "is not a SQLite database; name another file with EDGEPROXY_DB_PATH, "
+                "or make a new one with `edgeproxy db init`"
+            )
+        case sqlite3.SQLITE_CORRUPT:
+            return (
+                "is damaged; `edgeproxy db verify` says where, `edgeproxy db restore BACKUP` mends it, and "
+                f"`sqlite3 {path.name} .recover` prints what can still be read"
+            )
+        case sqlite3.SQLITE_CANTOPEN if not os.access(path, os.R_OK, effective_ids=True):
+            return "may not be read by this user; give it read permission with chmod or chown"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if not _is_writable(path):
+            return "is read-only for this process; change it where file and directory can be written"
+    return f"cannot be used: {error}"
+
+
+def _is_writable(path: Path) -> bool:
+    return all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent))
