@@ -1,0 +1,221 @@
+"""explain shows what the data plane's selection does: no more, no less, and for every row why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.core.controlplane.explain import Candidate, Explanation, explain
+from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.selection import ANY_APP, Selection
+from edgeproxy.core.model import Backend, Client
+
+BRAZILIAN = Client("200.160.2.3", "BR", "sa")
+UNKNOWN = Client("127.0.0.1", "", "")
+
+
+def backend(backend_id: str, **values: Any) -> Backend:
+    usual = {
+        **{"app": "test", "region": "eu", "country": "DE", "host": "127.0.0.1", "port": 9001},
+        **{"healthy": True, "weight": 1, "soft_limit": 100, "hard_limit": 0},
+    }
+    return Backend(id=backend_id, **{**usual, **values})
+
+
+def explained(
+    *backends: Backend,
+    client: Client = BRAZILIAN,
+    app: str = ANY_APP,
+    pop_region: str = "eu",
+    counts: dict[str, int] | None = None,
+    bound_to: str | None = None,
+) -> Explanation:
+    table = [PlacedBackend(slot, each) for slot, each in enumerate(backends, start=7)]
+    by_slot = {placed.slot: (counts or {}).get(placed.backend.id, 0) for placed in table}
+    return explain(client, app, pop_region, table, by_slot.__getitem__, bound_to, counts_known=True)
+
+
+def shown(explanation: Explanation) -> dict[str, Candidate]:
+    return {candidate.backend: candidate for candidate in explanation.candidates}
+
+
+# ---- agreement with the data plane ---------------------------------------------------------------
+
+COUNTRIES = {"": "", "BR": "sa", "AR": "sa", "DE": "eu", "FR": "eu", "US": "us", "JP": "ap"}
+regions = st.sampled_from(["sa", "eu", "us", "ap"])
+apps = st.sampled_from(["shop", "blog", "*", ""])
+backends = st.builds(
+    backend,
+    st.uuids().map(str),
+    app=apps,
+    region=regions,
+    country=st.sampled_from(sorted(COUNTRIES)),
+    healthy=st.booleans(),
+    weight=st.integers(0, 3),
+    soft_limit=st.integers(0, 3),
+    hard_limit=st.integers(0, 3),
+)
+clients = st.sampled_from(sorted(COUNTRIES.items())).map(lambda place: Client("192.0.2.1", *place))
+
+
+@given(st.lists(st.tuples(backends, st.integers(0, 4)), max_size=8), clients, apps, regions)
+def test_shows_as_best_exactly_what_the_data_plane_draws_from(
+    counted: list[tuple[Backend, int]], client: Client, app: str, pop_region: str
+) -> None:
+    selection = Selection(pop_region)
+    for slot, (each, count) in enumerate(counted):
+        selection.put(slot, each, count)
+    # More draws than there are backends, evenly spread: each that can be drawn is.
+    draws = [selection.choose(app, client.country, client.region, draw / 64) for draw in range(64)]
+    drawn = {chosen.backend.id for chosen in draws if chosen is not None}
+
+    explanation = explain(
+        client,
+        app,
+        pop_region,
+        [PlacedBackend(slot, each) for slot, (each, _) in enumerate(counted)],
+        lambda slot: counted[slot][1],
+        bound_to=None,
+        counts_known=True,
+    )
+
+    assert {each.backend for each in explanation.candidates if each.is_best} == drawn
+    assert len(explanation.candidates) == len(counted)
+    eligible = {
+        each.id for slot, (each, _) in enumerate(counted) if selection.eligible(app, slot) is not None
+    }
+    assert {each.backend for each in explanation.candidates if each.left_out is None} == eligible
+    for chosen in draws:
+        assert chosen is None or shown(explanation)[chosen.backend.id].score == chosen.score
+
+
+# ---- each row ------------------------------------------------------------------------------------
+
+
+def test_names_the_place_of_a_backend_as_seen_from_the_client() -> None:
+    candidates = shown(
+        explained(
+            backend("near", country="BR", region="sa"),
+            backend("region", country="AR", region="sa"),
+            backend("pop", country="DE", region="eu"),
+            backend("far", country="JP", region="ap"),
+        )
+    )
+    assert {name: (each.place, each.score) for name, each in candidates.items()} == {
+        "near": ("same country", 0.0),
+        "region": ("same region", 100.0),
+        "pop": ("region of this POP", 200.0),
+        "far": ("elsewhere", 300.0),
+    }
+
+
+def test_an_unknown_client_is_near_to_nothing() -> None:
+    places = [
+        each.place
+        for each in explained(backend("pop"), backend("far", region="sa"), client=UNKNOWN).candidates
+    ]
+    assert places == ["region of this POP", "elsewhere"]
+
+
+def test_the_score_counts_the_connections_of_now() -> None:
+    explanation = explained(backend("one", soft_limit=10, weight=2), counts={"one": 5})
+    candidate = explanation.candidates[0]
+    assert (candidate.connections, candidate.score) == (5, 200.25)
+
+
+@pytest.mark.parametrize(
+    ("values", "count", "why"),
+    [
+        ({"app": "blog"}, 0, "serves app 'blog', not 'shop'"),
+        ({"healthy": False}, 0, "healthy = 0 in the routing table"),
+        ({"hard_limit": 3}, 3, "at its hard_limit of 3"),
+        ({"hard_limit": 3}, 4, "at its hard_limit of 3"),
+    ],
+)
+def test_names_the_reason_why_a_row_is_left_out(values: dict[str, Any], count: int, why: str) -> None:
+    explanation = explained(backend("one", **{"app": "shop", **values}), app="shop", counts={"one": count})
+    (candidate,) = explanation.candidates
+    assert candidate.left_out == why
+    assert not candidate.is_best
+
+
+def test_a_listener_without_an_app_takes_rows_of_all_apps() -> None:
+    explanation = explained(backend("one", app="blog"), backend("two", app=""), app=ANY_APP)
+    assert [each.left_out for each in explanation.candidates] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("10.0.0.1", "10.0.0.1:9001"),
+        ("fd00::1", "[fd00::1]:9001"),
+        ("one.example.org", "one.example.org:9001"),
+    ],
+)
+def test_writes_an_address_as_one_would_type_it(host: str, address: str) -> None:
+    assert explained(backend("one", host=host)).candidates[0].address == address
+
+
+def test_orders_the_best_first_and_those_left_out_last() -> None:
+    explanation = explained(
+        backend("b-far", region="ap"),
+        backend("dead", country="BR", healthy=False),
+        backend("b-near", country="BR"),
+        backend("a-near", country="BR"),
+        backend("dead-far", region="ap", healthy=False),
+    )
+    assert [each.backend for each in explanation.candidates] == [
+        *("a-near", "b-near", "b-far"),
+        *("dead", "dead-far"),
+    ]
+
+
+# ---- the decision --------------------------------------------------------------------------------
+
+
+def test_says_which_backend_has_the_lowest_score() -> None:
+    explanation = explained(backend("near", country="BR"), backend("far"), counts={"near": 25})
+    assert explanation.decision == "near, with the lowest score of 0.25 (same country)"
+
+
+def test_says_between_which_backends_is_drawn() -> None:
+    explanation = explained(backend("b"), backend("a"), backend("far", region="ap"))
+    assert explanation.decision == (
+        "A draw among a, b, which share the lowest score of 200 (region of this POP)"
+    )
+
+
+@pytest.mark.parametrize("rows", [[], [backend("dead", healthy=False)]])
+def test_says_that_there_is_no_backend(rows: list[Backend]) -> None:
+    assert explained(*rows).decision == "No backend: the connection is reset"
+
+
+def test_affinity_comes_before_the_score() -> None:
+    explanation = explained(backend("near", country="BR"), backend("far", region="ap"), bound_to="far")
+    assert explanation.bound_to == "far"
+    assert explanation.decision == "far, because the client is bound to it (affinity)"
+    assert [each.backend for each in explanation.candidates if each.is_best] == ["near"]
+
+
+def test_says_why_a_binding_does_not_hold() -> None:
+    explanation = explained(backend("near", country="BR"), backend("old", healthy=False), bound_to="old")
+    assert explanation.decision == (
+        "The client was bound to old, which is left out: healthy = 0 in the routing table. "
+        "near, with the lowest score of 0 (same country)"
+    )
+
+
+def test_a_binding_to_a_row_that_is_gone_says_nothing() -> None:
+    explanation = explained(backend("near", country="BR"), bound_to="gone")
+    assert explanation.decision == "near, with the lowest score of 0 (same country)"
+
+
+def test_tells_what_it_was_asked_and_whether_it_knew_the_counts() -> None:
+    explanation = explain(
+        BRAZILIAN, "shop", "eu", [], connections=lambda _slot: 0, bound_to=None, counts_known=False
+    )
+    assert (explanation.client, explanation.app, explanation.pop_region) == (BRAZILIAN, "shop", "eu")
+    assert not explanation.counts_known
