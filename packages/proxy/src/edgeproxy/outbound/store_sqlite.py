@@ -20,7 +20,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -108,16 +108,44 @@ class SqliteStore:
 
     def apply(self, operation: Operation[T]) -> RowChange | T:
         """See :meth:`edgeproxy.ports.RowStore.apply`. Waits at most :data:`BUSY_TIMEOUT_S` for a lock."""
+        with self.transaction() as transaction:
+            decision = operation(transaction.rows)
+            if isinstance(decision, RowChange):
+                transaction.write(decision)
+            return decision
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Open a transaction that nobody else can write beside; it is committed at the end of the block.
+
+        An exception undoes it. Waits at most :data:`BUSY_TIMEOUT_S` for a lock.
+
+        Raises:
+            StoreError: the store cannot be written now; it is as it was.
+        """
         # SQLite could not say whether a file it cannot open is missing, a directory or out of reach.
         _Stamp.of(self._path)
         with translated_errors(self._path), closing(connect(self._path, "mode=rw")) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            columns = columns_of(connection, self._path)
-            decision = operation(_Table(connection, columns))
-            if isinstance(decision, RowChange):
-                _write(connection, decision, columns)
-                connection.execute("COMMIT")
-            return decision
+            yield Transaction(connection, columns_of(connection, self._path))
+            connection.execute("COMMIT")
+
+
+class Transaction:
+    """The rows as they are now, with nobody else writing, and a way to write them."""
+
+    def __init__(self, connection: sqlite3.Connection, columns: Sequence[str]) -> None:
+        self.connection = connection
+        self.rows: Mapping[str, Row] = _Table(connection, columns)
+        self._columns = columns
+
+    def write(self, change: RowChange) -> None:
+        """Write one row.
+
+        Raises:
+            StoreError: the table has no column for one of the values; nothing was written.
+        """
+        _write(self.connection, change, self._columns)
 
 
 class _Stamp(NamedTuple):
