@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from edgeproxy.core.controlplane.rows import backend_from_row, written
+from edgeproxy.core.controlplane.rows import RowIssue, backend_from_row, written
 from edgeproxy.core.geography import Geography
 from edgeproxy.ports import Row, RowChange
 
@@ -32,6 +32,7 @@ class RefusalReason(StrEnum):
     INVALID = "invalid"
     EXISTS = "exists"
     UNKNOWN = "unknown"
+    FORBIDDEN = "forbidden"
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -40,6 +41,8 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: RefusalReason
     problems: tuple[str, ...]
     """One line each, for the person who asked."""
+    issues: tuple[RowIssue, ...] = ()
+    """The same by column, where single values are at fault."""
 
 
 def add_backend(
@@ -50,7 +53,7 @@ def add_backend(
     The id of a removed backend may be used again; nothing of its former row is kept.
     """
     current = table.get(backend_id)
-    if current is not None and not _is_removed(current):
+    if current is not None and not is_removed(current):
         return Refusal(RefusalReason.EXISTS, (f"backend {written(backend_id)} exists already",))
     decision = _write(geography, backend_id, {}, {**DEFAULTS, **values})
     if isinstance(decision, Refusal):
@@ -63,7 +66,7 @@ def set_backend(
 ) -> RowChange | Refusal:
     """Give the columns in ``values`` new values and leave the others alone."""
     current = table.get(backend_id)
-    if current is None or _is_removed(current):
+    if current is None or is_removed(current):
         return _unknown(table, backend_id)
     return _write(geography, backend_id, current, values)
 
@@ -71,12 +74,13 @@ def set_backend(
 def remove_backend(table: Mapping[str, Row], backend_id: str) -> RowChange | Refusal:
     """Mark the row as deleted. It stays in the table, for the original keeps it there, too."""
     current = table.get(backend_id)
-    if current is None or _is_removed(current):
+    if current is None or is_removed(current):
         return _unknown(table, backend_id)
     return RowChange(backend_id, {"deleted": 1})
 
 
-def _is_removed(row: Row) -> bool:
+def is_removed(row: Row) -> bool:
+    """Whether the row no longer counts: ids of such rows are free."""
     return bool(row.get("deleted"))
 
 
@@ -85,7 +89,7 @@ def _write(
 ) -> RowChange | Refusal:
     outcome = backend_from_row({**current, **values, "id": backend_id}, geography, place=1)
     if isinstance(outcome, tuple):
-        return Refusal(RefusalReason.INVALID, tuple(str(issue) for issue in outcome))
+        return Refusal(RefusalReason.INVALID, tuple(str(issue) for issue in outcome), outcome)
     # Written as it is understood: a region in lower case, an address without brackets, a flag as 0 or 1.
     understood: dict[str, object] = {
         "app": outcome.app,
@@ -103,7 +107,7 @@ def _write(
 
 def _unknown(table: Mapping[str, Row], backend_id: str) -> Refusal:
     close = [
-        written(known) for known in get_close_matches(backend_id, table) if not _is_removed(table[known])
+        written(known) for known in get_close_matches(backend_id, table) if not is_removed(table[known])
     ]
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     return Refusal(RefusalReason.UNKNOWN, (f"there is no backend {written(backend_id)}{hint}",))
