@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.errors import GeoDatabaseError
 from edgeproxy.ports import CountryLookup
-from edgeproxy.runtime.logs import Logger
+
+if TYPE_CHECKING:
+    from edgeproxy.runtime.logs import Logger
 
 INTERVAL_S = 1.0
 
