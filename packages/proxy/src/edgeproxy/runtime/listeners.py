@@ -7,17 +7,21 @@ death loses none of the clients that wait to be accepted: its replacement finds 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from pathlib import Path
 
 from edgeproxy.errors import ListenError
 
 BACKLOG = 4096
+_MARK = "edgeproxy/listener/"
+_UNIX_SOCKETS = Path("/proc/net/unix")
 
 
 class Listeners:
     """The sockets of one address, and the mark that says whose the address is."""
 
-    def __init__(self, sockets: list[socket.socket], mark: socket.socket | None) -> None:
+    def __init__(self, sockets: list[socket.socket], mark: socket.socket) -> None:
         self.sockets = sockets
         self._mark = mark
         host, self.port = sockets[0].getsockname()[:2]
@@ -25,10 +29,8 @@ class Listeners:
 
     def close(self) -> None:
         """Listen no more. Workers that still hold duplicates go on until they close theirs."""
-        for sock in self.sockets:
+        for sock in (*self.sockets, self._mark):
             sock.close()
-        if self._mark is not None:
-            self._mark.close()
 
 
 def open_listeners(host: str, port: int, count: int) -> Listeners:
@@ -39,17 +41,14 @@ def open_listeners(host: str, port: int, count: int) -> Listeners:
     Raises:
         ListenError: the address is taken, not ours, not allowed or unknown.
     """
-    sockets: list[socket.socket] = []
-    mark = None
+    opened: list[socket.socket] = []
     try:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
-        if port:
-            mark = _claim(address)
         for _ in range(count):
             sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
+            opened.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             # Accepted sockets inherit it, which saves a call on each.
@@ -57,30 +56,47 @@ def open_listeners(host: str, port: int, count: int) -> Listeners:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(address)
-            sock.listen(BACKLOG)
             address = sock.getsockname()
+        sockets = list(opened)
+        # Before the first of them listens: until then the port's owner keeps all its clients.
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        opened.append(mark)
+        _claim(mark, str(address[0]), int(address[1]))
+        for sock in sockets:
+            sock.listen(BACKLOG)
     except OSError as error:
-        for sock in (*sockets, *([mark] if mark is not None else [])):
+        for sock in opened:
             sock.close()
         raise ListenError(f"cannot listen on {host}:{port}: {_explained(error, port)}") from error
     return Listeners(sockets, mark)
 
 
-def _claim(address: tuple[object, ...]) -> socket.socket:
-    """Mark the address as this process's, until it ends, however it ends.
+def _claim(mark: socket.socket, host: str, port: int) -> None:
+    """Make ``mark`` say that the address is this process's, until it ends, however it ends.
 
     Sockets that share a port would let a second proxy silently take half of the first one's clients.
     A trial bind without sharing tells them apart from nothing: it would also fail while the workers of
     a control process that died still serve, which is just when a successor must be able to start. An
     abstract Unix socket has the scope of the port, the network namespace, and goes with its process.
+
+    Raises:
+        OSError: ``EADDRINUSE``, a proxy has this address, or one that overlaps with it.
     """
-    mark = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        mark.bind(f"\0edgeproxy/listener/{address[0]}/{address[1]}")
-    except OSError:
-        mark.close()
-        raise
-    return mark
+    mark.bind(f"\0{_MARK}{port}/{host}")
+    for other in _claimed_hosts(port) - {host}:
+        if _is_wildcard_over(host, other) or _is_wildcard_over(other, host):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _claimed_hosts(port: int) -> set[str]:
+    """Every address whose ``port`` is marked in this network namespace."""
+    start = f"@{_MARK}{port}/"
+    names = (line.split()[-1] for line in _UNIX_SOCKETS.read_text().splitlines())
+    return {name.removeprefix(start) for name in names if name.startswith(start)}
+
+
+def _is_wildcard_over(host: str, other: str) -> bool:
+    return host == "::" or (host == "0.0.0.0" and (":" not in other or other == "::"))
 
 
 def _explained(error: OSError, port: int) -> str:
