@@ -13,6 +13,12 @@ from edgeproxy.errors import EdgeproxyError
 _TIMEOUT_S = 5.0
 
 
+class _Answer(msgspec.Struct):
+    ok: bool
+    result: Any = None
+    error: str = ""
+
+
 class AdminClient:
     """One connection; also a context manager."""
 
@@ -25,7 +31,7 @@ class AdminClient:
         """Connect to the proxy that listens at ``path``; ``None`` when none does.
 
         Raises:
-            EdgeproxyError: one does, but this user may not talk to it.
+            EdgeproxyError: one does, but this user may not talk to it, or it takes no more clients.
         """
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(_TIMEOUT_S)
@@ -36,9 +42,12 @@ class AdminClient:
             raise EdgeproxyError(
                 f"no permission to use the admin socket {path}; run as the user that runs the proxy"
             ) from error
-        except OSError:
+        except (FileNotFoundError, ConnectionRefusedError):
             sock.close()
             return None
+        except OSError as error:
+            sock.close()
+            raise EdgeproxyError(f"the admin socket {path} cannot be used: {error.strerror}") from error
         return cls(sock)
 
     def ask(self, command: str, **arguments: object) -> Any:
@@ -54,10 +63,13 @@ class AdminClient:
             raise EdgeproxyError(f"the running proxy does not answer: {error}") from error
         if not line:
             raise EdgeproxyError("the running proxy closed the admin connection")
-        answer = msgspec.json.decode(line)
-        if not answer["ok"]:
-            raise EdgeproxyError(answer["error"])
-        return answer["result"]
+        try:
+            answer = msgspec.json.decode(line, type=_Answer)
+        except msgspec.DecodeError as error:
+            raise EdgeproxyError(f"what answers on the admin socket is no edgeproxy: {error}") from error
+        if not answer.ok:
+            raise EdgeproxyError(answer.error)
+        return answer.result
 
     def close(self) -> None:
         self._answers.close()

@@ -22,67 +22,75 @@ from edgeproxy.errors import ListenError
 MAX_REQUEST_BYTES = 64 << 10
 MAX_CLIENTS = 32
 _IDLE_S = 60.0
+_BACKLOG = 128
 
 Answer = Callable[[dict[str, Any]], Any]
 """Takes the request, returns what msgspec can encode; ``ValueError`` says what is wrong with it."""
 
 
 class AdminServer:
-    """Listens on a Unix socket and answers with the commands it was given."""
+    """Listens on a Unix socket from the construction on, and answers with the commands it was given."""
 
     def __init__(self, path: Path, commands: Mapping[str, Answer]) -> None:
-        self._path = path
-        self._commands = commands
-        self._server: asyncio.Server | None = None
-        self._clients = 0
-
-    async def start(self) -> None:
-        """Listen.
+        """Take the path, also from a proxy that was killed, never from one that answers.
 
         Raises:
             ListenError: the path cannot be used, or another proxy answers on it.
         """
+        self._path = path
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
         try:
-            self._remove_stale()
-            with _only_for_the_owner():
-                self._server = await asyncio.start_unix_server(
-                    self._serve, self._path, limit=MAX_REQUEST_BYTES
-                )
+            self._socket = _listen(path)
         except OSError as error:
+            why = (
+                "another proxy answers on it, or it is no socket"
+                if error.errno == errno.EADDRINUSE
+                else error.strerror
+            )
             raise ListenError(
-                f"cannot listen on the admin socket {self._path}: {error.strerror}; "
-                "set EDGEPROXY_ADMIN_SOCKET"
+                f"cannot listen on the admin socket {path}: {why}; set EDGEPROXY_ADMIN_SOCKET"
             ) from error
+
+    async def start(self) -> None:
+        """Begin to answer; who connected before is answered too."""
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=self._socket, limit=MAX_REQUEST_BYTES
+        )
 
     async def stop(self) -> None:
         """Answer no more, and remove the socket."""
+        self._path.unlink(missing_ok=True)
         if self._server is not None:
             self._server.close()
-            self._path.unlink(missing_ok=True)
-
-    def _remove_stale(self) -> None:
-        """Remove what a proxy that was killed left behind, and nothing that still answers."""
-        if not self._path.is_socket():
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(self._path)) == errno.ECONNREFUSED:
-                self._path.unlink()
+        self._socket.close()
+        for client in self._clients:
+            client.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients += 1
+        self._clients.add(writer)
         try:
-            if self._clients <= MAX_CLIENTS:
+            if len(self._clients) > MAX_CLIENTS:
+                await _send(writer, _refusal(f"{MAX_CLIENTS} clients are connected already"))
+            else:
                 await self._answer_all(reader, writer)
-        except (ConnectionError, TimeoutError, ValueError, asyncio.CancelledError):
-            return  # gone, silent for too long, a line without end, or the proxy stops
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+            return  # gone, silent for too long, or the proxy stops
         finally:
-            self._clients -= 1
+            self._clients.discard(writer)
             writer.close()
 
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await asyncio.wait_for(reader.readline(), _IDLE_S):
-            writer.write(msgspec.json.encode(self._answer(line)) + b"\n")
-            await writer.drain()
+        while True:
+            try:
+                line = await asyncio.wait_for(reader.readline(), _IDLE_S)
+            except ValueError:
+                await _send(writer, _refusal(f"a request has {MAX_REQUEST_BYTES} bytes at most"))
+                return
+            if not line:
+                return
+            await _send(writer, self._answer(line))
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
@@ -90,10 +98,39 @@ class AdminServer:
             command = self._commands.get(str(request.get("command")))
             if command is None:
                 known = ", ".join(sorted(self._commands))
-                raise ValueError(f"unknown command {request.get('command')!r}; there are: {known}")
+                return _refusal(f"unknown command {request.get('command')!r}; there are: {known}")
             return {"ok": True, "result": command(request)}
-        except ValueError as error:  # msgspec's errors are ValueErrors too
-            return {"ok": False, "error": str(error)}
+        except (ValueError, RecursionError) as error:  # msgspec raises both
+            return _refusal(str(error))
+
+
+def _refusal(why: str) -> dict[str, Any]:
+    return {"ok": False, "error": why}
+
+
+async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+    writer.write(msgspec.json.encode(answer) + b"\n")
+    await writer.drain()
+
+
+def _listen(path: Path) -> socket.socket:
+    """Bind and listen. Asyncio, given the path, would first remove whatever socket is there."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket() and not _is_answered(path):
+            path.unlink()
+        with _only_for_the_owner():
+            sock.bind(str(path))
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) != errno.ECONNREFUSED
 
 
 @contextlib.contextmanager
