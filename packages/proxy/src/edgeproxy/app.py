@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
+from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy import __version__
 from edgeproxy.config import Config
@@ -23,8 +25,10 @@ from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, 
 from edgeproxy.core.dataplane.client import affinity_network, locate
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
+from edgeproxy.errors import EdgeproxyError
+from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
-from edgeproxy.outbound.resolver_system import resolve
+from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
@@ -34,6 +38,15 @@ from edgeproxy.runtime.listeners import open_listeners
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, log_change
 from edgeproxy.worker.shared_state import SharedState, create_segment
+
+if TYPE_CHECKING:
+    from edgeproxy.runtime.logs import Logger
+
+WORKER_PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.worker")
+"""``-P``: a file in the working directory must not be taken for a module of the same name."""
+
+NAMES_AT_START_S = 2.0
+"""How long the first client waits for names of backends to resolve, before they are left for later."""
 
 
 def run(config: Config) -> int:
@@ -46,7 +59,7 @@ def run(config: Config) -> int:
 
 
 class App:
-    """The control process of one POP. Constructing it binds the address and starts the workers."""
+    """The control process of one POP. Constructing it binds the addresses and starts the workers."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -63,7 +76,7 @@ class App:
             affinity_file.restore(saved, self._state, monotonic(), time(), config.binding_ttl_secs)
         self._traffic = TrafficTotals()
         self._supervisor = Supervisor(
-            self._listeners.sockets, self._segment_fd, self._state, _worker_settings(config), observer=self
+            WORKER_PROGRAM, self._listeners.sockets, self._segment_fd, self._state, observer=self
         )
         # While the workers boot, what they will be given is read.
         try:
@@ -71,37 +84,43 @@ class App:
             self._feed = TableFeed(
                 SqliteStore(config.db_path),
                 RoutingTable(config.geography),
-                resolve,
+                SystemResolver().resolve,
                 self._state.connections,
                 config.db_reload_secs,
             )
             self._first_rows = self._feed.load()
+            self._admin = AdminServer(
+                config.admin_socket, {"explain": self._answer_explain, "stats": self._answer_stats}
+            )
         except BaseException:
             self._supervisor.kill()
             raise
-        # Last, because it takes longer to import than everything above takes to run.
-        from edgeproxy.inbound.admin import AdminServer
+
+    @cached_property
+    def _log(self) -> Logger:
+        # Takes longer to import than everything before the first client takes to run, so nothing that a
+        # start must wait for logs anything unless there is a problem to tell.
         from edgeproxy.runtime.logs import open_log
 
-        self._log = open_log(config.log_level, config.log_format)
-        self._admin = AdminServer(
-            config.admin_socket, {"explain": self._answer_explain, "stats": self._answer_stats}
-        )
+        return open_log(self._config.log_level, self._config.log_format)
 
     async def serve(self) -> int:
-        """Serve until told to stop, then drain.
+        """Serve until told to stop, then drain; return the exit code.
 
         Raises:
-            EdgeproxyError: the workers do not come up, or the admin socket cannot be used.
+            EdgeproxyError: the workers do not come up.
         """
         stop = asyncio.Event()
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, self._on_signal, stop)
         try:
             await self._admin.start()
+            if self._feed.has_names():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(NAMES_AT_START_S):
+                        await self._feed.resolve_names(self._supervisor, self._log)
+            await self._supervisor.start(_worker_settings(self._config), self._feed)
             log_change(self._first_rows, self._log)
-            await self._feed.resolve_names(self._supervisor, self._log)
-            await self._supervisor.start(self._feed)
             self._log.info(
                 "listening",
                 address=self.address,
@@ -114,41 +133,48 @@ class App:
                 countries=str(self._geo.database.description),
                 descriptors=self._descriptors,
             )
-            await self._work_until(stop)
+            exit_code = await self._work_until(stop)
         except BaseException:
             self._supervisor.kill()
             raise
         finally:
             await self._admin.stop()
         self._log.info("draining", timeout_s=self._config.shutdown_timeout_secs)
-        reset = await self._supervisor.stop()
+        # With these open, clients would go on being queued after the workers have closed theirs, for nobody.
         self._listeners.close()
+        reset = await self._supervisor.stop(self._config.shutdown_timeout_secs)
         self._save_affinity()
         self._log.info("stopped", sessions_reset=reset)
-        return 0
+        return exit_code
 
-    async def _work_until(self, stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._feed.watch(self._supervisor, self._log)),
-                group.create_task(self._feed.watch_names(self._supervisor, self._log)),
-                group.create_task(
-                    self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged()))
-                ),
-                group.create_task(
-                    sweep_bindings(
-                        self._state, self._config.binding_ttl_secs, self._config.binding_gc_interval_secs
-                    )
-                ),
-            ]
-            await stop.wait()
-            for task in tasks:
-                task.cancel()
+    async def _work_until(self, stop: asyncio.Event) -> int:
+        """Keep the workers' state up to date; return the exit code."""
+        config = self._config
+        jobs = (
+            self._supervisor.watch(),
+            self._feed.watch(self._supervisor, self._log),
+            self._feed.watch_names(self._supervisor, self._log),
+            self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged())),
+            sweep_bindings(self._state, config.binding_ttl_secs, config.binding_gc_interval_secs),
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(job) for job in jobs]
+                await stop.wait()
+                for task in tasks:
+                    task.cancel()
+        except ExceptionGroup as failures:
+            why = "; ".join(f"{type(each).__name__}: {each}" for each in failures.exceptions)
+            self._log.critical("the control process failed, stopping", why=why, exc_info=failures)
+            return EdgeproxyError.exit_code
+        return 0
 
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set():
-            self._log.warning("told to stop a second time, resetting what is open")
+            self._log.warning("told to stop a second time, ending at once")
             self._supervisor.kill()
+        # A service manager may have told the workers too; whoever ends from here on does as he was told.
+        self._supervisor.retire()
         stop.set()
 
     def _save_affinity(self) -> None:
@@ -195,11 +221,18 @@ class App:
     def undecodable(self, worker: int, why: str) -> None:
         self._log.error("a worker sent what is no frame, ending it", worker=worker, why=why)
 
+    def not_started(self, worker: int, why: str) -> None:
+        self._log.error("a worker cannot be started, trying again", worker=worker, why=why)
+
     # ---- what the admin socket answers -------------------------------------------------------
 
     def _answer_explain(self, request: dict[str, Any]) -> Explanation:
-        app = request.get("app") or self._config.app or ANY_APP
-        address = str(request.get("client"))
+        address, app = request.get("client"), request.get("app")
+        if not isinstance(address, str):
+            raise ValueError("explain needs a client, an IP address as text")
+        if not (app is None or isinstance(app, str)):
+            raise ValueError("explain takes an app as text")
+        app = app or self._config.app or ANY_APP
         client = locate(address, self._geo.database.country, self._config.geography)
         tag = binding_tag(self._state.secret, stable_key(app), affinity_network(client.address))
         self._state.lock(tag)

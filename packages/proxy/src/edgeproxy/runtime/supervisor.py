@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Protocol
 
@@ -16,7 +14,6 @@ from edgeproxy.core.wire.frames import (
     Drain,
     Drained,
     FrameError,
-    FrameReader,
     FromWorker,
     HostAddresses,
     Notice,
@@ -26,11 +23,10 @@ from edgeproxy.core.wire.frames import (
     TableApplied,
     TableChanged,
     ToWorker,
-    encode,
 )
 from edgeproxy.errors import EdgeproxyError
+from edgeproxy.runtime.worker_process import Worker, spawn
 
-_READ_BYTES = 256 << 10
 _LAGGING_BYTES = 4 << 20
 """With more than this unsent a worker gets no changes but, once it reads again, the whole table."""
 
@@ -39,7 +35,7 @@ _STABLE_S = 5.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _FAILURES_BEFORE_GIVING_UP = 3
-"""Workers that die one after another before any was ever ready: the start has failed."""
+"""Workers of one place that die one after another, none of them ready, while the proxy starts."""
 
 _KILL_AFTER_S = 2.0
 """How long beyond the shutdown timeout a worker may take to end."""
@@ -54,15 +50,23 @@ class Counts(Protocol):
 
 
 class Observer(Protocol):
-    """Who hears what workers say."""
+    """Who hears what workers say, and what becomes of them. ``worker`` is the number of the place."""
 
     def reported(self, worker: int, report: Report) -> None: ...
 
     def noticed(self, worker: int, notice: Notice) -> None: ...
 
-    def died(self, worker: int, pid: int, exit_code: int) -> None: ...
+    def died(self, worker: int, pid: int, exit_code: int) -> None:
+        """A worker ended that was not told to; it is replaced."""
+        ...
 
-    def undecodable(self, worker: int, why: str) -> None: ...
+    def undecodable(self, worker: int, why: str) -> None:
+        """A worker sent what is no frame, and is killed for it."""
+        ...
+
+    def not_started(self, worker: int, why: str) -> None:
+        """A replacement could not be started; that is tried again."""
+        ...
 
 
 class TableSource(Protocol):
@@ -73,120 +77,92 @@ class TableSource(Protocol):
     def resolved_hosts(self) -> Sequence[HostAddresses]: ...
 
 
-class Worker:
-    """One worker process and the channel to it."""
-
-    def __init__(self, index: int, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
-        self.index = index
-        self.process = process
-        self.started_s = monotonic()
-        self.is_ready = False
-        self.version = -1
-        """Table version it routes by."""
-        self.reset_sessions = 0
-        self.lagging = False
-        self._channel = channel
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def connect(self) -> None:
-        """Take over the channel; before this nothing can be sent or read."""
-        self._reader, self._writer = await asyncio.open_connection(sock=self._channel)
-
-    async def read(self, on_frame: Callable[[Worker, FromWorker], None]) -> None:
-        """Hand on frames until the channel ends.
-
-        Raises:
-            FrameError: the worker sent what is no frame.
-        """
-        assert self._reader is not None
-        frames: FrameReader[FromWorker] = FrameReader(FromWorker)
-        try:
-            while data := await self._reader.read(_READ_BYTES):
-                for frame in frames.feed(data):
-                    on_frame(self, frame)
-        except ConnectionError:
-            return
-
-    def send(self, frame: ToWorker) -> None:
-        """Queue a frame; one for a worker that is gone is dropped."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(encode(frame))
-
-    def unsent_bytes(self) -> int:
-        """How much the worker has not taken yet."""
-        return self._writer.transport.get_write_buffer_size() if self._writer is not None else 0
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        else:
-            self._channel.close()
-
-
 class Supervisor:
-    """The workers of one POP."""
+    """The workers of one POP, which boot from the construction on."""
 
     def __init__(
         self,
+        program: Sequence[str],
         listeners: Sequence[socket.socket],
         segment_fd: int,
         counts: Counts,
-        settings: Start,
         observer: Observer,
     ) -> None:
-        """``settings`` are sent to each worker with its own number in ``worker``."""
+        """Start ``program`` once for each listener.
+
+        Raises:
+            EdgeproxyError: the operating system refuses; no worker is left behind.
+        """
+        self._program = program
         self._listeners = listeners
         self._segment_fd = segment_fd
         self._counts = counts
-        self._settings = settings
         self._observer = observer
+        self._settings: Start | None = None
         self._table: TableSource | None = None
         self._workers: dict[int, Worker] = {}
-        self._slots: list[asyncio.Task[None]] = []
-        self._early: list[Worker] = [self._spawn(index) for index in range(len(listeners))]
+        self._places: list[asyncio.Task[None]] = []
         self._all_ready = asyncio.Event()
-        self._ever_ready = False
-        self._stopping = False
-        self._failure: EdgeproxyError | None = None
+        self._stopping = asyncio.Event()
+        self._sessions_reset = 0
         self.restarts = 0
+        try:
+            for place in range(len(listeners)):
+                self._spawn(place)
+        except OSError as error:
+            self.kill()
+            raise EdgeproxyError(f"cannot start a worker process: {error.strerror}") from error
 
     # ---- start and stop ----------------------------------------------------------------------
 
-    async def start(self, table: TableSource) -> None:
-        """Give the workers, which boot since construction, their table; return when all accept.
+    async def start(self, settings: Start, table: TableSource) -> None:
+        """Give the workers what they serve by; return when all accept, or when one ended as it was told.
+
+        ``settings`` are sent to each worker with the number of its place in ``worker``.
 
         Raises:
             EdgeproxyError: they keep dying.
         """
+        self._settings = settings
         self._table = table
-        early, self._early = self._early, []
-        self._slots = [asyncio.create_task(self._keep_running(worker)) for worker in early]
-        await self._all_ready.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._places = [asyncio.create_task(self._keep_running(each)) for each in self._workers.values()]
+        ready = asyncio.create_task(self._all_ready.wait())
+        await asyncio.wait((ready, *self._places), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        self._raise_failures()
 
-    async def stop(self) -> int:
-        """Drain all workers and wait for their end; return how many sessions had to be reset."""
-        self._stopping = True
+    async def watch(self) -> None:
+        """Return when all workers have been told to stop; raise what ended the care for a place before."""
+        await asyncio.wait(self._places, return_when=asyncio.FIRST_EXCEPTION)
+        self._raise_failures()
+
+    async def stop(self, timeout_s: float) -> int:
+        """Let all workers drain, which takes them up to ``timeout_s``, and wait for their end.
+
+        Returns how many sessions had to be reset.
+        """
+        self.retire()
         self.broadcast(Drain())
-        for worker in self._early:
-            worker.close()
-        timeout_s = self._settings.shutdown_timeout_s + _KILL_AFTER_S
-        workers = [*self._workers.values(), *self._early]
-        _, late = await asyncio.wait(self._slots, timeout=timeout_s) if self._slots else ((), self._slots)
-        for worker in workers:
-            if worker.process.poll() is None and (late or worker in self._early):
-                worker.process.kill()
+        _, late = await asyncio.wait(self._places, timeout=timeout_s + _KILL_AFTER_S)
+        self.kill()
         if late:
             await asyncio.wait(late)
-        return sum(worker.reset_sessions for worker in workers)
+        return self._sessions_reset
+
+    def retire(self) -> None:
+        """Replace no worker from now on: they have been told to stop, or will be."""
+        self._stopping.set()
 
     def kill(self) -> None:
         """End all workers now."""
-        self._stopping = True
-        for worker in (*self._workers.values(), *self._early):
-            worker.process.kill()
+        self.retire()
+        for worker in self._workers.values():
+            worker.kill()
+
+    def _raise_failures(self) -> None:
+        for place in self._places:
+            if place.done():
+                place.result()
 
     # ---- what everybody must know ------------------------------------------------------------
 
@@ -215,92 +191,101 @@ class Supervisor:
         return min((worker.version for worker in self._workers.values()), default=-1)
 
     def pids(self) -> list[int]:
-        return [worker.process.pid for worker in self._workers.values()]
+        """Process ids of the workers that run, in the order of their places."""
+        return [self._workers[place].pid for place in sorted(self._workers)]
 
     # ---- one worker's place ------------------------------------------------------------------
 
-    def _spawn(self, index: int) -> Worker:
-        ours, theirs = socket.socketpair()
-        fds = [theirs.fileno(), self._listeners[index].fileno(), self._segment_fd]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgeproxy.worker", *map(str, fds)],
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        return Worker(index, process, ours)
+    def _spawn(self, place: int) -> Worker:
+        worker = spawn(place, self._program, self._listeners[place], self._segment_fd)
+        self._workers[place] = worker
+        return worker
 
     async def _keep_running(self, worker: Worker) -> None:
-        """Serve one place: its worker, and whoever replaces it."""
-        index, pause_s, failures = worker.index, _FIRST_PAUSE_S, 0
-        while True:
-            self._workers[index] = worker
-            await self._serve(worker)
-            del self._workers[index]
-            if self._stopping:
-                return
-            lived_s = monotonic() - worker.started_s
-            self.restarts += 1
-            failures = 0 if worker.is_ready else failures + 1
-            if failures >= _FAILURES_BEFORE_GIVING_UP and not self._ever_ready:
-                self._failure = EdgeproxyError(
-                    f"workers end before they are ready (exit code {worker.process.returncode}): "
-                    "see the log above"
-                )
-                self._all_ready.set()
-                return
-            if lived_s >= _STABLE_S:
-                pause_s = _FIRST_PAUSE_S
-            else:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            worker = self._spawn(index)
+        """Serve one place: its worker, and whoever replaces it.
 
-    async def _serve(self, worker: Worker) -> None:
-        """Until ``worker`` has ended and its leases are given back."""
-        await worker.connect()
+        Raises:
+            EdgeproxyError: one after another dies before the proxy has come up.
+        """
+        place, pause_s, failures = worker.place, 0.0, 0
+        while True:
+            exit_code = await self._serve(worker)
+            if self._stopping.is_set():
+                return
+            failures = 0 if worker.is_ready else failures + 1
+            if failures == _FAILURES_BEFORE_GIVING_UP and not self._all_ready.is_set():
+                raise EdgeproxyError(
+                    f"workers end before they are ready (exit code {exit_code}): see the lines above"
+                )
+            is_stable = monotonic() - worker.started_s >= _STABLE_S
+            pause_s = 0.0 if is_stable else _longer(pause_s)
+            replacement = None
+            while replacement is None:
+                if await self._stops_within(pause_s):
+                    return
+                try:
+                    replacement = self._spawn(place)
+                except OSError as error:
+                    self._observer.not_started(place, str(error.strerror))
+                    pause_s = _longer(pause_s)
+            worker = replacement
+            self.restarts += 1
+
+    async def _stops_within(self, pause_s: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), pause_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _serve(self, worker: Worker) -> int:
+        """Until ``worker`` has ended and its leases are given back; return its exit code."""
+        try:
+            await worker.connect()
+            self._introduce(worker)
+            await worker.read(self._heard)
+        except FrameError as error:
+            self._observer.undecodable(worker.place, str(error))
+            worker.kill()
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            exit_code = await worker.exited()
+            del self._workers[worker.place]
+            worker.close()
+            self._counts.clear_worker(worker.place)
+        if not self._stopping.is_set():
+            self._observer.died(worker.place, worker.pid, exit_code)
+        return exit_code
+
+    def _introduce(self, worker: Worker) -> None:
+        assert self._settings is not None
         assert self._table is not None
-        worker.send(msgspec.structs.replace(self._settings, worker=worker.index))
+        worker.send(msgspec.structs.replace(self._settings, worker=worker.place))
         for hosts in self._table.resolved_hosts():
             worker.send(hosts)
         worker.send(self._table.whole_table())
-        if self._stopping:
+        if self._stopping.is_set():
             worker.send(Drain())
-        try:
-            await worker.read(self._heard)
-        except FrameError as error:
-            self._observer.undecodable(worker.index, str(error))
-            worker.process.kill()
-        exit_code = await asyncio.to_thread(_reap, worker.process)
-        worker.close()
-        self._counts.clear_worker(worker.index)
-        if not self._stopping:
-            self._observer.died(worker.index, worker.process.pid, exit_code)
 
     def _heard(self, worker: Worker, frame: FromWorker) -> None:
         match frame:
             case Ready(version):
                 worker.is_ready = True
                 worker.version = version
-                self._ever_ready = True
-                if len(self._workers) == len(self._listeners) and all(
-                    w.is_ready for w in self._workers.values()
-                ):
+                # A place that waits for its next worker has none here.
+                if sum(each.is_ready for each in self._workers.values()) == len(self._listeners):
                     self._all_ready.set()
             case TableApplied(version):
                 worker.version = version
             case Report():
-                self._observer.reported(worker.index, frame)
+                self._observer.reported(worker.place, frame)
             case Notice():
-                self._observer.noticed(worker.index, frame)
+                self._observer.noticed(worker.place, frame)
             case Drained(reset):
-                worker.reset_sessions = reset
+                self._sessions_reset += reset
 
 
-def _reap(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process that has closed its channel, which is the last thing it does."""
-    try:
-        return process.wait(_KILL_AFTER_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+def _longer(pause_s: float) -> float:
+    return min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)

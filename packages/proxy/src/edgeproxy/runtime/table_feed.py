@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
 from edgeproxy.core.wire.frames import HostAddresses, TableChanged
 from edgeproxy.errors import StoreError
 from edgeproxy.ports import RowStore
-from edgeproxy.runtime.logs import Logger
+
+if TYPE_CHECKING:
+    from edgeproxy.runtime.logs import Logger
 
 POLL_INTERVAL_S = 0.5
 """An edit is seen within a second: at most one interval, and the time to read and publish it."""
 
 RESOLVE_INTERVAL_S = 10.0
 """How often the names of backends are looked up again."""
+
+_TOLD_AT_ONCE = 20
+"""So many bad rows or changed backends are named, the others counted: a table may have 65,536."""
 
 
 class Workers(Protocol):
@@ -51,6 +57,7 @@ class TableFeed:
         self._connections = connections
         self._poll_interval_s = min(poll_interval_s, POLL_INTERVAL_S)
         self._hosts: dict[str, tuple[str, ...]] = {}
+        self._names_changed = asyncio.Event()
         self._failing = False
         self.table = table
 
@@ -82,27 +89,41 @@ class TableFeed:
             self._release_slots(workers)
 
     async def watch_names(self, workers: Workers, log: Logger) -> None:
-        """Look names up again and again until cancelled."""
+        """Look names up again and again, and at once when the table has changed, until cancelled.
+
+        Apart from :meth:`watch`, because a name server may take longer to answer than an edit to be seen.
+        """
         while True:
+            self._names_changed.clear()
             await self.resolve_names(workers, log)
-            await asyncio.sleep(RESOLVE_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._names_changed.wait(), RESOLVE_INTERVAL_S)
+
+    def has_names(self) -> bool:
+        """Whether a backend goes by a host name."""
+        return bool(self._names())
 
     async def resolve_names(self, workers: Workers, log: Logger) -> None:
         """Tell the workers what the backends' host names mean now. A name that fails keeps its addresses."""
-        names = {p.backend.host for p in self.table.snapshot() if _is_name(p.backend.host)}
+        names = self._names()
         for gone in self._hosts.keys() - names:
             del self._hosts[gone]
-        ordered = sorted(names)
-        for host, addresses in zip(ordered, await asyncio.gather(*map(self._resolve, ordered)), strict=True):
-            known = self._hosts.get(host)
-            if not addresses:
-                if known is None:
-                    self._hosts[host] = ()
-                    log.warning("a backend's host name does not resolve", host=host)
-            elif known is None or set(addresses) != set(known):
-                self._hosts[host] = addresses
-                workers.broadcast(HostAddresses(host, addresses))
-                log.info("resolved", host=host, addresses=list(addresses))
+        await asyncio.gather(*(self._resolve_name(name, workers, log) for name in sorted(names)))
+
+    async def _resolve_name(self, name: str, workers: Workers, log: Logger) -> None:
+        addresses = await self._resolve(name)
+        known = self._hosts.get(name)
+        if not addresses:
+            if known is None:
+                self._hosts[name] = ()
+                log.warning("a backend's host name does not resolve", host=name)
+        elif known is None or set(addresses) != set(known):
+            self._hosts[name] = addresses
+            workers.broadcast(HostAddresses(name, addresses))
+            log.info("resolved", host=name, addresses=list(addresses))
+
+    def _names(self) -> set[str]:
+        return {placed.backend.host for placed in self.table.snapshot() if _is_name(placed.backend.host)}
 
     async def _poll(self, workers: Workers, log: Logger) -> None:
         try:
@@ -124,7 +145,7 @@ class TableFeed:
             workers.publish(
                 TableChanged(change.version, whole=False, upserts=change.upserts, removed_slots=removed)
             )
-            await self.resolve_names(workers, log)
+            self._names_changed.set()
 
     def _release_slots(self, workers: Workers) -> None:
         """Let slots be used again whose backend is gone from every worker, with all its connections."""
@@ -135,19 +156,23 @@ class TableFeed:
 
 
 def log_change(change: TableChange, log: Logger) -> None:
-    """Name what a set of rows changed, bad rows one by one."""
-    for issue in change.issues:
+    """Name what a set of rows changed: bad rows one by one, as far as anybody reads that many."""
+    for issue in change.issues[:_TOLD_AT_ONCE]:
         log.warning(
             "skipping a bad row", row=issue.row, column=issue.column, value=issue.value, why=issue.problem
         )
-    for issue in change.resolved:
+    if (untold := len(change.issues) - _TOLD_AT_ONCE) > 0:
+        log.warning("skipping more bad rows", problems=untold)
+    for issue in change.resolved[:_TOLD_AT_ONCE]:
         log.info("a bad row is gone", row=issue.row, column=issue.column)
+    if (untold := len(change.resolved) - _TOLD_AT_ONCE) > 0:
+        log.info("more bad rows are gone", problems=untold)
     if change.alters_routing:
         log.info(
             "routing table changed",
             version=change.version,
-            changed=[placed.backend.id for placed in change.upserts[:20]],
-            removed=[placed.backend.id for placed in change.removed[:20]],
+            changed=[placed.backend.id for placed in change.upserts[:_TOLD_AT_ONCE]],
+            removed=[placed.backend.id for placed in change.removed[:_TOLD_AT_ONCE]],
             changed_total=len(change.upserts),
             removed_total=len(change.removed),
         )
