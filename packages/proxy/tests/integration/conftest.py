@@ -1,0 +1,48 @@
+"""What the tests of the running proxy share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from testkit.process import ProcessFactory
+
+from packages.proxy.tests.integration.proxies import Backend, StartProxy, proxy_starter
+
+
+@pytest.fixture
+def start_proxy(process_factory: ProcessFactory, tmp_path: Path) -> StartProxy:
+    """Start proxies that end with the test."""
+    return proxy_starter(process_factory, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start_shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
+    """Start proxies that all tests of the module use; each test brings clients of its own."""
+    folder = tmp_path_factory.mktemp("shared")
+    factory = ProcessFactory(folder)
+    yield proxy_starter(factory, folder)
+    factory.stop_all()
+
+
+@pytest.fixture(scope="module")
+def start_backend() -> Iterator[Callable[[str], Backend]]:
+    """Start backends that say their names."""
+    with ExitStack() as running:
+
+        def start(name: str) -> Backend:
+            backend = Backend(name)
+            running.callback(backend.stop)
+            return backend
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def new_client() -> Callable[[], str]:
+    """Loopback addresses that no other test of this process uses: each is a client nobody knows yet."""
+    numbers = itertools.count(1)
+    return lambda: f"127.77.{(number := next(numbers)) >> 8}.{number & 255}"
