@@ -115,6 +115,18 @@ class SqliteStore:
             return decision
 
     @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction that only reads, for tables other than ``backends``.
+
+        Raises:
+            StoreError: the store cannot be read now.
+        """
+        _Stamp.of(self._path)
+        with translated_errors(self._path), closing(connect(self._path, "mode=rw")) as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Open a transaction that nobody else can write beside; it is committed at the end of the block.
 
