@@ -90,7 +90,6 @@ class Traffic(msgspec.Struct, frozen=True, array_like=True):
 
     country: str
     backend: str
-    """Id; "" for connections that were given none."""
     opened: int
     closed: int
     score_sum: float
@@ -185,7 +184,10 @@ class FrameReader(Generic[_Frame]):
                 return
             body = bytes(self._buffer[_LENGTH_BYTES:end])
             del self._buffer[:end]
+            # Besides its own error, a ValueError, msgspec lets through a UnicodeDecodeError for bytes that
+            # are no text, and a RecursionError for what is nested too deeply.
             try:
-                yield self._decoder.decode(body)
-            except msgspec.DecodeError as error:
+                frame = self._decoder.decode(body)
+            except (ValueError, RecursionError) as error:
                 raise FrameError(f"an undecodable frame: {error}") from error
+            yield frame

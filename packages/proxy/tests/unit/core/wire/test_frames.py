@@ -1,0 +1,215 @@
+"""Whatever way the stream is cut, the frames come out; whatever else comes in is a FrameError."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.model import Backend
+from edgeproxy.core.wire.frames import (
+    MAX_FRAME_BYTES,
+    Drain,
+    Drained,
+    FrameError,
+    FrameReader,
+    FromWorker,
+    GeoDatabaseChanged,
+    HostAddresses,
+    Notice,
+    Ready,
+    Report,
+    SessionRecord,
+    Start,
+    TableApplied,
+    TableChanged,
+    ToWorker,
+    Traffic,
+    encode,
+)
+
+texts = st.text(max_size=8)
+whole = st.integers(0, 2**63 - 1)
+seconds = st.floats(allow_nan=False)
+
+
+def tuples(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(items, max_size=3).map(tuple)
+
+
+counters = st.dictionaries(texts, whole, max_size=3)
+placed = st.builds(
+    PlacedBackend,
+    slot=whole,
+    backend=st.builds(
+        Backend,
+        id=texts,
+        app=texts,
+        region=texts,
+        country=texts,
+        host=texts,
+        port=whole,
+        healthy=st.booleans(),
+        weight=whole,
+        soft_limit=whole,
+        hard_limit=whole,
+    ),
+)
+to_worker: st.SearchStrategy[ToWorker] = st.one_of(
+    st.builds(
+        Start,
+        worker=whole,
+        pop_region=texts,
+        app=texts,
+        region_by_country=st.dictionaries(texts, texts, max_size=3),
+        geoip_path=st.none() | texts,
+        binding_ttl_s=seconds,
+        connect_timeout_s=seconds,
+        shutdown_timeout_s=seconds,
+        access_log_every=whole,
+    ),
+    st.builds(
+        TableChanged, version=whole, whole=st.booleans(), upserts=tuples(placed), removed_slots=tuples(whole)
+    ),
+    st.builds(HostAddresses, host=texts, addresses=tuples(texts)),
+    st.just(GeoDatabaseChanged()),
+    st.just(Drain()),
+)
+from_worker: st.SearchStrategy[FromWorker] = st.one_of(
+    st.builds(Ready, version=whole),
+    st.builds(TableApplied, version=whole),
+    st.builds(
+        Report,
+        traffic=tuples(
+            st.builds(
+                Traffic,
+                country=texts,
+                backend=texts,
+                opened=whole,
+                closed=whole,
+                score_sum=seconds,
+                bytes_received=whole,
+                bytes_sent=whole,
+            )
+        ),
+        closes=counters,
+        connect_errors=counters,
+        sessions=tuples(
+            st.builds(
+                SessionRecord,
+                client=texts,
+                country=texts,
+                backend=texts,
+                score=seconds,
+                from_affinity=st.booleans(),
+                bytes_received=whole,
+                bytes_sent=whole,
+                duration_s=seconds,
+                reason=texts,
+                tries=whole,
+            )
+        ),
+        sessions_dropped=whole,
+    ),
+    st.builds(
+        Notice,
+        level=texts,
+        event=texts,
+        fields=st.dictionaries(texts, st.one_of(texts, whole, st.floats(allow_nan=False)), max_size=3),
+    ),
+    st.builds(Drained, reset=whole),
+)
+
+
+def read_all(reader: FrameReader[object], *pieces: bytes) -> list[object]:
+    return [frame for piece in pieces for frame in reader.feed(piece)]
+
+
+@given(first=to_worker, second=to_worker)
+def test_frames_to_a_worker_survive_every_cut(first: ToWorker, second: ToWorker) -> None:
+    stream = encode(first) + encode(second)
+    for cut in range(len(stream) + 1):
+        assert read_all(FrameReader(ToWorker), stream[:cut], stream[cut:]) == [first, second]
+
+
+@given(first=from_worker, second=from_worker)
+def test_frames_from_a_worker_survive_every_cut(first: FromWorker, second: FromWorker) -> None:
+    stream = encode(first) + encode(second)
+    for cut in range(len(stream) + 1):
+        assert read_all(FrameReader(FromWorker), stream[:cut], stream[cut:]) == [first, second]
+
+
+@given(frames=st.lists(to_worker, max_size=4))
+def test_frames_survive_bytes_one_by_one(frames: list[ToWorker]) -> None:
+    stream = b"".join(map(encode, frames))
+    pieces = [stream[at : at + 1] for at in range(len(stream))]
+    assert read_all(FrameReader(ToWorker), *pieces) == frames
+
+
+def test_a_frame_comes_as_soon_as_its_last_byte() -> None:
+    stream = encode(Drain())
+    reader: FrameReader[ToWorker] = FrameReader(ToWorker)
+    assert list(reader.feed(stream[:-1])) == []
+    assert list(reader.feed(memoryview(stream)[-1:])) == [Drain()]
+
+
+def framed(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + body
+
+
+@given(body=st.binary(max_size=200))
+def test_arbitrary_bytes_are_frames_or_a_frame_error(body: bytes) -> None:
+    for kind in (ToWorker, FromWorker):
+        try:
+            frames = list(FrameReader[object](kind).feed(framed(body)))
+        except FrameError:
+            continue
+        assert len(frames) == 1
+
+
+@given(frame=to_worker, at=st.integers(0, 400), value=st.integers(0, 255))
+def test_a_damaged_frame_is_a_frame_or_a_frame_error(frame: ToWorker, at: int, value: int) -> None:
+    body = bytearray(encode(frame)[4:])
+    body[at % len(body)] = value
+    try:
+        frames = list(FrameReader[object](ToWorker).feed(framed(bytes(body))))
+    except FrameError:
+        return
+    assert len(frames) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\xc1", id="no msgpack"),
+        pytest.param(b"\x81\xa4type\xa3xyz", id="unknown frame"),
+        pytest.param(b"\x82\xa4type\xa4host\xa4host\x01", id="wrong type"),
+        pytest.param(b"\x82\xa4type\xa4host\xa4host\xa2\xff\xfe", id="no text"),
+        pytest.param(b"\x82\xa4type\xa4host\xa1x" + b"\x91" * 100_000, id="nested too deeply"),
+        pytest.param(encode(Drain())[4:] * 2, id="more than one"),
+    ],
+)
+def test_what_is_no_frame_is_a_frame_error(body: bytes) -> None:
+    with pytest.raises(FrameError, match="an undecodable frame"):
+        list(FrameReader(ToWorker).feed(framed(body)))
+
+
+def test_a_frame_from_the_other_direction_is_a_frame_error() -> None:
+    with pytest.raises(FrameError):
+        list(FrameReader(ToWorker).feed(encode(Ready(1))))
+
+
+def test_a_frame_that_is_too_long_is_refused_by_its_length_alone() -> None:
+    reader: FrameReader[ToWorker] = FrameReader(ToWorker)
+    assert list(reader.feed(MAX_FRAME_BYTES.to_bytes(4, "big"))) == []
+    with pytest.raises(FrameError, match=f"a frame of {MAX_FRAME_BYTES + 1} bytes"):
+        list(FrameReader(ToWorker).feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big")))
+
+
+def test_frames_before_a_damaged_one_still_come() -> None:
+    frames = FrameReader[ToWorker](ToWorker).feed(encode(Drain()) + framed(b"\xc1"))
+    assert next(frames) == Drain()
+    with pytest.raises(FrameError):
+        next(frames)
