@@ -145,10 +145,12 @@ _COUNTRY, _REGION, _ALL = range(3)
 class _Pool:
     """The candidates of one app, in queues by country, by region and all together."""
 
-    __slots__ = ("_by_country", "_by_region", "_everywhere", "members")
+    __slots__ = ("_by_country", "_by_region", "_everywhere", "healthy", "members")
 
     def __init__(self) -> None:
         self.members: dict[int, _Member] = {}
+        self.healthy = 0
+        """How many members are, at their limit or not."""
         self._by_country: dict[str, _LoadQueue] = {}
         self._by_region: dict[str, _LoadQueue] = {}
         self._everywhere = _LoadQueue(_ALL)
@@ -161,10 +163,13 @@ class _Pool:
         if region is None:
             region = self._by_region[backend.region] = _LoadQueue(_REGION)
         self.members[slot] = _Member(backend, slot, (country, region, self._everywhere))
+        self.healthy += backend.healthy
         self.move(slot, connections)
 
     def discard(self, slot: int) -> None:
-        self.withdraw(self.members.pop(slot))
+        member = self.members.pop(slot)
+        self.healthy -= member.backend.healthy
+        self.withdraw(member)
 
     def move(self, slot: int, connections: int) -> None:
         """Put the member where its count of connections belongs."""
@@ -247,10 +252,9 @@ class Selection:
 
     def set_connections(self, slot: int, connections: int) -> None:
         """Report how many connections the slot's backend has now; unknown slots are ignored."""
-        backend = self._backends.get(slot)
-        if backend is not None:
+        if self._connections.get(slot, connections) != connections:
             self._connections[slot] = connections
-            for pool in self._pools_of(backend):
+            for pool in self._pools_of(self._backends[slot]):
                 pool.move(slot, connections)
 
     def eligible(self, app: str, slot: int) -> Backend | None:
@@ -258,13 +262,9 @@ class Selection:
         member = self._pool(app).members.get(slot)
         return member.backend if member is not None and member.load is not inf else None
 
-    def slots(self) -> Iterable[int]:
-        """All slots in use."""
-        return self._backends.keys()
-
     def is_empty(self, app: str) -> bool:
         """Whether no row of ``app`` is healthy, so that waiting for a free place is pointless."""
-        return not any(member.backend.healthy for member in self._pool(app).members.values())
+        return not self._pool(app).healthy
 
     def choose(
         self, app: str, country: str, region: str, draw: float, tried: Iterable[int] = ()

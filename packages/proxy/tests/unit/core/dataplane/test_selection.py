@@ -1,0 +1,324 @@
+"""The choice must be what the formula gives when it is evaluated for every row."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from edgeproxy.core.dataplane.selection import Chosen, Selection, geo_score, has_room, load, score
+from edgeproxy.core.model import Backend
+
+POP_REGION = "eu"
+
+
+def backend(
+    name: str = "b",
+    *,
+    app: str = "web",
+    region: str = "eu",
+    country: str = "DE",
+    healthy: bool = True,
+    weight: int = 1,
+    soft_limit: int = 1,
+    hard_limit: int = 0,
+) -> Backend:
+    return Backend(name, app, region, country, "127.0.0.1", 9000, healthy, weight, soft_limit, hard_limit)
+
+
+def choose(selection: Selection, country: str = "DE", region: str = "eu", *, app: str = "*") -> Chosen:
+    chosen = selection.choose(app, country, region, 0.0)
+    assert chosen is not None
+    return chosen
+
+
+# ---- the oracle ----------------------------------------------------------------------------------
+
+
+def formula(row: Backend, connections: int, country: str, region: str) -> float:
+    """The product's formula as its reference has it, written without a look at the code."""
+    if country != "" and row.country == country:
+        geo = 0
+    elif region != "" and row.region == region:
+        geo = 1
+    elif row.region == POP_REGION:
+        geo = 2
+    else:
+        geo = 3
+    soft_limit = 1 if row.soft_limit == 0 else row.soft_limit
+    weight = 1 if row.weight == 0 else row.weight
+    return geo * 100 + (connections / soft_limit) / weight
+
+
+def may_take_one_more(row: Backend, connections: int, app: str) -> bool:
+    if app != "*" and app != row.app:
+        return False
+    return row.healthy and (row.hard_limit == 0 or connections < row.hard_limit)
+
+
+APPS = ("web", "mail", "*")
+COUNTRIES = ("DE", "FR", "US", "BR")
+REGIONS = ("eu", "us", "sa")
+slots = st.integers(0, 9)
+counts = st.integers(0, 400)
+
+backends = st.builds(
+    Backend,
+    id=st.sampled_from(["a", "b", "c"]),
+    app=st.sampled_from(APPS),
+    region=st.sampled_from(REGIONS),
+    country=st.sampled_from(COUNTRIES),
+    host=st.just("127.0.0.1"),
+    port=st.just(9000),
+    healthy=st.sampled_from([True, True, True, False]),
+    weight=st.sampled_from([0, 1, 2, 255]),
+    soft_limit=st.sampled_from([0, 1, 2, 100]),
+    hard_limit=st.sampled_from([0, 0, 1, 2, 150]),
+)
+
+
+class SelectionAgainstFormula(RuleBasedStateMachine):
+    """Any sequence of changes and choices, compared with a plain dictionary and the formula."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.selection = Selection(POP_REGION)
+        self.rows: dict[int, tuple[Backend, int]] = {}
+
+    @rule(slot=slots, row=backends, connections=counts)
+    def put(self, slot: int, row: Backend, connections: int) -> None:
+        self.selection.put(slot, row, connections)
+        self.rows[slot] = row, connections
+
+    @rule(slot=slots)
+    def discard(self, slot: int) -> None:
+        self.selection.discard(slot)
+        self.rows.pop(slot, None)
+
+    @rule(slot=slots, connections=counts)
+    def set_connections(self, slot: int, connections: int) -> None:
+        self.selection.set_connections(slot, connections)
+        if slot in self.rows:
+            self.rows[slot] = self.rows[slot][0], connections
+
+    @rule(
+        app=st.sampled_from(APPS),
+        country=st.sampled_from(["", *COUNTRIES, "JP"]),
+        region=st.sampled_from(["", *REGIONS, "ap"]),
+        draw=st.floats(0, 1, exclude_max=True),
+        tried=st.lists(slots, max_size=3),
+    )
+    def choose(self, app: str, country: str, region: str, draw: float, tried: list[int]) -> None:
+        scores = {
+            slot: formula(row, connections, country, region)
+            for slot, (row, connections) in self.rows.items()
+            if may_take_one_more(row, connections, app) and slot not in tried
+        }
+        chosen = self.selection.choose(app, country, region, draw, tried)
+        if not scores:
+            assert chosen is None
+            return
+        assert chosen is not None
+        assert chosen.score == min(scores.values())
+        assert scores[chosen.slot] == chosen.score
+        assert chosen.backend == self.rows[chosen.slot][0]
+
+    @invariant()
+    def eligible_ones_are_those_with_room(self) -> None:
+        for app in APPS:
+            for slot in range(10):
+                row, connections = self.rows.get(slot, (None, 0))
+                expected = row if row is not None and may_take_one_more(row, connections, app) else None
+                assert self.selection.eligible(app, slot) == expected
+
+    @invariant()
+    def empty_means_no_healthy_row(self) -> None:
+        for app in APPS:
+            healthy = [row for row, _ in self.rows.values() if row.healthy and app in ("*", row.app)]
+            assert self.selection.is_empty(app) is (not healthy)
+
+
+TestSelectionAgainstFormula = SelectionAgainstFormula.TestCase
+
+
+# ---- the parts of the formula --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("country", "region", "expected"),
+    [
+        ("DE", "eu", 0),
+        ("FR", "eu", 1),
+        ("US", "us", 2),
+        ("", "", 2),
+        ("", "us", 2),
+    ],
+)
+def test_distance_of_a_backend_in_the_region_of_the_pop(country: str, region: str, expected: int) -> None:
+    assert geo_score(backend(), country, region, POP_REGION) == expected
+
+
+@pytest.mark.parametrize(("country", "expected"), [("US", 0), ("CA", 1), ("DE", 3), ("", 3)])
+def test_distance_of_a_backend_elsewhere(country: str, expected: int) -> None:
+    region = {"US": "us", "CA": "us", "DE": "eu", "": ""}[country]
+    assert geo_score(backend(region="us", country="US"), country, region, POP_REGION) == expected
+
+
+def test_a_backend_without_a_country_is_not_in_the_unknown_clients_country() -> None:
+    assert geo_score(backend(region="xx", country=""), "", "", POP_REGION) == 3
+
+
+def test_an_unknown_client_scores_only_two_or_three() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(region="us", country="US"), 0)
+    assert choose(selection, "", "").score == 300
+    selection.put(1, backend(country=""), 7)
+    assert choose(selection, "", "").score == 207
+
+
+@pytest.mark.parametrize(
+    ("soft_limit", "weight", "expected"),
+    [(10, 2, 2.5), (0, 2, 25.0), (10, 0, 5.0), (0, 0, 50.0)],
+)
+def test_a_soft_limit_or_weight_of_zero_counts_as_one(soft_limit: int, weight: int, expected: float) -> None:
+    assert load(backend(soft_limit=soft_limit, weight=weight), 50) == expected
+
+
+def test_one_step_of_distance_costs_a_hundred_loads() -> None:
+    assert score(2, 0.25) == 200.25
+
+
+@pytest.mark.parametrize(
+    ("hard_limit", "connections", "room"),
+    [(0, 10**6, True), (3, 2, True), (3, 3, False), (3, 4, False)],
+)
+def test_a_hard_limit_excludes_from_its_count_on_and_zero_never(
+    hard_limit: int, connections: int, room: bool
+) -> None:
+    assert has_room(backend(hard_limit=hard_limit), connections) is room
+
+
+def test_load_can_outweigh_distance() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(soft_limit=1), 101)
+    selection.put(1, backend(country="FR"), 0)
+    assert choose(selection).slot == 1
+
+
+# ---- apps ----------------------------------------------------------------------------------------
+
+
+def test_an_app_chooses_among_its_own_and_no_app_among_all() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(app="web"), 5)
+    selection.put(1, backend(app="mail"), 0)
+    assert choose(selection, app="web").slot == 0
+    assert choose(selection, app="mail").slot == 1
+    assert choose(selection, app="*").slot == 1
+    assert selection.choose("ftp", "DE", "eu", 0.0) is None
+
+
+def test_a_backend_whose_app_is_an_asterisk_stands_in_the_pool_of_all_once() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(app="*"), 0)
+    selection.put(1, backend(app="web"), 0)
+    shares = Counter(_slot(selection.choose("*", "DE", "eu", draw)) for draw in _sweep(2, 10))
+    assert shares == {0: 10, 1: 10}
+    selection.set_connections(0, 1)
+    assert choose(selection).slot == 1
+    selection.discard(0)
+    assert choose(selection, app="web").slot == 1
+    assert selection.eligible("*", 0) is None
+
+
+def test_a_pool_asked_for_late_knows_all_counts() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(), 0)
+    selection.put(1, backend(), 0)
+    selection.set_connections(0, 3)
+    assert choose(selection, app="web").slot == 1
+
+
+# ---- ties ----------------------------------------------------------------------------------------
+
+
+def _slot(chosen: Chosen | None) -> int:
+    assert chosen is not None
+    return chosen.slot
+
+
+def _sweep(candidates: int, each: int) -> list[float]:
+    """Draws spread evenly over [0, 1), so that a fair choice gives each candidate exactly ``each``."""
+    total = candidates * each
+    return [(number + 0.5) / total for number in range(total)]
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3, 7, 100])
+def test_equal_scores_are_drawn_from_with_equal_chance(candidates: int) -> None:
+    selection = Selection(POP_REGION)
+    for slot in range(candidates):
+        selection.put(slot, backend(f"b{slot}"), 4)
+    selection.put(candidates, backend("loaded"), 5)
+    shares = Counter(_slot(selection.choose("*", "DE", "eu", draw)) for draw in _sweep(candidates, 13))
+    assert shares == dict.fromkeys(range(candidates), 13)
+
+
+def test_equal_scores_in_different_distances_are_drawn_from_with_equal_chance() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend("same country, loaded"), 100)
+    selection.put(1, backend("same region, idle", country="FR"), 0)
+    selection.put(2, backend("same region, idle too", country="IT"), 0)
+    shares = Counter(_slot(selection.choose("*", "DE", "eu", draw)) for draw in _sweep(3, 20))
+    assert shares == {0: 20, 1: 20, 2: 20}
+
+
+def test_the_highest_draw_below_one_is_still_a_candidate() -> None:
+    selection = Selection(POP_REGION)
+    for slot in range(3):
+        selection.put(slot, backend(f"b{slot}"), 0)
+    assert _slot(selection.choose("*", "DE", "eu", 1 - 2**-53)) in range(3)
+
+
+# ---- what is tried, and what is put again --------------------------------------------------------
+
+
+def test_what_was_tried_is_left_out_of_that_choice_only() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(), 0)
+    selection.put(1, backend(), 9)
+    chosen = selection.choose("*", "DE", "eu", 0.0, tried=(0, 0, 77))
+    assert _slot(chosen) == 1
+    assert selection.choose("*", "DE", "eu", 0.0, tried=[0, 1]) is None
+    assert choose(selection).slot == 0
+
+
+def test_a_row_put_again_replaces_the_old_one() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(app="web", country="DE"), 0)
+    assert choose(selection, app="web").score == 0
+    selection.put(0, backend(app="mail", country="FR"), 1)
+    assert selection.choose("web", "DE", "eu", 0.0) is None
+    assert choose(selection, app="mail").score == 101
+
+
+def test_unknown_slots_are_ignored() -> None:
+    selection = Selection(POP_REGION)
+    selection.discard(3)
+    selection.set_connections(3, 1)
+    assert selection.choose("*", "DE", "eu", 0.0) is None
+
+
+def test_memory_does_not_grow_with_the_number_of_loads_there_have_been() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(soft_limit=100, weight=3), 0)
+    selection.put(1, backend(), 0)
+    for connections in range(1, 10_000):
+        selection.set_connections(0, connections)
+    pool = selection._pool("*")
+    for connections in range(10_000, 20_000):
+        selection.set_connections(0, connections)
+    queue = pool._everywhere
+    assert len(queue._heap) == len(queue._buckets) <= 2 * 2 + 65
+    assert choose(selection).slot == 1
