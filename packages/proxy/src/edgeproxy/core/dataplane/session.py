@@ -39,6 +39,8 @@ class Event(StrEnum):
     BACKEND_RESET = "backend_reset"
     SHUTDOWN = "shutdown"
     """The worker ends and the time to drain is over."""
+    DEFECT = "defect"
+    """Our own code failed while it served this connection."""
 
 
 class Command(StrEnum):
@@ -69,6 +71,8 @@ class CloseReason(StrEnum):
     """The backends that were tried could not be connected to."""
     OVERLOAD = "overload"
     """This process is out of descriptors."""
+    INTERNAL = "internal"
+    """A defect of the proxy; the log says which."""
 
 
 # All of these are strings because the table is asked for every event: a string has its hash at hand,
@@ -90,6 +94,7 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
 for _state in (_S.CONNECTING, _S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
     _TABLE[_state, _E.CLIENT_RESET] = (_S.CLOSED, _C.RESET, CloseReason.CLIENT_RESET)
     _TABLE[_state, _E.SHUTDOWN] = (_S.CLOSED, _C.RESET, CloseReason.SHUTDOWN)
+    _TABLE[_state, _E.DEFECT] = (_S.CLOSED, _C.RESET, CloseReason.INTERNAL)
 for _state in (_S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
     _TABLE[_state, _E.BACKEND_RESET] = (_S.CLOSED, _C.RESET, CloseReason.BACKEND_RESET)
 

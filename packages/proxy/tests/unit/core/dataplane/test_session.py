@@ -1,0 +1,101 @@
+"""Lives of connections as transcripts, and every fact that no state allows."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from edgeproxy.core.dataplane.session import CloseReason, Command, Event, Session, State
+
+E, C = Event, Command
+
+TRANSCRIPTS = {
+    "client ends first": (
+        [(E.CONNECTED, C.RELAY), (E.CLIENT_EOF, C.END_BACKEND), (E.BACKEND_EOF, C.CLOSE)],
+        CloseReason.COMPLETE,
+    ),
+    "backend ends first": (
+        [(E.CONNECTED, C.RELAY), (E.BACKEND_EOF, C.END_CLIENT), (E.CLIENT_EOF, C.CLOSE)],
+        CloseReason.COMPLETE,
+    ),
+    "third backend answers": (
+        [
+            (E.CONNECT_FAILED, C.TRY_ANOTHER),
+            (E.CONNECT_FAILED, C.TRY_ANOTHER),
+            (E.CONNECTED, C.RELAY),
+            (E.CLIENT_RESET, C.RESET),
+        ],
+        CloseReason.CLIENT_RESET,
+    ),
+    "none answers": (
+        [(E.CONNECT_FAILED, C.TRY_ANOTHER), (E.UNREACHABLE, C.RESET)],
+        CloseReason.UNREACHABLE,
+    ),
+    "no backend": ([(E.NO_BACKEND, C.RESET)], CloseReason.NO_BACKEND),
+    "all at their limit": ([(E.AT_LIMIT, C.RESET)], CloseReason.AT_LIMIT),
+    "no descriptor left": ([(E.OVERLOAD, C.RESET)], CloseReason.OVERLOAD),
+    "client gives up before the backend answers": ([(E.CLIENT_RESET, C.RESET)], CloseReason.CLIENT_RESET),
+    "drain is over before the backend answers": ([(E.SHUTDOWN, C.RESET)], CloseReason.SHUTDOWN),
+    "defect before the backend answers": ([(E.DEFECT, C.RESET)], CloseReason.INTERNAL),
+}
+for _ending, _reason in {
+    E.CLIENT_RESET: CloseReason.CLIENT_RESET,
+    E.BACKEND_RESET: CloseReason.BACKEND_RESET,
+    E.SHUTDOWN: CloseReason.SHUTDOWN,
+    E.DEFECT: CloseReason.INTERNAL,
+}.items():
+    TRANSCRIPTS[f"{_ending} while open"] = ([(E.CONNECTED, C.RELAY), (_ending, C.RESET)], _reason)
+    TRANSCRIPTS[f"{_ending} after the client's end"] = (
+        [(E.CONNECTED, C.RELAY), (E.CLIENT_EOF, C.END_BACKEND), (_ending, C.RESET)],
+        _reason,
+    )
+    TRANSCRIPTS[f"{_ending} after the backend's end"] = (
+        [(E.CONNECTED, C.RELAY), (E.BACKEND_EOF, C.END_CLIENT), (_ending, C.RESET)],
+        _reason,
+    )
+
+PATHS: dict[State, list[Event]] = {
+    State.CONNECTING: [],
+    State.OPEN: [E.CONNECTED],
+    State.CLIENT_DONE: [E.CONNECTED, E.CLIENT_EOF],
+    State.BACKEND_DONE: [E.CONNECTED, E.BACKEND_EOF],
+    State.CLOSED: [E.NO_BACKEND],
+}
+
+
+def told() -> set[tuple[State, Event]]:
+    """Every pair of state and fact that the transcripts pass through."""
+    pairs = set()
+    for steps, _ in TRANSCRIPTS.values():
+        session = Session()
+        for event, _ in steps:
+            pairs.add((session.state, event))
+            session.handle(event)
+    return pairs
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_transcript(name: str) -> None:
+    steps, reason = TRANSCRIPTS[name]
+    session = Session()
+    for event, command in steps:
+        assert session.close_reason is None
+        assert session.handle(event) is command
+    assert session.state is State.CLOSED
+    assert session.close_reason is reason
+
+
+@pytest.mark.parametrize(("state", "event"), sorted(set(product(State, Event)) - told()))
+def test_a_fact_that_cannot_be_is_a_broken_invariant(state: State, event: Event) -> None:
+    session = Session()
+    for step in PATHS[state]:
+        session.handle(step)
+    assert session.state is state
+    with pytest.raises(KeyError):
+        session.handle(event)
+    assert session.state is state
+
+
+def test_every_reason_to_close_is_told() -> None:
+    assert {reason for _, reason in TRANSCRIPTS.values()} == set(CloseReason)
