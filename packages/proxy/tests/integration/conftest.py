@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from testkit.process import ProcessFactory
 
 from packages.proxy.tests.integration.proxies import Backend, StartProxy, proxy_starter
+from testkit.process import ProcessFactory
 
 
 @pytest.fixture

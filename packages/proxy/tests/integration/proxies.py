@@ -14,11 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from testkit.process import Process, ProcessFactory
-from testkit.wait import wait_until
-
 from edgeproxy.admin_client import AdminClient
 from edgeproxy.outbound.store_sqlite import SqliteStore
+from testkit.process import Process, ProcessFactory
+from testkit.wait import wait_until
 
 EDGEPROXY = (sys.executable, "-m", "edgeproxy")
 
@@ -29,8 +28,16 @@ PROMISE_S = 1.0
 def row(backend_id: str, port: int, **values: object) -> dict[str, object]:
     """One row of ``backends``: healthy, in the EU, on loopback, unless ``values`` say otherwise."""
     return {
-        **{"id": backend_id, "app": "test", "region": "eu", "country": None, "wg_ip": "127.0.0.1"},
-        **{"port": port, "healthy": 1, "weight": 1, "soft_limit": 100, "hard_limit": 0},
+        "id": backend_id,
+        "app": "test",
+        "region": "eu",
+        "country": None,
+        "wg_ip": "127.0.0.1",
+        "port": port,
+        "healthy": 1,
+        "weight": 1,
+        "soft_limit": 100,
+        "hard_limit": 0,
         **values,
     }
 
@@ -169,8 +176,12 @@ def proxy_starter(factory: ProcessFactory, folder: Path) -> StartProxy:
             write_rows(db_path, rows)
         admin_path = Path(str(settings.get("admin_socket", place / "admin.sock")))
         chosen = {
-            **{"listen_addr": "127.0.0.1:0", "region": "eu", "workers": 2, "log_format": "json"},
-            **{"db_path": db_path, "admin_socket": admin_path},
+            "listen_addr": "127.0.0.1:0",
+            "region": "eu",
+            "workers": 2,
+            "log_format": "json",
+            "db_path": db_path,
+            "admin_socket": admin_path,
             **settings,
         }
         process = factory([*EDGEPROXY, "run"], env=environment(chosen), cwd=place, name="edgeproxy")

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from testkit.process import ProcessFactory
-from testkit.wait import wait_until
 
 from packages.proxy.tests.integration.proxies import (
     EDGEPROXY,
@@ -23,6 +21,8 @@ from packages.proxy.tests.integration.proxies import (
     greeting,
     row,
 )
+from testkit.process import ProcessFactory
+from testkit.wait import wait_until
 
 StartBackend = Callable[[str], Backend]
 NewClient = Callable[[], str]
@@ -206,10 +206,10 @@ def test_a_second_proxy_on_the_port_of_a_live_one_is_refused(
         env=environment({"listen_addr": f"{other}:{proxy.port}", "db_path": proxy.db_path}),
     )
     assert second.wait_exit() == 5
-    assert second.log.splitlines() == [
+    assert second.log == (
         f"edgeproxy: error: cannot listen on {other.strip('[]')}:{proxy.port}: another process has the port "
-        f"(see `ss -tlnp 'sport = :{proxy.port}'`); stop it or set EDGEPROXY_LISTEN_ADDR"
-    ]
+        f"(see `ss -tlnp 'sport = :{proxy.port}'`); stop it or set EDGEPROXY_LISTEN_ADDR\n"
+    )
     assert not second.group()
     # It did not take a single client while it tried.
     assert proxy.backend_of("127.0.0.1") in {"one", "two"}
