@@ -24,7 +24,7 @@ last use, would send every quiet minute's traffic to the same backend.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from math import inf
 
@@ -281,6 +281,25 @@ class Selection:
         chosen = pool.choose(country, region, self._pop_region, draw)
         for slot, _ in set_aside:
             pool.move(slot, self._connections[slot])
+        return chosen
+
+    def choose_several(
+        self, app: str, country: str, region: str, count: int, draw: Callable[[], float]
+    ) -> list[Chosen]:
+        """The ``count`` best candidates of ``app`` for a client, best first, fewer when there are no more.
+
+        ``draw`` gives for each a number as :meth:`choose` takes it.
+        """
+        pool = self._pool(app)
+        chosen: list[Chosen] = []
+        while len(chosen) < count:
+            best = pool.choose(country, region, self._pop_region, draw())
+            if best is None:
+                break
+            pool.withdraw(pool.members[best.slot])
+            chosen.append(best)
+        for each in chosen:
+            pool.move(each.slot, self._connections[each.slot])
         return chosen
 
     def _pool(self, app: str) -> _Pool:
