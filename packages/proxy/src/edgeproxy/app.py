@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy import __version__
 from edgeproxy.config import Config
+from edgeproxy.core.controlplane.candidates import Candidates
+from edgeproxy.core.controlplane.directory import labels_of
 from edgeproxy.core.controlplane.explain import Explanation, explain
+from edgeproxy.core.controlplane.names import Zone
 from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
@@ -27,6 +30,7 @@ from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.inbound.admin import AdminServer
+from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
 from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.outbound.store_sqlite import SqliteStore
@@ -40,6 +44,7 @@ from edgeproxy.runtime.table_feed import TableFeed, log_change
 from edgeproxy.worker.shared_state import SharedState, create_segment
 
 if TYPE_CHECKING:
+    from edgeproxy.inbound.dns import DnsServer
     from edgeproxy.runtime.logs import Logger
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.worker")
@@ -67,6 +72,8 @@ class App:
         self._descriptors = raise_descriptor_limit()
         self._listeners = open_listeners(config.listen_addr.host, config.listen_addr.port, config.workers)
         self.address = self._listeners.address
+        self._dns_port = DnsPort(*config.dns_listen_addr) if config.dns_enabled else None
+        self._dns: DnsServer | None = None
         saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
         self._segment_fd = create_segment(
             config.workers, config.affinity_capacity, saved.secret if saved is not None else None
@@ -121,9 +128,13 @@ class App:
                         await self._feed.resolve_names(self._supervisor, self._log)
             await self._supervisor.start(_worker_settings(self._config), self._feed)
             log_change(self._first_rows, self._log)
+            if self._dns_port is not None:
+                self._dns = self._dns_server(self._dns_port)
+                await self._dns.start()
             self._log.info(
                 "listening",
                 address=self.address,
+                dns=self._dns_port.address if self._dns_port is not None else None,
                 version=__version__,
                 pid=os.getpid(),
                 region=self._config.region,
@@ -139,6 +150,10 @@ class App:
             raise
         finally:
             await self._admin.stop()
+            if self._dns is not None:
+                await self._dns.stop()
+            if self._dns_port is not None:
+                self._dns_port.close()
         self._log.info("draining", timeout_s=self._config.shutdown_timeout_secs)
         # With these open, clients would go on being queued after the workers have closed theirs, for nobody.
         self._listeners.close()
@@ -168,6 +183,31 @@ class App:
             self._log.critical("the control process failed, stopping", why=why, exc_info=failures)
             return EdgeproxyError.exit_code
         return 0
+
+    def _dns_server(self, port: DnsPort) -> DnsServer:
+        # Imports that take an eighth of a second, while the workers serve already.
+        from edgeproxy.inbound.dns import DnsServer
+        from edgeproxy.inbound.dns_messages import Lifetimes, Responder
+
+        config, table = self._config, self._feed.table
+        pops = {
+            region: tuple(pop.address for pop in config.dns_pops if pop.region == region)
+            for region in config.geography.regions
+        }
+        responder = Responder(
+            Zone(labels_of(config.dns_domain), config.region, config.geography.regions, pops),
+            Candidates(
+                config.region,
+                table,
+                self._state,
+                lambda: {each.host: each.addresses for each in self._feed.resolved_hosts()},
+            ),
+            lambda: table.version,
+            lambda address: locate(address, self._geo.database.country, config.geography),
+            Lifetimes(config.dns_ttl_secs, config.dns_negative_ttl_secs),
+            config.dns_ecs_trusted,
+        )
+        return DnsServer(port, responder, config.dns_rate_limit)
 
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set():
@@ -263,6 +303,7 @@ class App:
             "workers": self._supervisor.pids(),
             "worker_restarts": self._supervisor.restarts,
             "table_version": self._feed.table.version,
+            "dns": self._dns.stats() if self._dns is not None else None,
             "backends": {
                 placed.backend.id: self._state.connections(placed.slot)
                 for placed in self._feed.table.snapshot()

@@ -12,7 +12,12 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+    Network = IPv4Network | IPv6Network
 
 T = TypeVar("T")
 
@@ -170,7 +175,12 @@ def matching(pattern: str, values: str, *, lower: bool = False) -> Kind[str]:
 region = matching("[A-Za-z][A-Za-z0-9-]{0,31}", "name of a region", lower=True)
 # No blanks and no control characters, so that a name can stand in a log line and in a DNS or SNI look-up key.
 name = matching(r"[!-~]{1,253}", "name without blanks")
-domain = matching(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", "domain name", lower=True)
+# Short enough for names of 253 characters to have room below it.
+domain = matching(
+    r"(?!-)(?=.{1,200}\Z)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*",
+    "domain name of at most 200 characters",
+    lower=True,
+)
 url_path = matching(r"/[!-~]*", "path that begins with /")
 postgres_url = matching(r"postgres(ql)?://[!-~]+", "postgresql://user:password@host:port/database")
 
@@ -260,6 +270,55 @@ def _parse_peers(text: str) -> tuple[Address, ...]:
 
 
 peers = Kind(_PEERS, _parse_peers, lambda items: ",".join(map(str, items)), (list, str))
+
+
+_NETWORKS = "networks such as 192.0.2.0/24, separated by commas"
+
+
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    from ipaddress import ip_network  # only who sets one needs it
+
+    try:
+        return tuple(ip_network(item.strip(" ")) for item in text.split(",")) if text else ()
+    except ValueError:
+        raise InvalidValueError(
+            f"holds something that is no network, or has bits set behind its prefix; write {_NETWORKS}"
+        ) from None
+
+
+networks = Kind(_NETWORKS, _parse_networks, lambda items: ",".join(map(str, items)), (list, str))
+
+
+class RegionalAddress(NamedTuple):
+    """An IP address in its usual spelling, and the region where it is."""
+
+    region: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.region}={self.address}"
+
+
+_REGIONAL_ADDRESSES = "addresses as region=address, separated by commas"
+
+
+def _parse_regional_address(text: str) -> RegionalAddress:
+    name, separator, written = text.partition("=")
+    if not separator:
+        raise InvalidValueError(f"holds something without a region; write {_REGIONAL_ADDRESSES}")
+    bracketed = f"[{written}]" if ":" in written else written
+    if (numeric := _numeric_host(bracketed)) is None:
+        raise InvalidValueError(f"holds something that is no IP address; write {_REGIONAL_ADDRESSES}")
+    return RegionalAddress(region.parse(name), numeric)
+
+
+def _parse_regional_addresses(text: str) -> tuple[RegionalAddress, ...]:
+    return tuple(_parse_regional_address(item.strip(" ")) for item in text.split(",")) if text else ()
+
+
+regional_addresses = Kind(
+    _REGIONAL_ADDRESSES, _parse_regional_addresses, lambda items: ",".join(map(str, items)), (list, str)
+)
 
 
 def optional(kind: Kind[T]) -> Kind[T | None]:

@@ -160,6 +160,12 @@ class _Merging:
                 f"{self.labels['region']}: {region!r} is no region; write one of "
                 f"{', '.join(sorted(geography.regions))}, or add [regions.{region}] to the TOML file"
             )
+        for each in self.values.get("dns_pops", ()):
+            if each.region not in geography.regions:
+                yield (
+                    f"{self.labels['dns_pops']}: {each.region!r} is no region; write one of "
+                    f"{', '.join(sorted(geography.regions))}, or add [regions.{each.region}] to the TOML file"
+                )
         for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
             if self.values.get(given) and missing not in self.failed and self.values[missing] is None:
                 yield f"{self.labels[given]}: needs {SETTINGS[missing].variable} too; set both or neither"

@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from edgeproxy.config import kinds
-from edgeproxy.config.kinds import Address, Kind
+from edgeproxy.config.kinds import Address, Kind, RegionalAddress
 from edgeproxy.core.geography import Geography
+
+if TYPE_CHECKING:
+    from edgeproxy.config.kinds import Network
 
 T = TypeVar("T")
 
@@ -89,7 +92,7 @@ AFFINITY = Section("Affinity")
 LOGS = Section("Logs")
 TLS = Section("TLS termination", available=False)
 API = Section("Self-registration of backends", available=False)
-DNS = Section("Geo-aware DNS", available=False)
+DNS = Section("Geo-aware DNS")
 REPLICATION = Section("Replication", available=False)
 RATE_LIMIT = Section("Rate limiting", available=False)
 CIRCUIT_BREAKER = Section("Circuit breaking", available=False)
@@ -264,6 +267,33 @@ class Config:
     dns_enabled: bool = _setting(kinds.flag, "false", DNS, "Answer geo-aware DNS.", switch=True)
     dns_listen_addr: Address = _setting(kinds.address, "0.0.0.0:5353", DNS, "Where the DNS server listens.")
     dns_domain: str = _setting(kinds.domain, "internal", DNS, "The domain whose names are answered.")
+    dns_ttl_secs: int = _setting(
+        kinds.whole(0, 86_400, "seconds"), "30", DNS, "How long askers may keep an answer."
+    )
+    dns_negative_ttl_secs: int = _setting(
+        kinds.whole(0, 86_400, "seconds"),
+        "5",
+        DNS,
+        "How long they may keep that a name does not exist, or has no backend now.",
+    )
+    dns_rate_limit: int = _setting(
+        kinds.whole(0, _COUNT_MAX),
+        "200",
+        DNS,
+        "Queries a second that one client (IPv4 address, IPv6 /64) may send. 0 is no limit.",
+    )
+    dns_ecs_trusted: tuple[Network, ...] = _setting(
+        kinds.networks,
+        "",
+        DNS,
+        "Resolvers whose client subnet (ECS) is believed. Others are answered for where they are themselves.",
+    )
+    dns_pops: tuple[RegionalAddress, ...] = _setting(
+        kinds.regional_addresses,
+        "",
+        DNS,
+        "What `<region>.pops` names answer: where this and other POPs take clients.",
+    )
 
     replication_enabled: bool = _setting(
         kinds.flag,

@@ -284,3 +284,51 @@ class TestTextFromToml:
     def test_refuses_a_number_that_python_does_not_write(self) -> None:
         with pytest.raises(InvalidValueError, match="out of bounds"):
             kinds.text_from_toml(kinds.whole(1, 9), 16**5000)
+
+
+class TestNetworks:
+    def test_takes_networks_of_both_versions(self) -> None:
+        networks = kinds.networks.parse("192.0.2.0/24, 2001:db8::/32,::1")
+        assert [str(each) for each in networks] == ["192.0.2.0/24", "2001:db8::/32", "::1/128"]
+        assert kinds.networks.format(networks) == "192.0.2.0/24,2001:db8::/32,::1/128"
+
+    def test_takes_none(self) -> None:
+        assert kinds.networks.parse("") == ()
+
+    @pytest.mark.parametrize("text", ["192.0.2.1/24", "192.0.2.0/33", "example.net", ",", "10.0.0.0/8,"])
+    def test_refuses_what_is_no_network(self, text: str) -> None:
+        assert refusal(kinds.networks, text) == (
+            "holds something that is no network, or has bits set behind its prefix; "
+            "write networks such as 192.0.2.0/24, separated by commas"
+        )
+
+
+class TestRegionalAddresses:
+    kind = kinds.regional_addresses
+
+    def test_takes_addresses_of_both_versions_in_their_usual_spelling(self) -> None:
+        addresses = self.kind.parse("SA=192.0.2.1, eu=2001:DB8:0::1")
+        assert addresses == (("sa", "192.0.2.1"), ("eu", "2001:db8::1"))
+        assert self.kind.format(addresses) == "sa=192.0.2.1,eu=2001:db8::1"
+
+    def test_takes_none(self) -> None:
+        assert self.kind.parse("") == ()
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("192.0.2.1", "holds something without a region"),
+            ("eu=192.0.2.1,", "holds something without a region"),
+            ("eu=192.0.2", "holds something that is no IP address"),
+            ("eu=edge.example", "holds something that is no IP address"),
+            ("e u=192.0.2.1", "is empty or malformed; expected is: name of a region"),
+        ],
+    )
+    def test_refuses_what_is_no_address_in_a_region(self, text: str, problem: str) -> None:
+        assert refusal(self.kind, text).startswith(problem)
+
+
+def test_a_domain_leaves_room_for_names_below_it() -> None:
+    label = "a" * 49
+    assert kinds.domain.parse(f"{label}.{label}.{label}.{label}") == ".".join([label] * 4)
+    assert "at most 200 characters" in refusal(kinds.domain, f"{label}.{label}.{label}.{label}.aaa")

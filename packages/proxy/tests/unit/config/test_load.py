@@ -12,7 +12,9 @@ from edgeproxy.config.settings import SETTINGS
 from edgeproxy.core.geography import Geography
 from edgeproxy.errors import ConfigError
 
-SWITCHES = [setting.variable for setting in SETTINGS.values() if setting.is_switch]
+NOT_BUILT = [
+    setting.variable for setting in SETTINGS.values() if setting.is_switch and not setting.section.available
+]
 
 
 @pytest.fixture
@@ -230,7 +232,14 @@ class TestFile:
 
 
 class TestContradictions:
-    @pytest.mark.parametrize("variable", SWITCHES)
+    def test_a_pop_stands_in_a_region_that_exists(self) -> None:
+        (problem,) = problems({"EDGEPROXY_DNS_POPS": "eu=192.0.2.1,af=192.0.2.2"})
+        assert problem == (
+            "EDGEPROXY_DNS_POPS: 'af' is no region; write one of ap, eu, sa, us, or add [regions.af] to the "
+            "TOML file"
+        )
+
+    @pytest.mark.parametrize("variable", NOT_BUILT)
     def test_a_part_that_is_not_built_cannot_be_switched_on(self, variable: str) -> None:
         (problem,) = problems({variable: "true"})
         assert problem.startswith(f"{variable}: ")
@@ -308,7 +317,7 @@ def test_every_problem_of_every_source_is_reported_at_once(toml: Path) -> None:
     environ = {
         "EDGEPROXY_LISTEN_ADDR": "x",
         "EDGEPROXY_NOPE": "1",
-        "EDGEPROXY_DNS_ENABLED": "1",
+        "EDGEPROXY_REPLICATION_ENABLED": "1",
         "DEBUG": "2",
     }
     found = problems(environ, {"app": " ", "nope": ""}, toml, ["--region: needs a value"])
@@ -322,7 +331,7 @@ def test_every_problem_of_every_source_is_reported_at_once(toml: Path) -> None:
         "--app",
         "--nope",
         "[countries]",
-        "EDGEPROXY_DNS_ENABLED",
+        "EDGEPROXY_REPLICATION_ENABLED",
     ]
 
 
