@@ -180,6 +180,13 @@ class SharedState:
         table[at + 3 * _WAYS] = binding.country_code
         table[at] = tag
 
+    def discard(self, tag: int) -> None:
+        """Clear the binding of ``tag``, if there is one; the caller holds the lock."""
+        base = tag % self._buckets * _WORDS_PER_BUCKET
+        tags = self._table[base : base + _WAYS].tolist()
+        if tag in tags:
+            self._table[base + tags.index(tag)] = 0
+
     def bindings(self) -> Iterator[tuple[int, Binding]]:
         """Every binding with its tag. One bucket is locked at a time, and none while yielding."""
         for bucket in range(self._buckets):

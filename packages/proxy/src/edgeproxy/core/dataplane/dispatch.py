@@ -12,6 +12,8 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from edgeproxy.core.dataplane.affinity import Binding, binding_tag, country_code, holds, stable_key
 from edgeproxy.core.dataplane.selection import Selection, geo_score, load, score
 from edgeproxy.core.model import Backend, Client
@@ -32,6 +34,10 @@ class Bindings(Protocol):
 
     def put(self, tag: int, binding: Binding) -> None:
         """Store under ``tag``; where there is no room, what was used least recently goes."""
+        ...
+
+    def discard(self, tag: int) -> None:
+        """Forget what is stored under ``tag``, if anything is."""
         ...
 
 
@@ -107,13 +113,9 @@ class Dispatcher:
         """The routing table has lost the row of ``slot``."""
         key = self._key_by_slot.pop(slot, None)
         if key is not None:
-            if self._slot_by_key[key] == slot:
+            if self._slot_by_key.get(key) == slot:
                 del self._slot_by_key[key]
             self._selection.discard(slot)
-
-    def slots(self) -> Collection[int]:
-        """All slots in use."""
-        return self._key_by_slot.keys()
 
     def dispatch(
         self,
@@ -148,14 +150,23 @@ class Dispatcher:
         self._leases.release(lease.slot)
         self._selection.set_connections(lease.slot, self._leases.connections(lease.slot))
 
-    def renew(self, lease: Lease, now_s: float) -> None:
-        """An open connection keeps its binding in use, unless the client has been bound elsewhere."""
-        key = self._key_by_slot.get(lease.slot)
+    def unreachable(self, lease: Lease) -> None:
+        """Give back a place that could not be connected to; the client is bound there no more."""
         self._bindings.lock(lease.tag)
         try:
-            binding = self._bindings.get(lease.tag)
-            if binding is not None and binding.backend_key == key:
-                self._bindings.put(lease.tag, Binding(key, binding.country_code, now_s))
+            if self._binding_behind(lease) is not None:
+                self._bindings.discard(lease.tag)
+        finally:
+            self._bindings.unlock(lease.tag)
+        self.release(lease)
+
+    def renew(self, lease: Lease, now_s: float) -> None:
+        """An open connection keeps its binding in use, unless the client has been bound elsewhere."""
+        self._bindings.lock(lease.tag)
+        try:
+            binding = self._binding_behind(lease)
+            if binding is not None:
+                self._bindings.put(lease.tag, msgspec.structs.replace(binding, last_use_s=now_s))
         finally:
             self._bindings.unlock(lease.tag)
 
@@ -164,6 +175,13 @@ class Dispatcher:
         changed = self._leases.changed_slots()
         for slot in self._key_by_slot if changed is None else changed:
             self._selection.set_connections(slot, self._leases.connections(slot))
+
+    def _binding_behind(self, lease: Lease) -> Binding | None:
+        """The client's binding while it names the backend of ``lease``; the caller holds the lock."""
+        binding = self._bindings.get(lease.tag)
+        if binding is not None and binding.backend_key == self._key_by_slot.get(lease.slot):
+            return binding
+        return None
 
     def _app_key(self, app: str) -> int:
         key = self._key_by_app.get(app)

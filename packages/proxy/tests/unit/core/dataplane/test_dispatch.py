@@ -1,0 +1,405 @@
+"""From a client to a lease: affinity first, limits always, and every place given back once."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.core.dataplane.affinity import Binding, country_code, stable_key
+from edgeproxy.core.dataplane.dispatch import Dispatcher, Lease, Refusal
+from edgeproxy.core.dataplane.selection import Selection
+from edgeproxy.core.model import Backend, Client
+
+TTL_S = 600.0
+GERMAN = Client("192.0.2.1", "DE", "eu")
+NETWORK = 1
+
+
+class FakePop:
+    """Counts and bindings of a POP, in a dictionary each. Eight bindings fit in."""
+
+    def __init__(self, workers: int) -> None:
+        self.counts: dict[int, int] = {}
+        self.bindings: dict[int, Binding] = {}
+        self.views = [FakeView(self) for _ in range(workers)]
+
+
+class FakeView:
+    """What one worker sees of a :class:`FakePop`."""
+
+    secret = 42
+
+    def __init__(self, pop: FakePop) -> None:
+        self._pop = pop
+        self.news: set[int] | None = set()
+        self.locked: int | None = None
+
+    def changed_slots(self) -> set[int] | None:
+        news, self.news = self.news, set()
+        return news
+
+    def connections(self, slot: int) -> int:
+        return self._pop.counts.get(slot, 0)
+
+    def acquire(self, slot: int, hard_limit: int) -> bool:
+        if hard_limit and self.connections(slot) >= hard_limit:
+            return False
+        self._count(slot, 1)
+        return True
+
+    def release(self, slot: int) -> None:
+        self._count(slot, -1)
+
+    def _count(self, slot: int, change: int) -> None:
+        self._pop.counts[slot] = self.connections(slot) + change
+        for view in self._pop.views:
+            if view is not self and view.news is not None:
+                view.news.add(slot)
+
+    def lock(self, tag: int) -> None:
+        assert self.locked is None, "locks of bindings are not nested"
+        self.locked = tag
+
+    def unlock(self, tag: int) -> None:
+        assert self.locked == tag
+        self.locked = None
+
+    def get(self, tag: int) -> Binding | None:
+        assert self.locked is not None
+        return self._pop.bindings.get(tag)
+
+    def put(self, tag: int, binding: Binding) -> None:
+        assert self.locked is not None
+        bindings = self._pop.bindings
+        if tag not in bindings and len(bindings) == 8:
+            del bindings[min(bindings, key=lambda known: bindings[known].last_use_s)]
+        bindings[tag] = binding
+
+    def discard(self, tag: int) -> None:
+        assert self.locked is not None
+        self._pop.bindings.pop(tag, None)
+
+
+CONTRACT = runpy.run_path(str(Path(__file__).with_name("shared_contract.py")))
+
+
+@pytest.mark.parametrize("check", CONTRACT["CHECKS"], ids=lambda check: check.__name__)
+def test_the_fake_keeps_the_contract(
+    check: Callable[[Callable[[int], Sequence[FakeView]]], None],
+) -> None:
+    check(lambda workers: FakePop(workers).views)
+
+
+# ---- a POP to dispatch in ------------------------------------------------------------------------
+
+
+def backend(
+    name: str,
+    *,
+    app: str = "web",
+    country: str = "DE",
+    healthy: bool = True,
+    soft_limit: int = 1,
+    hard_limit: int = 0,
+) -> Backend:
+    return Backend(name, app, "eu", country, "127.0.0.1", 9000, healthy, 1, soft_limit, hard_limit)
+
+
+class Worker:
+    """A dispatcher with what it works on; ``rows`` stand in slots 0, 1, 2 …"""
+
+    def __init__(self, view: FakeView, rows: Sequence[Backend]) -> None:
+        self.view = view
+        self.dispatcher = Dispatcher("eu", TTL_S, Selection("eu"), view, view)
+        for slot, row in enumerate(rows):
+            self.dispatcher.put(slot, row)
+
+    def ask(
+        self,
+        client: Client = GERMAN,
+        network: int = NETWORK,
+        now_s: float = 0.0,
+        app: str = "*",
+        tried: Sequence[int] = (),
+    ) -> Lease | Refusal:
+        outcome = self.dispatcher.dispatch(app, client, network, now_s, 0.0, tried)
+        assert self.view.locked is None
+        return outcome
+
+    def lease(
+        self,
+        client: Client = GERMAN,
+        network: int = NETWORK,
+        now_s: float = 0.0,
+        app: str = "*",
+        tried: Sequence[int] = (),
+    ) -> Lease:
+        outcome = self.ask(client, network, now_s, app, tried)
+        assert isinstance(outcome, Lease)
+        return outcome
+
+
+def one_worker(*rows: Backend) -> Worker:
+    return Worker(FakePop(1).views[0], rows)
+
+
+def two_workers(*rows: Backend) -> tuple[Worker, Worker]:
+    one, other = FakePop(2).views
+    return Worker(one, rows), Worker(other, rows)
+
+
+# ---- choosing and leasing ------------------------------------------------------------------------
+
+
+def test_a_lease_counts_from_the_choice_to_its_release() -> None:
+    worker = one_worker(backend("a"))
+    lease = worker.lease()
+    assert (lease.backend.id, lease.slot, lease.score, lease.from_affinity) == ("a", 0, 0.0, False)
+    assert worker.view.connections(0) == 1
+    worker.dispatcher.release(lease)
+    assert worker.view.connections(0) == 0
+
+
+def test_the_next_client_goes_where_there_is_less_load() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    first = worker.lease(network=1)
+    assert first.backend.id == "a"
+    assert worker.lease(network=2).backend.id == "b"
+    worker.dispatcher.release(first)
+    assert worker.lease(network=3).backend.id == "a"
+
+
+def test_connections_of_other_workers_count() -> None:
+    one, other = two_workers(backend("a"), backend("b"))
+    assert one.lease(network=1).backend.id == "a"
+    assert other.lease(network=2).backend.id == "b"
+
+
+def test_what_was_not_heard_of_is_looked_up() -> None:
+    one, other = two_workers(backend("a"), backend("b"))
+    one.lease(network=1)
+    other.view.news = None
+    assert other.lease(network=2).backend.id == "b"
+
+
+def test_a_row_put_later_starts_with_the_connections_it_has() -> None:
+    worker = one_worker(backend("a"))
+    worker.view.acquire(1, 0)
+    worker.dispatcher.put(1, backend("b"))
+    assert worker.lease().score == 0.0
+
+
+def test_an_app_is_kept_apart() -> None:
+    worker = one_worker(backend("a", app="web"), backend("b", app="mail"))
+    assert worker.lease(app="mail").backend.id == "b"
+    assert worker.lease(app="web").backend.id == "a"
+    assert worker.lease(app="mail").from_affinity
+
+
+# ---- affinity ------------------------------------------------------------------------------------
+
+
+def test_a_client_comes_back_to_its_backend_though_another_has_less_load() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    first = worker.lease()
+    again = worker.lease(now_s=TTL_S - 0.1)
+    assert again.backend is first.backend
+    assert again.from_affinity
+    assert again.score == 1.0
+
+
+def test_a_client_comes_back_in_another_worker() -> None:
+    one, other = two_workers(backend("a"), backend("b"))
+    assert one.lease().backend.id == other.lease().backend.id == "a"
+
+
+def test_a_binding_ends_a_time_to_live_after_its_last_use() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    worker.lease(now_s=0.0)
+    worker.lease(now_s=500.0)
+    assert worker.lease(now_s=1_000.0).backend.id == "a"
+    assert worker.lease(now_s=1_600.0).backend.id == "b"
+
+
+def test_a_client_that_moved_to_another_country_is_chosen_for_anew() -> None:
+    worker = one_worker(backend("a"), backend("b", country="FR"))
+    worker.lease()
+    moved = worker.lease(Client(GERMAN.address, "FR", "eu"))
+    assert (moved.backend.id, moved.from_affinity) == ("b", False)
+
+
+@pytest.mark.parametrize("gone", ["unhealthy", "removed", "another app"])
+def test_a_bound_client_goes_elsewhere_when_its_backend_may_not_be_used(gone: str) -> None:
+    worker = one_worker(backend("a"), backend("b", country="FR"))
+    worker.lease(app="web")
+    if gone == "unhealthy":
+        worker.dispatcher.put(0, backend("a", healthy=False))
+    elif gone == "removed":
+        worker.dispatcher.discard(0)
+    else:
+        worker.dispatcher.put(0, backend("a", app="mail"))
+    assert worker.lease(app="web").backend.id == "b"
+
+
+def test_a_binding_follows_its_backend_to_another_slot() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    worker.lease()
+    worker.dispatcher.put(7, backend("a"))
+    worker.dispatcher.put(0, backend("c"))
+    lease = worker.lease()
+    assert (lease.backend.id, lease.slot, lease.from_affinity) == ("a", 7, True)
+
+
+def test_backends_may_swap_slots() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    worker.lease()
+    worker.dispatcher.put(0, backend("b"))
+    worker.dispatcher.put(1, backend("a"))
+    lease = worker.lease()
+    assert (lease.backend.id, lease.slot, lease.from_affinity) == ("a", 1, True)
+
+
+def test_an_id_that_stood_in_two_slots_can_leave_both() -> None:
+    worker = one_worker(backend("a"))
+    worker.dispatcher.put(1, backend("a"))
+    worker.dispatcher.discard(1)
+    worker.dispatcher.discard(0)
+    worker.dispatcher.discard(0)
+    assert worker.ask() is Refusal.NO_BACKEND
+
+
+# ---- limits --------------------------------------------------------------------------------------
+
+
+def test_a_bound_client_goes_elsewhere_at_the_hard_limit() -> None:
+    worker = one_worker(backend("a", hard_limit=1), backend("b", country="FR"))
+    worker.lease()
+    assert worker.lease().backend.id == "b"
+    assert worker.view.connections(0) == 1
+
+
+def test_all_at_their_limit_is_told_from_none_at_all() -> None:
+    worker = one_worker(backend("a", hard_limit=1), backend("b", healthy=False))
+    worker.lease(network=1)
+    assert worker.ask(network=2) is Refusal.AT_LIMIT
+    worker.dispatcher.put(0, backend("a", healthy=False))
+    assert worker.ask(network=2) is Refusal.NO_BACKEND
+
+
+def test_a_released_place_can_be_taken_by_another_worker() -> None:
+    one, other = two_workers(backend("a", hard_limit=1))
+    lease = one.lease()
+    assert other.ask() is Refusal.AT_LIMIT
+    one.dispatcher.release(lease)
+    assert other.lease().backend.id == "a"
+
+
+def test_a_place_lost_to_another_worker_is_sought_elsewhere() -> None:
+    """The other worker takes the place after this one has caught up, so only the lease can refuse it."""
+    one, other = two_workers(backend("a", hard_limit=1), backend("b", country="FR"))
+    one.view.news = set()
+    other.lease(network=2)
+    one.view.news = set()  # the news is late
+    assert one.lease(network=1).backend.id == "b"
+
+
+def test_a_bound_place_lost_to_another_worker_is_sought_elsewhere() -> None:
+    one, other = two_workers(backend("a", hard_limit=1), backend("b", country="FR"))
+    one.dispatcher.release(one.lease(network=1))
+    other.lease(network=2)
+    one.view.news = set()
+    lease = one.lease(network=1)
+    assert (lease.backend.id, lease.from_affinity) == ("b", False)
+    assert one.view.connections(0) == 1
+
+
+# ---- retries -------------------------------------------------------------------------------------
+
+
+def test_a_backend_that_was_tried_is_not_given_again() -> None:
+    worker = one_worker(backend("a"), backend("b"), backend("c"))
+    first = worker.lease()
+    worker.dispatcher.unreachable(first)
+    second = worker.lease(tried=[first.slot])
+    worker.dispatcher.unreachable(second)
+    third = worker.lease(tried=[first.slot, second.slot])
+    assert {first.backend.id, second.backend.id, third.backend.id} == {"a", "b", "c"}
+    worker.dispatcher.unreachable(third)
+    assert worker.ask(tried=[0, 1, 2]) is Refusal.UNREACHABLE
+    assert [worker.view.connections(slot) for slot in range(3)] == [0, 0, 0]
+
+
+def test_a_bound_backend_that_was_tried_is_not_given_again() -> None:
+    one, other = two_workers(backend("a"), backend("b"))
+    first = one.lease()
+    other.lease()
+    assert one.lease(tried=[first.slot]).backend.id == "b"
+
+
+def test_a_retry_binds_to_the_backend_it_got() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    worker.dispatcher.unreachable(worker.lease())
+    worker.lease(tried=[0])
+    assert worker.lease().backend.id == "b"
+
+
+def test_a_client_is_not_bound_to_what_could_not_be_reached() -> None:
+    worker = one_worker(backend("a", country="FR"))
+    worker.dispatcher.unreachable(worker.lease())
+    worker.dispatcher.put(1, backend("b"))
+    assert worker.lease().backend.id == "b"
+
+
+def test_a_failed_connect_leaves_a_newer_binding_alone() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    failing = worker.lease()
+    worker.lease(tried=[0])
+    worker.dispatcher.unreachable(failing)
+    assert worker.lease().backend.id == "b"
+
+
+# ---- renewal -------------------------------------------------------------------------------------
+
+
+def test_an_open_connection_keeps_its_binding_in_use() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    lease = worker.lease(now_s=0.0)
+    worker.dispatcher.renew(lease, 500.0)
+    assert worker.view.locked is None
+    assert worker.lease(now_s=1_000.0).from_affinity
+
+
+def test_renewing_leaves_a_newer_binding_alone() -> None:
+    worker = one_worker(backend("a"), backend("b"))
+    old = worker.lease(now_s=0.0)
+    worker.lease(now_s=1.0, tried=[0])
+    worker.dispatcher.renew(old, 2.0)
+    worker.view.lock(old.tag)
+    assert worker.view.get(old.tag) == Binding(stable_key("b"), country_code("DE"), 1.0)
+    worker.view.unlock(old.tag)
+
+
+def test_renewing_brings_no_binding_back() -> None:
+    worker = one_worker(backend("a"))
+    lease = worker.lease()
+    worker.view.lock(lease.tag)
+    worker.view.discard(lease.tag)
+    worker.view.unlock(lease.tag)
+    worker.dispatcher.renew(lease, 1.0)
+    assert not worker.lease(now_s=2.0).from_affinity
+
+
+def test_a_removed_backend_is_neither_renewed_nor_chosen_but_still_released() -> None:
+    worker = one_worker(backend("a"))
+    lease = worker.lease()
+    worker.dispatcher.discard(0)
+    worker.dispatcher.renew(lease, 1.0)
+    worker.view.lock(lease.tag)
+    assert worker.view.get(lease.tag) == Binding(stable_key("a"), country_code("DE"), 0.0)
+    worker.view.unlock(lease.tag)
+    worker.dispatcher.release(lease)
+    assert worker.view.connections(0) == 0
+    assert worker.ask() is Refusal.NO_BACKEND
