@@ -112,7 +112,7 @@ class SharedState:
 
     def changed_slots(self) -> Collection[int] | None:
         """Slots whose count other processes changed since the last call; ``None``: any may have."""
-        changed: list[int] | None = []
+        changed: set[int] | None = set()
         epoch = self._header[_H_EPOCH]
         if epoch != self._seen_epoch:
             self._seen_epoch = epoch
@@ -122,10 +122,11 @@ class SharedState:
             seen = self._seen[worker]
             if head != seen:
                 self._seen[worker] = head
-                if changed is None or head - seen > _RING:
+                if changed is not None and head - seen < _RING:
+                    changed.update([ring[1 + position % _RING] for position in range(seen, head)])
+                # The writer waits for nobody: what it has overwritten since, or is just overwriting, is lost.
+                if ring[0] - seen >= _RING:
                     changed = None
-                else:
-                    changed += [ring[1 + position % _RING] for position in range(seen, head)]
         return changed
 
     def _count(self, slot: int, change: int) -> None:
