@@ -117,7 +117,8 @@ def types(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Watch the proxy route clients from several countries; --for SECONDS."""
     prepare(session)
-    session.run("python", "-m", "e2e.demo", *session.posargs)
+    # Ctrl-C reaches the demo too; left to its default, nox would kill it while it stops what it started.
+    session.run("python", "-m", "e2e.demo", *session.posargs, interrupt_timeout=15.0, terminate_timeout=15.0)
 
 
 @nox.session
