@@ -59,3 +59,48 @@ class RowStore(Protocol):
             StoreError: the store cannot be written now; it is as it was.
         """
         ...
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One entry of the change log: what became of one row."""
+
+    number: int
+    """Rises from entry to entry of one store."""
+    at: str
+    """Wall time in UTC, ISO 8601 with milliseconds: ``2026-11-20T10:13:24.123Z``."""
+    author: str
+    """Whose doing it was: a part of ours, or somebody outside."""
+    origin: str | None
+    """Node and incarnation whose change this was; ``None`` where a store is shared, or not known yet."""
+    sequence: int | None
+    """The number among the changes of ``origin``, without gaps, from 1."""
+    id: str
+    old: Row | None
+    """Column to value, without ``id``; ``None`` for a row that was not there before."""
+    new: Row | None
+    """``None`` for a row that is gone."""
+
+
+class ChangeLog(Protocol):
+    """What happened to the rows of a store. All methods block; the caller chooses the thread."""
+
+    def tend(self) -> str | None:
+        """See to it that edits are logged, and drop what is too old; cheap when nothing has happened.
+
+        Returns:
+            Why changes cannot be logged in this store, ``None`` when they are.
+
+        Raises:
+            StoreError: the store cannot be written now.
+        """
+        ...
+
+    def changes(self, since: str, limit: int) -> Sequence[Change]:
+        """Return the last ``limit`` changes that are not older than ``since``, oldest first.
+
+        ``since`` is a time as in :attr:`Change.at`; the empty text is before all.
+
+        Raises:
+            StoreError: the store cannot be read now.
+        """
+        ...
