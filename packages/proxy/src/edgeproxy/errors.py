@@ -5,6 +5,7 @@
     EdgeproxyError              exit 1   something outside went wrong
     ├── ConfigError             exit 2   what the user wrote is wrong; lists every problem at once
     ├── StoreError              exit 3   the routing database cannot be used
+    │   └── DamagedStoreError            its content is no database, or no longer one
     ├── GeoDatabaseError        exit 4   the country database cannot be used
     └── ListenError             exit 5   an address cannot be listened on
 
@@ -38,6 +39,10 @@ class StoreError(EdgeproxyError):
     """The routing database is missing, unreadable, locked, corrupt or refuses a write."""
 
     exit_code = 3
+
+
+class DamagedStoreError(StoreError):
+    """What is stored cannot be read, now or later: it can only be replaced."""
 
 
 class GeoDatabaseError(EdgeproxyError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from edgeproxy.errors import StoreError
+from edgeproxy.errors import DamagedStoreError, StoreError
 
 BUSY_TIMEOUT_S: Final = 2.0
 """How long a call waits for another program's transaction."""
@@ -37,17 +37,42 @@ def _text_or_bytes(encoded: bytes) -> str | bytes:
 
 
 @contextmanager
+def writing(
+    path: Path, prepare: Callable[[sqlite3.Connection], None] = lambda _: None
+) -> Iterator[sqlite3.Connection]:
+    """A connection in a write transaction that ends with the block; after an error, nothing is written.
+
+    ``prepare`` comes first in it.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    with translated_errors(path), closing(connect(path, "mode=rw")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        prepare(connection)
+        yield connection
+        connection.execute("COMMIT")
+
+
+@contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite says into what happened to the file and what to do about it."""
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"routing database {path} {_explained(error, path)}") from error
+        damaged = _code(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        raise (DamagedStoreError if damaged else StoreError)(
+            f"routing database {path} {_explained(error, path)}"
+        ) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Errors that the Python module raises by itself have no code.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
 
 
 def _explained(error: sqlite3.Error, path: Path) -> str:
-    # Errors that the Python module raises by itself have no code.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = _code(error)
     if code == sqlite3.SQLITE_READONLY_ROLLBACK:
         return (
             "holds an interrupted write, and undoing it needs write access; "
@@ -65,16 +90,23 @@ def _explained(error: sqlite3.Error, path: Path) -> str:
                 "or make a new one with `edgeproxy db init`"
             )
         case sqlite3.SQLITE_CORRUPT:
-            return (
-                "is damaged; `edgeproxy db verify` says where, `edgeproxy db restore BACKUP` mends it, and "
-                f"`sqlite3 {path.name} .recover` prints what can still be read"
-            )
+            return f"is damaged; {what_to_do_about_damage(path)}"
         case sqlite3.SQLITE_CANTOPEN if not os.access(path, os.R_OK, effective_ids=True):
             return "may not be read by this user; give it read permission with chmod or chown"
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if not _is_writable(path):
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if not is_writable(path):
             return "is read-only for this process; change it where file and directory can be written"
     return f"cannot be used: {error}"
 
 
-def _is_writable(path: Path) -> bool:
+def what_to_do_about_damage(path: Path) -> str:
+    """The remedy, for the end of a message."""
+    return (
+        "`edgeproxy db verify` says where, `edgeproxy db restore BACKUP` mends it, and "
+        f"`sqlite3 {path.name} .recover` prints what can still be read"
+    )
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this process may write the database; SQLite needs the directory for its journal, too."""
+    path = path.resolve()
     return all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent))

@@ -19,15 +19,16 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from edgeproxy.errors import StoreError
-from edgeproxy.outbound.sqlite_file import connect, translated_errors
+from edgeproxy.outbound.change_log_sqlite import LogSettings, SqliteChangeLog, read_changes
+from edgeproxy.outbound.sqlite_file import connect, translated_errors, writing
 from edgeproxy.outbound.sqlite_schema import BACKENDS, OPTIONAL_COLUMN, columns_of
-from edgeproxy.ports import Operation, Row, RowChange
+from edgeproxy.ports import Change, Operation, Row, RowChange
 
 T = TypeVar("T")
 
@@ -37,15 +38,22 @@ at most; some keep whole seconds, and FAT every second one."""
 
 
 class SqliteStore:
-    """A :class:`edgeproxy.ports.RowStore` on a file, whose journal mode stays as it is found.
+    """A :class:`edgeproxy.ports.RowStore` and, given settings for it, a :class:`edgeproxy.ports.ChangeLog`.
 
-    :meth:`poll` belongs to one thread; :meth:`apply` may be called from any.
+    It lies in a file whose journal mode stays as it is found. Reading never writes to it.
+    :meth:`poll` and :meth:`tend` belong to one thread each; the other methods may be called from any.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
+    def __init__(self, path: Path, log: LogSettings | None = None) -> None:
+        self.path = path.absolute()
         self._stamp: _Stamp | None = None
         self._rows: list[Row] | None = None
+        self._log = SqliteChangeLog(self.path, log) if log is not None else None
+        self._tended: _Stamp | None = None
+        self._obstacle: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     @staticmethod
     def create(path: Path) -> None:
@@ -74,77 +82,96 @@ class SqliteStore:
     def poll(self) -> Sequence[Row] | None:
         """See :meth:`edgeproxy.ports.RowStore.poll`. Waits at most :data:`BUSY_TIMEOUT_S` for a lock."""
         # Before the rows are read: what is written meanwhile then shows at the next call.
-        stamp = _Stamp.of(self._path)
+        stamp = _Stamp.of(self.path)
         if stamp == self._stamp and stamp.is_settled:
             return None
-        with translated_errors(self._path):
-            rows = self._read(stamp)
+        with self.reading() as connection:
+            rows = _select(connection, self.path)
         self._stamp = stamp
         if rows == self._rows:
             return None
         self._rows = rows
         return rows
 
-    def _read(self, stamp: _Stamp) -> list[Row]:
-        try:
-            return _select(self._path, "mode=rw")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY):
-                raise
-        # A database in write-ahead mode wants files of its own beside it even for reading, which a
-        # read-only directory refuses. Without a log all rows are in the file itself, and `immutable` reads
-        # that and nothing else; it also checks nothing, so whether it held still is seen by the stamp.
-        if stamp.log:
-            raise StoreError(
-                f"routing database {self._path} has edits in {self._path.name}-wal that cannot be read in a "
-                "read-only directory; where it is writable, run: "
-                f"sqlite3 {self._path.name} 'PRAGMA wal_checkpoint(TRUNCATE)'"
-            )
-        rows = _select(self._path, "mode=ro&immutable=1")
-        after = _Stamp.of(self._path)
-        if (after.file, after.log) != (stamp.file, stamp.log):
-            raise StoreError(f"routing database {self._path} changed while it was read")
-        return rows
-
     def apply(self, operation: Operation[T]) -> RowChange | T:
-        """See :meth:`edgeproxy.ports.RowStore.apply`. Waits at most :data:`BUSY_TIMEOUT_S` for a lock."""
+        """See :meth:`edgeproxy.ports.RowStore.apply`. Waits at most ``BUSY_TIMEOUT_S`` for a lock."""
         with self.transaction() as transaction:
             decision = operation(transaction.rows)
             if isinstance(decision, RowChange):
                 transaction.write(decision)
             return decision
 
+    def tend(self) -> str | None:
+        """See :meth:`edgeproxy.ports.ChangeLog.tend`; a file that did not change is left alone."""
+        assert self._log is not None
+        stamp = _Stamp.of(self.path)
+        if stamp != self._tended or not stamp.is_settled:
+            self._obstacle = self._log.tend()
+            self._tended = stamp
+        return self._obstacle
+
+    def changes(self, since: str, limit: int) -> Sequence[Change]:
+        """See :meth:`edgeproxy.ports.ChangeLog.changes`."""
+        with self.reading() as connection:
+            return read_changes(connection, since, limit)
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Open a transaction that only reads, for tables other than ``backends``.
+        """A connection in a transaction that reads one state of the file.
 
         Raises:
-            StoreError: the store cannot be read now.
+            StoreError: the file cannot be read.
         """
-        _Stamp.of(self._path)
-        with translated_errors(self._path), closing(connect(self._path, "mode=rw")) as connection:
-            connection.execute("BEGIN")
-            yield connection
+        stamp = _Stamp.of(self.path)
+        with translated_errors(self.path), ExitStack() as stack:
+            connection = stack.enter_context(closing(connect(self.path, "mode=rw")))
+            try:
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in (
+                    sqlite3.SQLITE_CANTOPEN,
+                    sqlite3.SQLITE_READONLY_DIRECTORY,
+                ):
+                    raise
+            else:
+                yield connection
+                return
+            # A database in write-ahead mode wants files of its own beside it even for reading, which a
+            # read-only directory refuses. Without a log all rows are in the file itself, and `immutable`
+            # reads that and nothing else; it also checks nothing, so whether it held still is seen by the
+            # stamp.
+            if stamp.log:
+                raise StoreError(
+                    f"routing database {self.path} has edits in {self.path.name}-wal, which cannot be read "
+                    "in a read-only directory; where it is writable, run: "
+                    f"sqlite3 {self.path.name} 'PRAGMA wal_checkpoint(TRUNCATE)'"
+                )
+            yield stack.enter_context(closing(connect(self.path, "mode=ro&immutable=1")))
+            after = _Stamp.of(self.path)
+            if (after.file, after.log) != (stamp.file, stamp.log):
+                raise StoreError(f"routing database {self.path} changed while it was read")
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Open a transaction that nobody else can write beside; it is committed at the end of the block.
+    def transaction(
+        self, prepare: Callable[[sqlite3.Connection], None] = lambda _: None
+    ) -> Iterator[Transaction]:
+        """A write transaction that ends with the block; after an error in it, the file is as it was.
 
-        An exception undoes it. Waits at most :data:`BUSY_TIMEOUT_S` for a lock.
+        ``prepare`` comes first in it, before the schema is looked at.
 
         Raises:
-            StoreError: the store cannot be written now; it is as it was.
+            StoreError: the file cannot be written.
         """
         # SQLite could not say whether a file it cannot open is missing, a directory or out of reach.
-        _Stamp.of(self._path)
-        with translated_errors(self._path), closing(connect(self._path, "mode=rw")) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield Transaction(connection, columns_of(connection, self._path))
-            connection.execute("COMMIT")
+        _Stamp.of(self.path)
+        log = self._log
+        with log.writing(prepare) if log is not None else writing(self.path, prepare) as connection:
+            yield Transaction(connection, columns_of(connection, self.path))
 
 
 class Transaction:
-    """The rows as they are now, with nobody else writing, and a way to write them."""
+    """What can be seen and done while no other program writes."""
 
     def __init__(self, connection: sqlite3.Connection, columns: Sequence[str]) -> None:
         self.connection = connection
@@ -155,7 +182,7 @@ class Transaction:
         """Write one row.
 
         Raises:
-            StoreError: the table has no column for one of the values; nothing was written.
+            StoreError: the table lacks a column that is to get a value.
         """
         _write(self.connection, change, self._columns)
 
@@ -255,11 +282,8 @@ def _write(connection: sqlite3.Connection, change: RowChange, columns: Sequence[
         connection.execute(insert, (change.id, *values.values()))
 
 
-def _select(path: Path, parameters: str) -> list[Row]:
-    with closing(connect(path, parameters)) as connection:
-        connection.execute("BEGIN")
-        columns = columns_of(connection, path)
-        names = ", ".join(columns)
-        query = f"SELECT {names} FROM backends WHERE deleted IS NULL OR deleted = 0"  # noqa: S608
-        rows = connection.execute(query).fetchall()
-    return [dict(zip(columns, values, strict=True)) for values in rows]
+def _select(connection: sqlite3.Connection, path: Path) -> list[Row]:
+    columns = columns_of(connection, path)
+    names = ", ".join(columns)
+    query = f"SELECT {names} FROM backends WHERE deleted IS NULL OR deleted = 0"  # noqa: S608
+    return [dict(zip(columns, values, strict=True)) for values in connection.execute(query)]

@@ -89,7 +89,7 @@ def settled(store: SqliteStore) -> SqliteStore:
 
 def polled(store: SqliteStore) -> dict[object, Row]:
     """The rows by id, read because of the stamp and not because the file is young."""
-    wait_until(lambda: store_sqlite._Stamp.of(store._path).is_settled, reason="the file is no longer young")
+    wait_until(lambda: store_sqlite._Stamp.of(store.path).is_settled, reason="the file is no longer young")
     rows = store.poll()
     assert rows is not None, "the edit was not seen"
     return {row["id"]: row for row in rows}

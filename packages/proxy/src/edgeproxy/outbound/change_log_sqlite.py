@@ -1,0 +1,404 @@
+"""The change log inside ``routing.db``: who changed which row, when, from what to what.
+
+Edits come from everywhere, most from the ``sqlite3`` shell, so the log is written by *triggers*: they
+travel with the file and run in whatever program writes it, and so may use nothing that an old or small
+build of SQLite lacks (no JSON, no UPSERT, no partial index).
+
+Three tables:
+
+- ``edgeproxy_rows``: every row of ``backends`` as text, as the log has it. Triggers on ``backends`` keep it
+  equal. It is what REPLACE needs, which fires no delete trigger for the row it removes, and what tells the
+  difference when triggers did not run at all: after DROP and CREATE, in a shell with triggers switched
+  off, when a unique key of the user's own removed a row.
+- ``edgeproxy_changes``: the log. Triggers on ``edgeproxy_rows`` write it, so what has changed has one
+  definition, however it came about. A new entry is *pending*: it has no author.
+- ``edgeproxy_log``: one row with the origin, its last sequence number, the last entry that has an author,
+  and the file's identity.
+
+Each of our transactions first gives the pending entries to ``outside`` and logs differences as ``found``,
+then does its work, then gives what that left to its own author. Together with the author an entry gets
+the next number of the *origin*, which is this node and an incarnation of the file. Numbers of one origin
+have no gaps and are never given twice: a file that is a copy, or that went back to an earlier state, starts
+a new incarnation.
+"""
+
+# SQL is put together from names that stand in this package, never from what a user typed.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from edgeproxy.core.controlplane.row_text import row_from_text, row_text_sql
+from edgeproxy.errors import StoreError
+from edgeproxy.outbound.sqlite_file import is_writable, writing
+from edgeproxy.outbound.sqlite_schema import columns_of
+from edgeproxy.ports import Change
+
+OUTSIDE: Final = "outside"
+"""Author of what a trigger saw some other program do."""
+FOUND: Final = "found"
+"""Author of a difference that no trigger saw arise; its time is when it was found."""
+
+_NOW: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
+_TABLES: Final = {
+    "edgeproxy_rows": "CREATE TABLE edgeproxy_rows (id TEXT PRIMARY KEY, image TEXT)",
+    "edgeproxy_changes": (
+        "CREATE TABLE edgeproxy_changes (change INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, id TEXT, "
+        "old TEXT, new TEXT, author TEXT, origin TEXT, sequence INTEGER)"
+    ),
+    "edgeproxy_log": (
+        "CREATE TABLE edgeproxy_log (origin TEXT, sequence INTEGER, last_change INTEGER, inode INTEGER)"
+    ),
+}
+
+_ROWS_TRIGGERS: Final = {
+    f"edgeproxy_rows_{event}": (
+        f"CREATE TRIGGER edgeproxy_rows_{event} AFTER {event.upper()} ON edgeproxy_rows{condition} BEGIN "
+        f"INSERT INTO edgeproxy_changes (at, id, old, new) VALUES ({_NOW}, {images}); END"
+    )
+    for event, condition, images in (
+        ("insert", "", "NEW.id, NULL, NEW.image"),
+        ("update", " WHEN OLD.image <> NEW.image", "NEW.id, OLD.image, NEW.image"),
+        ("delete", "", "OLD.id, OLD.image, NULL"),
+    )
+}
+
+_TRIGGERS: Final = {
+    f"edgeproxy_{table}_{event}" for table in ("backends", "rows") for event in ("insert", "update", "delete")
+}
+
+
+class LogSettings(NamedTuple):
+    """How a process takes part in the log."""
+
+    author: str
+    """Whose the changes are that this process makes."""
+    node: str
+    """The name of this POP among the others."""
+    max_changes: int
+    max_age_s: float
+    """Older entries are dropped, and so are those beyond ``max_changes``."""
+
+
+class SqliteChangeLog:
+    """The log of one file, as one process sees it. Its methods block and belong to one thread at a time."""
+
+    def __init__(self, path: Path, settings: LogSettings) -> None:
+        self._path = path
+        self._settings = settings
+        self._known: _State | None = None
+        self._known_rows: Mapping[str | bytes, str | bytes] | None = None
+        """``edgeproxy_rows`` at the last :meth:`tend`: what a file put in its place is compared with."""
+
+    @contextmanager
+    def writing(
+        self, prepare: Callable[[sqlite3.Connection], None] = lambda _: None
+    ) -> Iterator[sqlite3.Connection]:
+        """A connection in a write transaction of ours, which ends with the block unless an error passes.
+
+        ``prepare`` comes first in it, before the log is compared with the table.
+
+        Raises:
+            StoreError: the database cannot be written; it is as it was.
+        """
+        with writing(self._path, prepare) as connection:
+            state = self._begin(connection) if obstacle(connection, self._path) is None else None
+            yield connection
+            if state is not None:
+                state = _assign(connection, state, self._settings.author)
+        self._known = state
+
+    def tend(self) -> str | None:
+        """Install what is missing, give pending entries their author, log differences, drop old entries.
+
+        Returns:
+            Why no log can be kept, ``None`` when one is.
+
+        Raises:
+            StoreError: the database cannot be written now.
+        """
+        if not is_writable(self._path):
+            return "the database is read-only for this process"
+        with writing(self._path) as connection:
+            why = obstacle(connection, self._path)
+            if why is not None:
+                return why
+            state = self._begin(connection, compare=True)
+            self._drop_old(connection, state)
+            if state != self._known or self._known_rows is None:
+                self._known_rows = dict(connection.execute("SELECT id, image FROM edgeproxy_rows"))
+        self._known = state
+        return None
+
+    def _begin(self, connection: sqlite3.Connection, *, compare: bool = False) -> _State:
+        """Bring the log up to the moment before this transaction's own work."""
+        columns = (*columns_of(connection, self._path), "deleted")
+        triggers = {**_backends_triggers(columns), **_ROWS_TRIGGERS}
+        present = _present(connection)
+        if not present.tables.keys() >= _TABLES.keys():
+            for table in present.tables:
+                connection.execute(f"DROP TABLE {table}")
+            for definition in _TABLES.values():
+                connection.execute(definition)
+            present = _Present({}, {})
+        state = _State.read(connection)
+        inode = self._path.stat().st_ino
+        is_the_same_file = state is not None and self._continues(state, inode)
+        is_intact = present.triggers == triggers
+        if not is_the_same_file or not is_intact:
+            for name in present.triggers:
+                connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+            if not is_the_same_file and self._known_rows is not None:
+                connection.execute("DELETE FROM edgeproxy_rows")
+                connection.executemany(
+                    "INSERT INTO edgeproxy_rows VALUES (CAST(? AS TEXT), CAST(? AS TEXT))",
+                    self._known_rows.items(),
+                )
+            for definition in triggers.values():
+                connection.execute(definition)
+        if state is None or not is_the_same_file:
+            last_change = state.last_change if state is not None else 0
+            state = _State(f"{self._settings.node}/{secrets.token_hex(8)}", 0, last_change, inode)
+            connection.execute("DELETE FROM edgeproxy_log")
+            connection.execute("INSERT INTO edgeproxy_log VALUES (?, ?, ?, ?)", state)
+        state = _assign(connection, state, OUTSIDE)
+        if compare or not is_the_same_file or not is_intact:
+            _log_differences(connection, columns)
+            state = _assign(connection, state, FOUND)
+        return state
+
+    def _continues(self, state: _State, inode: int) -> bool:
+        """Whether the file is the one whose numbers ``state`` counts, and no earlier state of it."""
+        if state.inode != inode or state.origin.rpartition("/")[0] != self._settings.node:
+            return False
+        known = self._known
+        return known is None or known.origin != state.origin or known.sequence <= state.sequence
+
+    def _drop_old(self, connection: sqlite3.Connection, state: _State) -> None:
+        oldest = datetime.now(UTC) - timedelta(seconds=self._settings.max_age_s)
+        query = "SELECT min(change) FROM edgeproxy_changes WHERE at >= ?"
+        (first_young,) = connection.execute(query, (_written(oldest),)).fetchone()
+        # Whole beginnings are dropped, so that numbers stay without gaps even when a clock was set back.
+        drop_up_to = max(
+            state.last_change if first_young is None else first_young - 1,
+            state.last_change - self._settings.max_changes,
+        )
+        connection.execute("DELETE FROM edgeproxy_changes WHERE change <= ?", (drop_up_to,))
+
+
+class _State(NamedTuple):
+    """The row of ``edgeproxy_log``."""
+
+    origin: str
+    """``NODE/INCARNATION``."""
+    sequence: int
+    """The last number given."""
+    last_change: int
+    """The last entry that has an author."""
+    inode: int | None
+    """Of the file when this origin began, which a copy has not; ``None`` in a backup."""
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> _State | None:
+        row = connection.execute("SELECT origin, sequence, last_change, inode FROM edgeproxy_log").fetchone()
+        return None if row is None else cls(*row)
+
+
+class _Present(NamedTuple):
+    """Which of our tables and triggers are there, each with its definition."""
+
+    tables: Mapping[str, str]
+    triggers: Mapping[str, str]
+
+
+def _present(connection: sqlite3.Connection) -> _Present:
+    found: dict[str, dict[str, str]] = {"table": {}, "trigger": {}}
+    query = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'trigger')"
+    for kind, name, definition in connection.execute(query):
+        if name in _TABLES or name in _TRIGGERS:
+            found[kind][name] = definition
+    return _Present(found["table"], found["trigger"])
+
+
+def _backends_triggers(columns: tuple[str, ...]) -> dict[str, str]:
+    text = row_text_sql(columns[1:], "NEW")
+    # An inner OR REPLACE would be worth nothing: the conflict clause of the user's statement overrides it.
+    put = (
+        f"UPDATE edgeproxy_rows SET image = {text} WHERE id = NEW.id AND typeof(NEW.id) = 'text'; "
+        f"INSERT INTO edgeproxy_rows SELECT NEW.id, {text} WHERE typeof(NEW.id) = 'text' "
+        "AND NOT EXISTS (SELECT 1 FROM edgeproxy_rows WHERE id = NEW.id);"
+    )
+    take = "DELETE FROM edgeproxy_rows WHERE id = OLD.id"
+    bodies = {
+        "INSERT": put,
+        f"UPDATE OF {', '.join(columns)}": f"{take} AND OLD.id IS NOT NEW.id; {put}",
+        "DELETE": f"{take};",
+    }
+    triggers = {}
+    for event, body in bodies.items():
+        name = f"edgeproxy_backends_{event.partition(' ')[0].lower()}"
+        triggers[name] = f"CREATE TRIGGER {name} AFTER {event} ON backends BEGIN {body} END"
+    return triggers
+
+
+def _log_differences(connection: sqlite3.Connection, columns: tuple[str, ...]) -> None:
+    """Make ``edgeproxy_rows`` equal to the table; its triggers log what that takes."""
+    text = row_text_sql(columns[1:], "backends")
+    current = f"(SELECT {text} FROM backends WHERE edgeproxy_rows.id = backends.id)"
+    connection.execute(
+        "DELETE FROM edgeproxy_rows WHERE id NOT IN (SELECT id FROM backends WHERE id IS NOT NULL)"
+    )
+    connection.execute(f"UPDATE edgeproxy_rows SET image = {current} WHERE image <> {current}")
+    connection.execute(
+        f"INSERT INTO edgeproxy_rows SELECT id, {text} FROM backends "
+        "WHERE typeof(id) = 'text' AND id NOT IN (SELECT id FROM edgeproxy_rows)"
+    )
+
+
+def _assign(connection: sqlite3.Connection, state: _State, author: str) -> _State:
+    """Give the pending entries an author and the origin's next numbers."""
+    query = "SELECT change FROM edgeproxy_changes WHERE change > ? ORDER BY change"
+    pending = [change for (change,) in connection.execute(query, (state.last_change,))]
+    if not pending:
+        return state
+    connection.executemany(
+        "UPDATE edgeproxy_changes SET author = ?, origin = ?, sequence = ? WHERE change = ?",
+        (
+            (author, state.origin, sequence, change)
+            for sequence, change in enumerate(pending, state.sequence + 1)
+        ),
+    )
+    state = state._replace(sequence=state.sequence + len(pending), last_change=pending[-1])
+    connection.execute(
+        "UPDATE edgeproxy_log SET sequence = ?, last_change = ?", (state.sequence, state.last_change)
+    )
+    return state
+
+
+def obstacle(connection: sqlite3.Connection, path: Path) -> str | None:
+    """Return what keeps the table from having a change log, or ``None``."""
+    columns_of(connection, path)
+    query = "SELECT type FROM sqlite_master WHERE lower(name) = 'backends' AND type IN ('table', 'view')"
+    if connection.execute(query).fetchone() == ("view",):
+        return "backends is a view, not a table"
+    for _, index, is_unique, _, is_partial in connection.execute("PRAGMA index_list(backends)").fetchall():
+        keys = [
+            (str(name).lower(), collation)
+            for _, _, name, _, collation, is_key in connection.execute(
+                f"PRAGMA index_xinfo({_quoted(index)})"
+            )
+            if is_key
+        ]
+        if is_unique and not is_partial and keys == [("id", "BINARY")]:
+            return None
+    return (
+        "the ids of the table backends may repeat; "
+        "keep them apart with: CREATE UNIQUE INDEX backends_id ON backends (id)"
+    )
+
+
+def read_changes(connection: sqlite3.Connection, since: str, limit: int) -> list[Change]:
+    """Return the last ``limit`` changes at or after ``since``, oldest first; see :class:`Change`.
+
+    Raises:
+        StoreError: somebody wrote into the log what no trigger writes.
+    """
+    if not _present(connection).tables.keys() >= _TABLES.keys():
+        return []
+    query = (
+        "SELECT change, at, author, origin, sequence, id, old, new FROM edgeproxy_changes "
+        "WHERE at >= ? ORDER BY change DESC LIMIT ?"
+    )
+    return [_change(*row) for row in reversed(connection.execute(query, (since, limit)).fetchall())]
+
+
+def forget_file(connection: sqlite3.Connection) -> None:
+    """Have the next writer begin a new incarnation: this copy may be put in the place of another file."""
+    if "edgeproxy_log" in _present(connection).tables:
+        connection.execute("UPDATE edgeproxy_log SET inode = NULL")
+
+
+def _change(
+    number: int,
+    at: object,
+    author: object,
+    origin: str | None,
+    sequence: int | None,
+    row_id: object,
+    old: object,
+    new: object,
+) -> Change:
+    try:
+        return Change(
+            number=number,
+            at=_text(at),
+            author=OUTSIDE if author is None else _text(author),
+            origin=origin,
+            sequence=sequence,
+            id=_text(row_id),
+            old=None if old is None else row_from_text(_text(old)),
+            new=None if new is None else row_from_text(_text(new)),
+        )
+    except ValueError as error:
+        raise StoreError(f"entry {number} of the change log was altered: {error}") from error
+
+
+def inconsistencies(connection: sqlite3.Connection, path: Path) -> list[str]:
+    """Return what is wrong with the log, one line each; nothing when there is no log yet."""
+    present = _present(connection)
+    if not present.tables:
+        return []
+    problems = []
+    columns = (*columns_of(connection, path), "deleted")
+    missing = [name for name in _TABLES if name not in present.tables]
+    if missing:
+        return [f"the table {name} is missing" for name in missing]
+    state = _State.read(connection)
+    if state is None:
+        return ["edgeproxy_log is empty"]
+    triggers = {**_backends_triggers(columns), **_ROWS_TRIGGERS}
+    for name, definition in sorted(triggers.items()):
+        if present.triggers.get(name) != definition:
+            what = "differs from ours" if name in present.triggers else "is missing"
+            problems.append(f"the trigger {name} {what}; edits are noticed only by comparing rows")
+    text = row_text_sql(columns[1:], "backends")
+    query = f"""
+        SELECT id FROM edgeproxy_rows
+        WHERE image IS NOT (SELECT {text} FROM backends WHERE edgeproxy_rows.id = backends.id)
+        UNION SELECT id FROM backends
+        WHERE typeof(id) = 'text' AND id NOT IN (SELECT id FROM edgeproxy_rows)
+    """
+    problems += [
+        f"backend {_text(row_id)!r} changed unseen by the log" for (row_id,) in connection.execute(query)
+    ]
+    query = """
+        SELECT origin, min(sequence), max(sequence), count(DISTINCT sequence), count(*)
+        FROM edgeproxy_changes WHERE change <= ? GROUP BY origin
+    """
+    for origin, first, last, distinct, count in connection.execute(query, (state.last_change,)):
+        if origin is None or not last - first + 1 == distinct == count:
+            problems.append(f"the numbers of origin {origin} have gaps or repeat")
+        elif origin == state.origin and last != state.sequence:
+            problems.append(f"the last number of origin {origin} is {last}, not {state.sequence}")
+    return problems
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _quoted(name: object) -> str:
+    escaped = str(name).replace('"', '""')
+    return f'"{escaped}"'
+
+
+def _written(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
