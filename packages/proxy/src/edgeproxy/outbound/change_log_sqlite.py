@@ -143,13 +143,11 @@ class SqliteChangeLog:
         columns = (*columns_of(connection, self._path), "deleted")
         triggers = {**_backends_triggers(columns), **_ROWS_TRIGGERS}
         present = _present(connection)
-        if not present.tables.keys() >= _TABLES.keys():
-            for table in present.tables:
-                connection.execute(f"DROP TABLE {table}")
-            for definition in _TABLES.values():
+        for table, definition in _TABLES.items():
+            if table not in present.tables:
                 connection.execute(definition)
-            present = _Present({}, {})
-        state = _State.read(connection)
+        # Without the entries that it counted, what a state says is void.
+        state = _State.read(connection) if "edgeproxy_changes" in present.tables else None
         inode = self._path.stat().st_ino
         is_the_same_file = state is not None and self._continues(state, inode)
         is_intact = present.triggers == triggers
@@ -165,7 +163,8 @@ class SqliteChangeLog:
             for definition in triggers.values():
                 connection.execute(definition)
         if state is None or not is_the_same_file:
-            last_change = state.last_change if state is not None else 0
+            query = "SELECT coalesce(max(change), 0) FROM edgeproxy_changes WHERE author IS NOT NULL"
+            (last_change,) = connection.execute(query).fetchone()
             state = _State(f"{self._settings.node}/{secrets.token_hex(8)}", 0, last_change, inode)
             connection.execute("DELETE FROM edgeproxy_log")
             connection.execute("INSERT INTO edgeproxy_log VALUES (?, ?, ?, ?)", state)

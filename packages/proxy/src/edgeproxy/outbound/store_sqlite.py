@@ -224,12 +224,14 @@ class _Stamp(NamedTuple):
             raise StoreError(
                 f"routing database {path} is {kind}; name a database file with EDGEPROXY_DB_PATH"
             )
+        if log is not None and not log.st_size:
+            log = None
         changed_s = max(file.st_ctime, log.st_mtime if log else 0.0)
         return cls(
             file=_identity(file, file.st_ctime_ns),
             # Whenever root opens a log, SQLite gives it to the owner of the file, and that alone sets its
             # ctime: with it, each read would call for the next.
-            log=_identity(log, log.st_mtime_ns) if log and log.st_size else (),
+            log=_identity(log, log.st_mtime_ns) if log else (),
             # A time of change in the future (the clock was set back) is as good as one in the past: what
             # counts is that the next edit bears another.
             is_settled=abs(now_s - changed_s) > STAMP_GRANULARITY_S,
