@@ -17,6 +17,7 @@ from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.dns_streams import StreamEndpoint
 
 _RCODE_MASK: Final = 0xF
+_DELAYED: Final = "delayed"
 
 
 class DnsServer:
@@ -30,9 +31,9 @@ class DnsServer:
         self._stream_limit = QueryLimit(rate_limit)
         self._datagrams = DatagramEndpoint(port.datagrams, self._on_datagram)
         self._streams = StreamEndpoint(port.streams, self._on_stream_query)
-        self._queries: Counter[str] = Counter()
+        self._queries = {"udp": 0, "tcp": 0}
         self._replies: Counter[str] = Counter()
-        self._over_limit: Counter[str] = Counter()
+        self._over_limit = {Verdict.TRUNCATE.value: 0, Verdict.DROP.value: 0, _DELAYED: 0}
 
     async def start(self) -> None:
         """Answer from now on, also what came since the port was bound."""
@@ -48,9 +49,9 @@ class DnsServer:
         """What came and what went, since the start."""
         return {
             "address": self._port.address,
-            "queries": dict(self._queries),
+            "queries": self._queries,
             "replies": dict(self._replies),
-            "over_limit": dict(self._over_limit),
+            "over_limit": self._over_limit,
             "unsent": self._datagrams.unsent,
         }
 
@@ -67,7 +68,7 @@ class DnsServer:
         self._queries["tcp"] += 1
         delay_s = self._stream_limit.delay_s(affinity_network(peer), monotonic())
         if delay_s:
-            self._over_limit["delayed"] += 1
+            self._over_limit[_DELAYED] += 1
             await asyncio.sleep(delay_s)
         return self._counted(self._responder.respond(query, peer, monotonic(), stream=True))
 

@@ -30,7 +30,6 @@ from edgeproxy.core.controlplane.candidates import Candidates
 from edgeproxy.core.controlplane.directory import Labels
 from edgeproxy.core.controlplane.names import (
     Answer,
-    Authority,
     Host,
     Names,
     NameServer,
@@ -212,8 +211,7 @@ class Responder:
                 return _text(text)
             case NameServer(target):
                 return _rdata("NS", self._absolute(target).to_text())
-            case Authority():
-                return self._authority()
+        return self._authority()
 
     def _authority(self) -> dns.rdata.Rdata:
         server = self._absolute(self._zone.name_server).to_text()
