@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,3 +48,26 @@ def new_client() -> Callable[[], str]:
     """Loopback addresses that no other test of this process uses: each is a client nobody knows yet."""
     numbers = itertools.count(1)
     return lambda: f"127.77.{(number := next(numbers)) >> 8}.{number & 255}"
+
+
+@pytest.fixture
+def read_only_copy(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Copy a file to a file system of its own that is then made read-only; return where it is there."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None:
+        pytest.skip("a read-only file system needs mount and umount")
+    place = tmp_path / "read-only"
+    place.mkdir()
+    tried = subprocess.run(
+        [mount, "-t", "tmpfs", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        pytest.skip(f"mounting a read-only file system is not permitted: {tried.stderr.strip()}")
+
+    def copy(path: Path) -> Path:
+        copied = shutil.copy(path, place)
+        subprocess.run([mount, "-o", "remount,ro", str(place)], check=True)
+        return Path(copied)
+
+    yield copy
+    subprocess.run([umount, "--lazy", str(place)], check=True)

@@ -112,8 +112,11 @@ class Proxy:
 
     def backend_of(self, source: str) -> str:
         """The name of the backend that greets a client from ``source``; "" when the client is reset."""
-        with self.connect(source) as client:
-            return greeting(client)
+        try:
+            with self.connect(source) as client:
+                return greeting(client)
+        except ConnectionResetError:  # so soon that it is connecting which fails
+            return ""
 
     def ask(self, command: str, **arguments: object) -> Any:
         client = AdminClient.connect(self.admin_path)
@@ -185,7 +188,7 @@ def proxy_starter(factory: ProcessFactory, folder: Path) -> StartProxy:
             **settings,
         }
         process = factory([*EDGEPROXY, "run"], env=environment(chosen), cwd=place, name="edgeproxy")
-        found = process.wait_output(r'"event": "listening", "address": "(\S+?)"', timeout_s=20)
+        found = process.wait_output(r'listening.*?address(?:=|": ")([^\s"]+)', timeout_s=20)
         return Proxy(process, db_path, admin_path, found[1])
 
     return start

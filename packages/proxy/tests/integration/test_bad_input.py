@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,34 +101,13 @@ def test_a_folder_is_no_database(fails: FailedStartFactory, folder: Path) -> Non
     assert "is a directory" in fails(3, db_path=folder)
 
 
-@pytest.fixture
-def read_only_folder(folder: Path) -> Iterator[Path]:
-    """A file system of its own, mounted read-only, with a usable ``routing.db`` on it."""
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if mount is None or umount is None:
-        pytest.skip("needs mount and umount")
-    place = folder / "read-only"
-    place.mkdir()
-    tried = subprocess.run(
-        [mount, "-t", "tmpfs", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if tried.returncode:
-        pytest.skip(f"mounting is not permitted here: {tried.stderr.strip()}")
-    try:
-        shutil.copy(folder / "routing.db", place)
-        subprocess.run([mount, "-o", "remount,ro", str(place)], check=True)
-        yield place
-    finally:
-        subprocess.run([umount, str(place)], check=True)
-
-
 def test_beside_a_database_on_a_read_only_file_system_the_admin_socket_needs_another_place(
-    fails: FailedStartFactory, read_only_folder: Path
+    fails: FailedStartFactory, folder: Path, read_only_copy: Callable[[Path], Path]
 ) -> None:
-    line = fails(5, db_path=read_only_folder / "routing.db")
+    db_path = read_only_copy(folder / "routing.db")
+    line = fails(5, db_path=db_path)
     assert line == (
-        f"cannot listen on the admin socket {read_only_folder}/routing.db.sock: Read-only file system; "
-        "set EDGEPROXY_ADMIN_SOCKET"
+        f"cannot listen on the admin socket {db_path}.sock: Read-only file system; set EDGEPROXY_ADMIN_SOCKET"
     )
 
 

@@ -160,9 +160,10 @@ class Supervisor:
             worker.kill()
 
     def _raise_failures(self) -> None:
-        for place in self._places:
-            if place.done():
-                place.result()
+        # All are asked, since asyncio complains of an exception that nobody has seen.
+        failures = [place.exception() for place in self._places if place.done()]
+        for failure in filter(None, failures):
+            raise failure
 
     # ---- what everybody must know ------------------------------------------------------------
 
@@ -189,6 +190,10 @@ class Supervisor:
     def applied_version(self) -> int:
         """The table version that every worker has reached."""
         return min((worker.version for worker in self._workers.values()), default=-1)
+
+    def any_ready(self) -> bool:
+        """Whether clients are accepted. One worker is enough, since the others' are back in a moment."""
+        return any(worker.is_ready for worker in self._workers.values())
 
     def pids(self) -> list[int]:
         """Process ids of the workers that run, in the order of their places."""

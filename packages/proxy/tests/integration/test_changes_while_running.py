@@ -1,0 +1,243 @@
+"""The routing database and the country database change, break and come back while clients are served."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from packages.proxy.tests.integration.proxies import (
+    PROMISE_S,
+    Backend,
+    Proxy,
+    StartProxy,
+    edit,
+    row,
+    write_rows,
+)
+from testkit.geo import write_country_database
+from testkit.wait import wait_until
+
+StartBackend = Callable[[str], Backend]
+NewClient = Callable[[], str]
+
+UNREADABLE = "the routing table cannot be read, keeping the last good one"
+READABLE = "the routing table can be read again"
+
+
+@pytest.fixture(scope="module")
+def ports(start_backend: StartBackend) -> dict[str, int]:
+    return {name: start_backend(name).port for name in ("one", "two")}
+
+
+def wait_until_served_by(proxy: Proxy, new_client: NewClient, backend: str) -> None:
+    wait_until(
+        lambda: proxy.backend_of(new_client()) == backend,
+        reason=f"new clients to come to {backend}",
+        timeout_s=10 * PROMISE_S,
+    )
+
+
+# ---- the routing database ------------------------------------------------------------------------
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(os.urandom(8192))
+
+
+def replace_by_text(path: Path) -> None:
+    aside = path.with_name("notes.txt")
+    aside.write_text("one 127.0.0.1 9001\n" * 50)
+    aside.replace(path)
+
+
+def drop_the_table(path: Path) -> None:
+    edit(path, "DROP TABLE backends")
+
+
+@pytest.mark.parametrize("breaks", [delete, corrupt, replace_by_text, drop_the_table])
+def test_the_last_good_table_stays_until_the_database_is_back(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient, breaks: Callable[[Path], None]
+) -> None:
+    proxy = start_proxy([row("one", ports["one"])], db_reload_secs=0.05)
+    breaks(proxy.db_path)
+    (warning,) = proxy.wait_log(UNREADABLE)
+    assert warning["level"] == "warning"
+    assert str(proxy.db_path) in warning["why"]
+    assert proxy.backend_of(new_client()) == "one"
+
+    fresh = proxy.db_path.with_name("fresh.db")
+    write_rows(fresh, [row("two", ports["two"])])
+    for log in proxy.db_path.parent.glob("routing.db-*"):
+        log.unlink()
+    fresh.replace(proxy.db_path)
+    proxy.wait_log(READABLE)
+    wait_until_served_by(proxy, new_client, "two")
+    # Many polls failed in between; that was said once.
+    assert len(proxy.log(UNREADABLE)) == len(proxy.log(READABLE)) == 1
+
+
+def test_a_database_moved_into_place_is_the_table_from_then_on(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient
+) -> None:
+    proxy = start_proxy([row("one", ports["one"])])
+    assert proxy.backend_of(new_client()) == "one"
+    fresh = proxy.db_path.with_name("fresh.db")
+    write_rows(fresh, [row("two", ports["two"])])
+    with closing(sqlite3.connect(fresh)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+    fresh.replace(proxy.db_path)
+    wait_until_served_by(proxy, new_client, "two")
+    assert proxy.log(UNREADABLE) == []
+
+
+def test_a_bad_row_is_named_and_skipped_and_the_others_work(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient
+) -> None:
+    proxy = start_proxy([row("one", ports["one"]), row("bad", 99999)], db_reload_secs=0.05)
+    (line,) = proxy.wait_log("skipping a bad row")
+    assert (line["row"], line["column"], line["value"], line["level"]) == (
+        *("backend 'bad'", "port", "99999", "warning"),
+    )
+    assert proxy.backend_of(new_client()) == "one"
+
+    edit(proxy.db_path, "UPDATE backends SET weight = NULL WHERE id = 'one'")
+    proxy.wait_log("skipping a bad row", count=2)
+    wait_until_served_by(proxy, new_client, "")
+    edit(proxy.db_path, f"UPDATE backends SET port = {ports['two']} WHERE id = 'bad'")
+    proxy.wait_log("a bad row is gone")
+    wait_until_served_by(proxy, new_client, "two")
+    assert len(proxy.log("skipping a bad row")) == 2
+
+
+def test_of_very_many_bad_rows_some_are_named_and_the_others_counted(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient
+) -> None:
+    bad = [row(f"bad-{number}", 0) for number in range(10_000)]
+    proxy = start_proxy([row("one", ports["one"]), *bad])
+    (rest,) = proxy.wait_log("skipping more bad rows")
+    named = proxy.log("skipping a bad row")
+    assert 0 < len(named) <= 100
+    assert len(named) + rest["problems"] == len(bad)
+    assert proxy.backend_of(new_client()) == "one"
+
+
+def test_a_table_too_large_for_the_channels_buffers_reaches_every_worker(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient
+) -> None:
+    far = [row(f"far-{number}", 9, region="ap", country="JP") for number in range(20_000)]
+    proxy = start_proxy([*far, row("one", ports["one"])])
+    assert {proxy.backend_of(new_client()) for _ in range(20)} == {"one"}
+    edit(proxy.db_path, "DELETE FROM backends WHERE region = 'eu'")
+    wait_until_served_by(proxy, new_client, "")
+    edit(proxy.db_path, f"UPDATE backends SET port = {ports['two']}")
+    # All 20,000 listen on one port now, where `two` is.
+    wait_until_served_by(proxy, new_client, "two")
+
+
+def test_a_connection_that_outlives_its_row_counts_for_no_other_backend(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient
+) -> None:
+    proxy = start_proxy([row("one", ports["one"])], db_reload_secs=0.05)
+    with proxy.connect(new_client()) as client:
+        assert client.recv(100) == b"one\n"
+        edit(proxy.db_path, "DELETE FROM backends")
+        wait_until_served_by(proxy, new_client, "")
+        write_rows(proxy.db_path, [row("two", ports["two"])])
+        wait_until_served_by(proxy, new_client, "two")
+        wait_until(lambda: proxy.stats()["backends"] == {"two": 0}, reason="a count of its own")
+        client.sendall(b"?")
+        assert client.recv(1) == b"?"
+
+
+def test_a_database_on_a_read_only_file_system_is_served(
+    start_proxy: StartProxy,
+    ports: dict[str, int],
+    new_client: NewClient,
+    read_only_copy: Callable[[Path], Path],
+    tmp_path: Path,
+) -> None:
+    write_rows(tmp_path / "routing.db", [row("one", ports["one"])])
+    proxy = start_proxy(db_path=read_only_copy(tmp_path / "routing.db"), admin_socket=tmp_path / "admin.sock")
+    assert proxy.backend_of(new_client()) == "one"
+
+
+# ---- the country database ------------------------------------------------------------------------
+
+KEPT = "keeping the country database in use"
+REPLACED = "country database replaced"
+CLIENT = "127.20.0.{}"
+
+
+@pytest.fixture
+def countries(tmp_path: Path) -> Path:
+    path = tmp_path / "countries.mmdb"
+    write_country_database(path, {"127.20.0.0/16": "BR"})
+    return path
+
+
+@pytest.fixture
+def geo_proxy(start_proxy: StartProxy, ports: dict[str, int], countries: Path) -> Proxy:
+    """`one` is in Brazil, `two` in Japan."""
+    return start_proxy(
+        [
+            row("one", ports["one"], region="sa", country="BR"),
+            row("two", ports["two"], region="ap", country="JP"),
+        ],
+        geoip_path=countries,
+        access_log="all",
+    )
+
+
+def test_a_country_database_moved_into_place_moves_the_clients(geo_proxy: Proxy, countries: Path) -> None:
+    assert {geo_proxy.backend_of(CLIENT.format(last)) for last in range(1, 9)} == {"one"}
+    assert geo_proxy.ask("explain", client=CLIENT.format(1))["client"]["country"] == "BR"
+
+    # Written aside and renamed, as `mv` does.
+    write_country_database(countries, {"127.20.0.0/16": "JP"})
+
+    (line,) = geo_proxy.wait_log(REPLACED)
+    assert str(countries) in line["countries"]
+    assert geo_proxy.ask("explain", client=CLIENT.format(1))["client"]["country"] == "JP"
+    # The client has moved, so what bound it to its old country's backend is void. Both workers must know.
+    wait_until(
+        lambda: {geo_proxy.backend_of(CLIENT.format(last)) for last in range(1, 25)} == {"two"},
+        reason="all clients to be in their new country",
+        timeout_s=10 * PROMISE_S,
+    )
+
+
+@pytest.mark.parametrize("breaks", [delete, corrupt])
+def test_a_country_database_that_breaks_is_not_taken(
+    geo_proxy: Proxy, countries: Path, breaks: Callable[[Path], None]
+) -> None:
+    # A file that is written in place would change under those who have it open; this one is replaced.
+    broken = countries.with_name("broken.mmdb")
+    shutil.copy(countries, broken)
+    breaks(broken)
+    if broken.exists():
+        broken.replace(countries)
+    else:
+        countries.unlink()
+
+    (line,) = geo_proxy.wait_log(KEPT)
+    assert (line["level"], str(countries) in line["why"]) == ("warning", True)
+    assert {geo_proxy.backend_of(CLIENT.format(last)) for last in range(1, 9)} == {"one"}
+    assert geo_proxy.ask("explain", client=CLIENT.format(1))["client"]["country"] == "BR"
+
+    write_country_database(countries, {"127.20.0.0/16": "JP"})
+    geo_proxy.wait_log(REPLACED)
+    wait_until(
+        lambda: {geo_proxy.backend_of(CLIENT.format(last)) for last in range(1, 25)} == {"two"},
+        reason="the good one to be taken",
+    )
+    assert len(geo_proxy.log(KEPT)) == 1
