@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from edgeproxy.core.controlplane.tokens import Token
 
 T = TypeVar("T")
 
@@ -102,5 +105,87 @@ class ChangeLog(Protocol):
 
         Raises:
             StoreError: the store cannot be read now.
+        """
+        ...
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """That a backend registered itself, and when it was last heard, as the store holds it."""
+
+    id: str
+    owner: str
+    """The POP that got the last heartbeat."""
+    registered_at_s: float
+    """Wall time, as is ``heartbeat_at_s``."""
+    heartbeat_at_s: float
+    expired: bool
+    """Whether ``healthy = 0`` in the row is the lease's doing. The store clears this as soon as anybody
+    else writes that column."""
+
+
+class LeaseWrite(msgspec.Struct, frozen=True):
+    """What to write for one id, all of it or nothing."""
+
+    id: str
+    row: RowChange | None
+    """``None`` leaves the row as it is."""
+    lease: Lease | None
+    """``None``: there is no lease from now on."""
+
+
+class NotWritten(msgspec.Struct, frozen=True):
+    """The store refused what an operation decided."""
+
+    why: str
+
+
+LeaseOperation = Callable[[Mapping[str, Row], Lease | None], LeaseWrite | T]
+"""Decides about one row and its lease, given every row by its id and that lease. Pure.
+
+Anything but a :class:`LeaseWrite` means that nothing is to be written.
+"""
+
+
+class LeaseStore(Protocol):
+    """Leases at rest, beside the rows they belong to. All methods block; the caller chooses the thread."""
+
+    def leases(self) -> Sequence[Lease]:
+        """Return the leases of all rows that are not removed.
+
+        Raises:
+            StoreError: the store cannot be read now.
+        """
+        ...
+
+    def apply(
+        self, operations: Sequence[tuple[str, LeaseOperation[T]]]
+    ) -> Sequence[LeaseWrite | T | NotWritten]:
+        """Run operations, each with the id it is about, in one transaction; return what each decided.
+
+        An operation whose decision the store refuses has no effect, and the others are written all the
+        same.
+
+        Raises:
+            StoreError: nothing can be written now; the store is as it was.
+        """
+        ...
+
+
+class TokenStore(Protocol):
+    """Bearer tokens at rest. Methods block, for as long as it takes to read a small local file."""
+
+    def get(self, token_id: str) -> Token | None:
+        """Return the token with this id, ``None`` when there is none.
+
+        Raises:
+            EdgeproxyError: that cannot be found out.
+        """
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether there is no token at all.
+
+        Raises:
+            EdgeproxyError: that cannot be found out.
         """
         ...

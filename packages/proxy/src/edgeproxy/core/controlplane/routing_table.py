@@ -87,6 +87,10 @@ class RoutingTable:
         """Every backend of the current version: what a new worker starts from."""
         return tuple(self._placed.values())
 
+    def get(self, backend_id: str) -> PlacedBackend | None:
+        """One backend of the current version, ``None`` when it has none with this id."""
+        return self._placed.get(backend_id)
+
     def release(self, slot: int) -> None:
         """Let another backend have ``slot``, which must be one of :attr:`removed_slots`.
 

@@ -1,0 +1,191 @@
+"""The API server: backends register themselves, operators look and adjust.
+
+``docs/api.md`` describes the calls. The other ``api_*`` modules hold one part each: ``api_routes`` the
+calls, ``api_registrar`` what becomes of registrations, ``api_access`` who may call, ``api_errors`` how it is
+refused, ``api_shapes`` what travels, ``api_openapi`` the document, ``api_port`` where it listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+from aiohttp import web
+
+from edgeproxy.config import Config
+from edgeproxy.core.controlplane.explain import Explanation
+from edgeproxy.core.controlplane.flood import FloodLimit
+from edgeproxy.errors import ConfigError, ListenError
+from edgeproxy.inbound.api_access import Access
+from edgeproxy.inbound.api_errors import ApiError, Handler, from_aiohttp
+from edgeproxy.inbound.api_openapi import document
+from edgeproxy.inbound.api_port import ApiPort
+from edgeproxy.inbound.api_registrar import Registrar, Table
+from edgeproxy.inbound.api_routes import CALLS, Call, Calls
+from edgeproxy.ports import LeaseStore
+
+BACKLOG: Final = 1024
+
+KEEPALIVE_S: Final = 75.0
+"""How long a connection may be silent between two requests."""
+
+SHUTDOWN_TIMEOUT_S: Final = 2.0
+"""How long requests that are being answered may take when the server stops."""
+
+TOKENS_INTERVAL_S: Final = 0.5
+"""How often it is looked whether tokens came or went."""
+
+
+class Log(Protocol):
+    """Where the server says what happens."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+
+    def warning(self, event: str, **fields: Any) -> Any: ...
+
+    def error(self, event: str, **fields: Any) -> Any: ...
+
+
+class ApiServer:
+    """Serves the API from :meth:`start` to :meth:`stop`, and meanwhile needs :meth:`run` to be running."""
+
+    def __init__(
+        self,
+        port: ApiPort,
+        config: Config,
+        table: Table,
+        leases: LeaseStore,
+        explain: Callable[[str, str | None], Explanation],
+        workers_ready: Callable[[], bool],
+        version: str,
+        log: Log,
+    ) -> None:
+        """See :class:`~edgeproxy.inbound.api_routes.Calls` for ``explain``.
+
+        Raises:
+            ConfigError: certificate or key cannot be used.
+        """
+        self._port = port
+        self._log = log
+        self._tls = _tls_context(config.api_tls_cert, config.api_tls_key)
+        ttl_s = config.heartbeat_ttl_secs
+        self._registrar = Registrar(leases, table, config.geography, ttl_s, config.replication_node_id, log)
+        self._calls = Calls(self._registrar, table, explain, workers_ready, version, ttl_s)
+        self._access = Access(
+            port.tokens, FloodLimit(config.api_rate_limit_per_sec, config.api_rate_limit_burst)
+        )
+        openapi = document(CALLS, config.geography, version)
+        self._runner = web.AppRunner(
+            self._application(openapi, config.api_max_body_bytes),
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+        )
+        self._site: web.SockSite | None = None
+
+    async def start(self) -> None:
+        """Take up the registrations of former runs, and listen."""
+        await self._registrar.load()
+        await self._runner.setup()
+        self._site = await self._serve_port()
+
+    async def run(self) -> None:
+        """Keep registrations, until cancelled; from then on nothing can be changed."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._registrar.run())
+            group.create_task(self._follow_tokens())
+
+    def drain(self) -> None:
+        """Be not ready any more, and go on answering."""
+        self._calls.draining = True
+
+    async def stop(self) -> None:
+        """Answer no more. The port is the caller's to close."""
+        await self._runner.cleanup()
+
+    async def _serve_port(self) -> web.SockSite:
+        site = web.SockSite(self._runner, self._port.socket, ssl_context=self._tls, backlog=BACKLOG)
+        await site.start()
+        self._log.info("api listening", address=self._port.address, tls=self._tls is not None)
+        return site
+
+    async def _follow_tokens(self) -> None:
+        """Move the port when the first token comes or the last one goes; connections that are open stay."""
+        while True:
+            await asyncio.sleep(TOKENS_INTERVAL_S)
+            if not self._port.is_misplaced():
+                continue
+            assert self._site is not None
+            await self._site.stop()
+            try:
+                self._port.move()
+            except ListenError as error:
+                self._log.error("the API stays where it is", why=str(error))
+            self._site = await self._serve_port()
+
+    # ---- serving -----------------------------------------------------------------------------
+
+    def _application(self, openapi: dict[str, Any], max_body_bytes: int) -> web.Application:
+        application = web.Application(middlewares=[self._refuse_in_json], client_max_size=max_body_bytes)
+        application.on_response_prepare.append(_name_no_versions)
+        for call in CALLS:
+            if call.method == "GET":
+                application.router.add_get(call.path, self._handler(call))  # and HEAD with it
+            else:
+                application.router.add_route(call.method, call.path, self._handler(call))
+        text = msgspec.json.encode(openapi)
+
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(body=text, content_type="application/json")
+
+        application.router.add_get("/openapi.json", answer)
+        return application
+
+    def _handler(self, call: Call) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            only_app = self._access.authorise(request, call.scope) if call.scope is not None else None
+            return await call.answer(self._calls, request, only_app)
+
+        return handle
+
+    @web.middleware
+    async def _refuse_in_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._access.admit(request)
+            return await handler(request)
+        except ApiError as refusal:
+            if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE and refusal.__cause__ is not None:
+                self._log.warning("an API request failed", path=request.path, why=str(refusal.__cause__))
+            return refusal.response()
+        except web.HTTPException as refusal:
+            return from_aiohttp(refusal)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets JSON and the log the reason
+            self._log.error("an API request failed", path=request.path, exc_info=error)
+            fault = "this is a fault of the proxy; its log says more"
+            return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", fault).response()
+
+
+async def _name_no_versions(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "edgeproxy"
+
+
+def _tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None or key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # The pass phrase keeps OpenSSL from asking for one on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:  # SSLError is one
+        why = getattr(error, "reason", None) or error.strerror
+        problem = (
+            f"EDGEPROXY_API_TLS_CERT {certificate} and EDGEPROXY_API_TLS_KEY {key} cannot be used "
+            f"({why}); both are PEM files, the key without a pass phrase"
+        )
+        raise ConfigError([problem]) from error
+    return context

@@ -1,0 +1,106 @@
+"""Where the API listens, so that nothing listens to the world unprotected.
+
+Apart from the server, whose imports take longer than a start may: the port is bound first of all.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from ipaddress import ip_address
+from typing import Final
+
+from edgeproxy.config import Address
+from edgeproxy.errors import ConfigError, EdgeproxyError, ListenError
+from edgeproxy.ports import TokenStore
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+class ApiPort:
+    """A bound socket that nobody serves yet.
+
+    An address that nobody chose is that of the loopback interface for as long as there is no token: the
+    first one opens it, revoking the last one closes it. One that was chosen stays what it is.
+    """
+
+    def __init__(self, address: Address, tokens: TokenStore, *, chosen_by: str | None) -> None:
+        """Bind. ``chosen_by`` is what set the address: a variable, say; ``None`` for the default.
+
+        Raises:
+            ConfigError: the chosen address can be reached from elsewhere, and there is no token.
+            ListenError: the address is taken, not ours or not allowed.
+            EdgeproxyError: whether there is a token cannot be found out.
+        """
+        self._address = address
+        self.tokens = tokens
+        self._is_default = chosen_by is None
+        is_exposed = not ip_address(address.host).is_loopback
+        if chosen_by is not None and is_exposed and tokens.is_empty():
+            problem = (
+                f"{chosen_by}: {address} can be reached from other machines, and there is no token; "
+                "make one with `edgeproxy token create`, or listen on 127.0.0.1"
+            )
+            raise ConfigError([problem])
+        self._bind(self._wanted_host(), address.port)
+
+    def _wanted_host(self) -> str:
+        return LOOPBACK if self._is_default and self.tokens.is_empty() else self._address.host
+
+    def _bind(self, host: str, port: int) -> None:
+        self.socket = _bound(host, port)
+        self._host, self._port = host, int(self.socket.getsockname()[1])
+        self.address = str(Address(host, self._port))
+
+    def is_misplaced(self) -> bool:
+        """Whether tokens came or went since the socket was bound, so that another address is right now."""
+        try:
+            return self._wanted_host() != self._host
+        except EdgeproxyError:
+            return False  # every request is refused meanwhile
+
+    def move(self) -> None:
+        """Bind a new socket where it should be; the former one must be closed.
+
+        Raises:
+            ListenError: that cannot be done, and the new socket is where the former one was.
+        """
+        former = self._host
+        try:
+            self._bind(self._wanted_host(), self._port)
+        except ListenError:
+            self._bind(former, self._port)
+            raise
+
+    def close(self) -> None:
+        """Give the port back."""
+        self.socket.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ListenError(
+            f"cannot serve the API on {Address(host, port)}: {_explained(error, port)}; "
+            "set EDGEPROXY_API_LISTEN_ADDR"
+        ) from error
+    return sock
+
+
+def _explained(error: OSError, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"another process has the port (see `ss -tlnp 'sport = :{port}'`)"
+        case errno.EADDRNOTAVAIL:
+            return "no interface of this machine has that address"
+        case errno.EACCES:
+            return "ports below 1024 need root or CAP_NET_BIND_SERVICE"
+        case _:
+            return str(error.strerror)
