@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy import __version__
 from edgeproxy.config import Config
+from edgeproxy.config.load import SOURCE_DEFAULT
 from edgeproxy.core.controlplane.candidates import Candidates
 from edgeproxy.core.controlplane.directory import labels_of
 from edgeproxy.core.controlplane.explain import Explanation, explain
@@ -44,6 +45,8 @@ from edgeproxy.runtime.table_feed import TableFeed, log_change
 from edgeproxy.worker.shared_state import SharedState, create_segment
 
 if TYPE_CHECKING:
+    from edgeproxy.inbound.api import ApiServer
+    from edgeproxy.inbound.api_port import ApiPort
     from edgeproxy.inbound.dns import DnsServer
     from edgeproxy.runtime.logs import Logger
 
@@ -74,6 +77,8 @@ class App:
         self.address = self._listeners.address
         self._dns_port = DnsPort(*config.dns_listen_addr) if config.dns_enabled else None
         self._dns: DnsServer | None = None
+        self._api_port = _api_port(config) if config.api_enabled else None
+        self._api: ApiServer | None = None
         saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
         self._segment_fd = create_segment(
             config.workers, config.affinity_capacity, saved.secret if saved is not None else None
@@ -88,8 +93,9 @@ class App:
         # While the workers boot, what they will be given is read.
         try:
             self._geo = GeoWatch(config.geoip_path, CountryDatabase.open, signature)
+            self._store = SqliteStore(config.db_path)
             self._feed = TableFeed(
-                SqliteStore(config.db_path),
+                self._store,
                 RoutingTable(config.geography),
                 SystemResolver().resolve,
                 self._state.connections,
@@ -131,6 +137,9 @@ class App:
             if self._dns_port is not None:
                 self._dns = self._dns_server(self._dns_port)
                 await self._dns.start()
+            if self._api_port is not None:
+                self._api = self._api_server(self._api_port)
+                await self._api.start()
             self._log.info(
                 "listening",
                 address=self.address,
@@ -154,24 +163,30 @@ class App:
                 await self._dns.stop()
             if self._dns_port is not None:
                 self._dns_port.close()
+        if self._api is not None:
+            self._api.drain()
         self._log.info("draining", timeout_s=self._config.shutdown_timeout_secs)
         # With these open, clients would go on being queued after the workers have closed theirs, for nobody.
         self._listeners.close()
         reset = await self._supervisor.stop(self._config.shutdown_timeout_secs)
         self._save_affinity()
+        if self._api is not None:
+            await self._api.stop()
         self._log.info("stopped", sessions_reset=reset)
         return exit_code
 
     async def _work_until(self, stop: asyncio.Event) -> int:
         """Keep the workers' state up to date; return the exit code."""
         config = self._config
-        jobs = (
+        jobs = [
             self._supervisor.watch(),
             self._feed.watch(self._supervisor, self._log),
             self._feed.watch_names(self._supervisor, self._log),
             self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged())),
             sweep_bindings(self._state, config.binding_ttl_secs, config.binding_gc_interval_secs),
-        )
+        ]
+        if self._api is not None:
+            jobs.append(self._api.run())
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(job) for job in jobs]
@@ -208,6 +223,22 @@ class App:
             config.dns_ecs_trusted,
         )
         return DnsServer(port, responder, config.dns_rate_limit)
+
+    def _api_server(self, port: ApiPort) -> ApiServer:
+        # Imports that take a third of a second, while the workers serve already.
+        from edgeproxy.inbound.api import ApiServer
+        from edgeproxy.outbound.leases_sqlite import SqliteLeases
+
+        return ApiServer(
+            port,
+            self._config,
+            self._feed,
+            SqliteLeases(self._store),
+            lambda client, app: self._answer_explain({"client": client, "app": app}),
+            self._supervisor.any_ready,
+            __version__,
+            self._log,
+        )
 
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set():
@@ -334,6 +365,15 @@ def explain_offline(config: Config, address: str, app: str | None) -> Explanatio
         bound_to=None,
         counts_known=False,
     )
+
+
+def _api_port(config: Config) -> ApiPort:
+    from edgeproxy.inbound.api_port import ApiPort
+    from edgeproxy.outbound.tokens_files import TokenFiles
+
+    source = config.sources["api_listen_addr"]
+    chosen_by = None if source == SOURCE_DEFAULT else source
+    return ApiPort(config.api_listen_addr, TokenFiles(config.api_tokens_dir), chosen_by=chosen_by)
 
 
 def _worker_settings(config: Config) -> Start:

@@ -17,6 +17,12 @@ CONFIG_VARIABLE = "EDGEPROXY_CONFIG"
 DEBUG_VARIABLE = "DEBUG"
 SOURCE_DEFAULT = "default"
 
+_PAIRS = (
+    *(("tls_cert", "tls_key"), ("tls_key", "tls_cert")),
+    *(("api_tls_cert", "api_tls_key"), ("api_tls_key", "api_tls_cert")),
+)
+"""Settings that need each other."""
+
 _GEOGRAPHY_TABLES = frozenset({"countries", "regions"})
 
 
@@ -166,7 +172,7 @@ class _Merging:
                     f"{self.labels['dns_pops']}: {each.region!r} is no region; write one of "
                     f"{', '.join(sorted(geography.regions))}, or add [regions.{each.region}] to the TOML file"
                 )
-        for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        for given, missing in _PAIRS:
             if self.values.get(given) and missing not in self.failed and self.values[missing] is None:
                 yield f"{self.labels[given]}: needs {SETTINGS[missing].variable} too; set both or neither"
         least, most = "postgres_min_connections", "postgres_max_connections"

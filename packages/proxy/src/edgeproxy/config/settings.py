@@ -91,7 +91,7 @@ CONNECTING = Section("Connecting to backends")
 AFFINITY = Section("Affinity")
 LOGS = Section("Logs")
 TLS = Section("TLS termination", available=False)
-API = Section("Self-registration of backends", available=False)
+API = Section("Self-registration of backends")
 DNS = Section("Geo-aware DNS")
 REPLICATION = Section("Replication", available=False)
 RATE_LIMIT = Section("Rate limiting", available=False)
@@ -114,6 +114,11 @@ def _host_name(_values: Mapping[str, Any]) -> str:
 def _admin_socket(values: Mapping[str, Any]) -> str:
     state_dir, db_path = values["state_dir"], values["db_path"]
     return f"{db_path}.sock" if state_dir is None else str(state_dir / "admin.sock")
+
+
+def _api_tokens_dir(values: Mapping[str, Any]) -> str:
+    state_dir, db_path = values["state_dir"], values["db_path"]
+    return f"{db_path}.tokens" if state_dir is None else str(state_dir / "tokens")
 
 
 _COUNT_MAX = 1_000_000
@@ -256,12 +261,53 @@ class Config:
     )
 
     api_enabled: bool = _setting(kinds.flag, "false", API, "Let backends register themselves.", switch=True)
-    api_listen_addr: Address = _setting(kinds.address, "0.0.0.0:8081", API, "Where the API listens.")
+    api_listen_addr: Address = _setting(
+        kinds.address,
+        "0.0.0.0:8081",
+        API,
+        "Where the API listens. While there is no token, the default means 127.0.0.1, and another address "
+        "than a loopback one is refused.",
+    )
+    api_tokens_dir: Path = _setting(
+        kinds.path,
+        Computed(
+            _api_tokens_dir,
+            "`tokens` in the state folder; without one, the database's path with `.tokens` added",
+            needs=("state_dir", "db_path"),
+        ),
+        API,
+        "Folder of the bearer tokens that `edgeproxy token create` makes.",
+    )
+    api_tls_cert: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        API,
+        "Certificate chain of the API, PEM; needs the key. Without both it speaks plain HTTP.",
+    )
+    api_tls_key: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        API,
+        "Private key of the API, PEM, without a pass phrase; needs the certificate.",
+    )
+    api_max_body_bytes: int = _setting(
+        kinds.whole(1_024, 16_777_216, "bytes"), "65536", API, "Longer requests are refused (413)."
+    )
+    api_rate_limit_per_sec: int = _setting(
+        kinds.whole(1, _COUNT_MAX),
+        "200",
+        API,
+        "Requests a second that one client may make in the long run; others are refused (429).",
+    )
+    api_rate_limit_burst: int = _setting(
+        kinds.whole(1, _COUNT_MAX), "1000", API, "Requests that it may make at once."
+    )
     heartbeat_ttl_secs: float = _setting(
         kinds.seconds(),
         "60",
         API,
-        "How long after its last heartbeat a backend counts as healthy.",
+        "How long after its last heartbeat a backend counts as healthy; after three times as long it is "
+        "removed.",
     )
 
     dns_enabled: bool = _setting(kinds.flag, "false", DNS, "Answer geo-aware DNS.", switch=True)

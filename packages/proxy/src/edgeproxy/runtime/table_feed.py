@@ -59,6 +59,9 @@ class TableFeed:
         self._hosts: dict[str, tuple[str, ...]] = {}
         self._names_changed = asyncio.Event()
         self._failing = False
+        self._watching = False
+        self._poll_wanted = asyncio.Event()
+        self._next_poll: asyncio.Future[None] | None = None
         self.table = table
 
     def load(self) -> TableChange:
@@ -67,8 +70,7 @@ class TableFeed:
         Raises:
             StoreError: they cannot be read; at the start that is the end.
         """
-        rows = self._store.poll()
-        return self.table.replace(rows if rows is not None else ())
+        return self.table.replace(self._store.poll() or ())
 
     # ---- what a new worker starts from -------------------------------------------------------
 
@@ -82,11 +84,35 @@ class TableFeed:
 
     async def watch(self, workers: Workers, log: Logger) -> None:
         """Follow the store until cancelled."""
-        while True:
-            await asyncio.sleep(self._poll_interval_s)
-            await self._poll(workers, log)
-            workers.catch_up()
-            self._release_slots(workers)
+        self._watching = True
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._poll_wanted.wait(), self._poll_interval_s)
+                self._poll_wanted.clear()
+                wanted, self._next_poll = self._next_poll, None
+                try:
+                    await self._poll(workers, log)
+                finally:
+                    _settle(wanted)
+                workers.catch_up()
+                self._release_slots(workers)
+        finally:
+            self._watching = False
+            _settle(self._next_poll)
+
+    async def refresh(self) -> None:
+        """Return when the table holds all that was in the store before the call, if that can be read.
+
+        While nobody watches the store, this returns at once.
+        """
+        if not self._watching:
+            return
+        if self._next_poll is None:
+            self._next_poll = asyncio.get_running_loop().create_future()
+            self._poll_wanted.set()
+        # Others wait for the same poll, and one that gives up must not take it from them.
+        await asyncio.shield(self._next_poll)
 
     async def watch_names(self, workers: Workers, log: Logger) -> None:
         """Look names up again and again, and at once when the table has changed, until cancelled.
@@ -176,6 +202,11 @@ def log_change(change: TableChange, log: Logger) -> None:
             changed_total=len(change.upserts),
             removed_total=len(change.removed),
         )
+
+
+def _settle(future: asyncio.Future[None] | None) -> None:
+    if future is not None:
+        future.set_result(None)
 
 
 def _is_name(host: str) -> bool:
