@@ -55,12 +55,13 @@ def _print(explanation: Any) -> None:
 
     client = explanation.client
     place = f"{client.country} (region {client.region})" if client.country else "unknown country"
-    console = Console(soft_wrap=True)
+    # Brackets and colons in addresses and ids are not markup.
+    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
-    console.print(f"Client   {client.address}, {place}", highlight=False)
-    console.print(f"POP      region {explanation.pop_region}, app {explanation.app}", highlight=False)
-    console.print(f"Backend  {explanation.decision}", highlight=False, style="bold")
+    console.print(f"Client   {client.address}, {place}")
+    console.print(f"POP      region {explanation.pop_region}, app {explanation.app}")
+    console.print(f"Backend  {explanation.decision}", style="bold")
     if not explanation.counts_known:
         console.print(
             "No running proxy was found: connections are taken for 0, affinity for empty.", style="yellow"
