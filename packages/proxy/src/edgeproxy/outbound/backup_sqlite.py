@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -58,13 +58,16 @@ def back_up(store: SqliteStore, target: Path) -> None:
 
 def _copy(store: SqliteStore, target: Path, like: Path) -> None:
     """Copy with the owner and permissions of ``like``."""
-    with store.reading() as source, _appearing(target, like) as aside:
-        with translated_errors(aside), closing(sqlite3.connect(aside, isolation_level=None)) as copy:
+    with (
+        store.reading() as source,
+        _appearing(target, like) as aside,
+        closing(sqlite3.connect(aside, isolation_level=None)) as copy,
+    ):
+        with translated_errors(aside):
             source.backup(copy)
-            forget_file(copy)
-            damages = _damages(copy)
-        if damages:
+        if damages := _damages(copy):
             raise _damaged(store, damages[0])
+        forget_file(copy)
 
 
 @contextmanager
@@ -78,7 +81,8 @@ def _appearing(target: Path, like: Path) -> Iterator[Path]:
             yield aside
             status = like.stat()
             aside.chmod(stat.S_IMODE(status.st_mode))
-            if os.geteuid() == 0:
+            # Only root gives files away; a copy of somebody else's file is the copier's own.
+            with suppress(PermissionError):
                 os.chown(aside, status.st_uid, status.st_gid)
             _sync(aside)
             # Unlike a rename, this fails when the name is taken.
@@ -114,9 +118,16 @@ def check_quickly(store: SqliteStore, limit_s: float) -> None:
         StoreError: it is damaged, or cannot be read.
     """
     with store.reading() as connection:
+        done = threading.Event()
+
+        def interrupt_when_late() -> None:
+            # Again and again: an interruption before the check has begun does nothing.
+            while not done.wait(limit_s):
+                connection.interrupt()
+
         # Not a progress handler: SQLite before 3.41 calls none during this check.
-        timer = threading.Timer(limit_s, connection.interrupt)
-        timer.start()
+        watch = threading.Thread(target=interrupt_when_late)
+        watch.start()
         try:
             (damage,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError as error:
@@ -124,8 +135,8 @@ def check_quickly(store: SqliteStore, limit_s: float) -> None:
                 raise
             return
         finally:
-            timer.cancel()
-            timer.join()
+            done.set()
+            watch.join()
     if damage != "ok":
         raise _damaged(store, _one_line(damage))
 
@@ -178,6 +189,8 @@ def restore(store: SqliteStore, backup: SqliteStore) -> Restored:
     Raises:
         StoreError: ``backup`` cannot be used, or the database cannot be written; it is as it was.
     """
+    if not backup.path.exists():
+        raise StoreError(f"{backup} does not exist; name a file that `edgeproxy db backup` made")
     if store.path.exists() and store.path.samefile(backup.path):
         raise StoreError(f"{backup} is the routing database itself; name a backup of it")
     damages = look_through(backup).damages
