@@ -12,6 +12,8 @@ from collections.abc import Callable
 from edgeproxy.worker.loop import LEVEL_READ, Loop
 
 _ACCEPTS_PER_TURN = 64
+_LAST_ACCEPTS = 4096
+"""As many as can wait in the accept queue; who comes meanwhile is not waited for."""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
@@ -37,7 +39,8 @@ class Listener:
         on_accept: Callable[[socket.socket, str], None],
         on_shed: Callable[[], None],
     ) -> None:
-        """``on_accept`` gets the socket and the peer's numeric address."""
+        """``on_accept`` gets the socket and the peer's numeric address; ``on_shed`` is told of each client
+        that was turned away."""
         sock.setblocking(False)
         self._sock = sock
         self._loop = loop
@@ -53,9 +56,10 @@ class Listener:
 
     def close(self) -> None:
         """Take in who already waits, then listen no more."""
-        while self._accept():
-            pass
-        self._loop.close(self._sock)
+        for _ in range(_LAST_ACCEPTS):
+            if not self._accept():
+                break
+        self._loop.close_shared(self._sock)
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
@@ -74,12 +78,9 @@ class Listener:
         return True
 
     def _shed(self) -> bool:
-        self._on_shed()
-        if self._spare is None:
-            self._spare = _open_spare()
-            return False
-        os.close(self._spare)
-        self._spare = None
+        """Turn away one client, if there is one: without a descriptor ``accept`` does not even look."""
+        if self._spare is not None:
+            os.close(self._spare)
         try:
             sock, _ = self._sock.accept()
         except OSError:
@@ -87,6 +88,7 @@ class Listener:
         else:
             set_reset_on_close(sock)
             sock.close()
+            self._on_shed()
             return True
         finally:
             self._spare = _open_spare()

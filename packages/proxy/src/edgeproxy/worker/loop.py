@@ -6,6 +6,9 @@ kernel says "would block", or ask to be called :meth:`again`.
 
 Sockets are closed at the end of the turn. Closed at once, their number could be given to a new
 socket while events for the old one still wait in the same batch.
+
+What a callee raises and nobody expected goes to ``on_defect``, so that one connection's defect need not
+end all the others of the process.
 """
 
 from __future__ import annotations
@@ -14,11 +17,10 @@ import select
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import takewhile
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
-EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+EDGE = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 LEVEL_READ = select.EPOLLIN
 _EVENTS_PER_TURN = 256
 
@@ -39,6 +41,14 @@ class Resumable(Protocol):
     def resume(self) -> None: ...
 
 
+OnDefect = Callable[[object, Exception], None]
+"""Gets who was called and what it raised; raises that again to end the loop."""
+
+
+def _raise(_culprit: object, error: Exception) -> None:
+    raise error
+
+
 class Deadlines(Generic[_Item]):
     """Items that are due one fixed duration after they were added.
 
@@ -46,9 +56,10 @@ class Deadlines(Generic[_Item]):
     neither adding nor removing searches.
     """
 
-    def __init__(self, duration_s: float, due: Callable[[_Item], None]) -> None:
+    def __init__(self, duration_s: float, due: Callable[[_Item], None], on_defect: OnDefect = _raise) -> None:
         self._duration_s = duration_s
         self._due = due
+        self._on_defect = on_defect
         self._at: OrderedDict[_Item, float] = OrderedDict()
 
     def add(self, item: _Item, now_s: float) -> None:
@@ -66,15 +77,21 @@ class Deadlines(Generic[_Item]):
 
     def expire(self, now_s: float) -> None:
         """Remove and report every item that is due."""
-        for item, _ in list(takewhile(lambda entry: entry[1] <= now_s, self._at.items())):
+        while self._at:
+            item, at_s = next(iter(self._at.items()))
+            if at_s > now_s:
+                return
             del self._at[item]
-            self._due(item)
+            try:
+                self._due(item)
+            except Exception as error:  # noqa: BLE001
+                self._on_defect(item, error)
 
 
 class Loop:
     """Calls handlers until told to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_defect: OnDefect = _raise) -> None:
         self.now_s = monotonic()
         """The time when this turn's events arrived; on the clock that all processes share."""
         self._epoll = select.epoll()
@@ -83,26 +100,30 @@ class Loop:
         self._again: dict[Resumable, None] = {}
         self._deadlines: list[Deadlines[Any]] = []
         self._running = False
+        self._on_defect = on_defect
 
     def register(self, sock: socket.socket, handler: Handler, events: int = EDGE) -> None:
         fd = sock.fileno()
-        self._handlers[fd] = handler
         self._epoll.register(fd, events)
+        self._handlers[fd] = handler
 
     def hand_over(self, sock: socket.socket, handler: Handler) -> None:
         """Call another handler for a registered socket from now on."""
         self._handlers[sock.fileno()] = handler
 
-    def unregister(self, sock: socket.socket) -> None:
-        """Stop watching a socket that stays open."""
-        fd = sock.fileno()
-        del self._handlers[fd]
-        self._epoll.unregister(fd)
-
     def close(self, sock: socket.socket) -> None:
-        """Stop watching ``sock``, and close it when this turn is over."""
-        del self._handlers[sock.fileno()]
+        """Stop watching ``sock``, if it was watched, and close it when this turn is over."""
+        self._handlers.pop(sock.fileno(), None)
         self._doomed.append(sock)
+
+    def close_shared(self, sock: socket.socket) -> None:
+        """Like :meth:`close`, for a socket that another process holds too.
+
+        The kernel drops its interest in a socket when the last duplicate is closed; while there are
+        others it would go on to report the number of a descriptor that is no more.
+        """
+        self._epoll.unregister(sock.fileno())
+        self.close(sock)
 
     def again(self, item: Resumable) -> None:
         """Resume ``item`` in the next turn, after the other sockets had theirs."""
@@ -110,7 +131,7 @@ class Loop:
 
     def deadlines(self, duration_s: float, due: Callable[[_Item], None]) -> Deadlines[_Item]:
         """A new class of deadlines, watched by this loop."""
-        deadlines = Deadlines(duration_s, due)
+        deadlines = Deadlines(duration_s, due, self._on_defect)
         self._deadlines.append(deadlines)
         return deadlines
 
@@ -121,18 +142,24 @@ class Loop:
     def run(self) -> None:
         """Serve until :meth:`stop`."""
         self._running = True
-        handlers, poll = self._handlers, self._epoll.poll
+        handlers, poll, on_defect = self._handlers, self._epoll.poll, self._on_defect
         while self._running:
             events = poll(self._timeout_s(), _EVENTS_PER_TURN)
             self.now_s = monotonic()
             for fd, mask in events:
                 handler = handlers.get(fd)
                 if handler is not None:
-                    handler.ready(mask)
+                    try:
+                        handler.ready(mask)
+                    except Exception as error:  # noqa: BLE001
+                        on_defect(handler, error)
             if self._again:
                 items, self._again = self._again, {}
                 for item in items:
-                    item.resume()
+                    try:
+                        item.resume()
+                    except Exception as error:  # noqa: BLE001
+                        on_defect(item, error)
             for deadlines in self._deadlines:
                 deadlines.expire(self.now_s)
             self._close_doomed()
