@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.core.dataplane.client import affinity_network
 from edgeproxy.core.dataplane.dispatch import Lease, Refusal
-from edgeproxy.core.dataplane.session import Command, Event, Session
+from edgeproxy.core.dataplane.session import Command, Event, Session, State
 from edgeproxy.core.model import Client
 from edgeproxy.core.wire.frames import SessionRecord
 from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
@@ -64,10 +64,17 @@ class Connection:
         """The time to drain is over."""
         self._handle(Event.SHUTDOWN)
 
+    def abandon(self) -> bool:
+        """End after a defect, with a reset. False when it was the end that the defect interrupted."""
+        if self._session.state is State.CLOSED:
+            return False
+        self._handle(Event.DEFECT)
+        return True
+
     def renew(self) -> None:
         """Keep the client's binding in use while the connection is open."""
-        if self._lease is not None:
-            self._plane.dispatcher.renew(self._lease, self._plane.loop.now_s)
+        assert self._lease is not None
+        self._plane.dispatcher.renew(self._lease, self._plane.loop.now_s)
         self._plane.renewals.add(self, self._plane.loop.now_s)
 
     # ---- connecting --------------------------------------------------------------------------
@@ -123,14 +130,10 @@ class Connection:
         lease = self._lease
         assert lease is not None
         self._plane.ledger.connect_failed(lease.backend.id)
+        self._plane.dispatcher.unreachable(lease)
+        self._lease = None
         self._tried.append(lease.slot)
-        self._release()
         self._handle(Event.CONNECT_FAILED)
-
-    def _release(self) -> None:
-        if self._lease is not None:
-            self._plane.dispatcher.release(self._lease)
-            self._lease = None
 
     # ---- what the relay reports --------------------------------------------------------------
 
@@ -161,6 +164,8 @@ class Connection:
                 set_reset_on_close(self._client.sock)
                 if self._backend is not None:
                     set_reset_on_close(self._backend.sock)
+                elif self._attempt is not None:
+                    set_reset_on_close(self._attempt)  # it may have come to its end just now
                 self._close()
 
     def _begin_relay(self) -> None:
@@ -179,8 +184,11 @@ class Connection:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
         plane.renewals.discard(self)
-        if lease is not None and backend is not None:
-            plane.dispatcher.renew(lease, plane.loop.now_s)
+        if lease is not None:
+            if backend is not None:
+                plane.dispatcher.renew(lease, plane.loop.now_s)
+            plane.dispatcher.release(lease)
+            self._lease = None
         reason = self._session.close_reason
         assert reason is not None
         plane.ledger.closed(
@@ -198,7 +206,6 @@ class Connection:
             ),
             was_opened=backend is not None,
         )
-        self._release()
         for side in (self._client, backend):
             if side is not None:
                 plane.relay.forget(side)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from collections.abc import Callable, Collection
+from math import inf
+from pathlib import Path
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.affinity import renewal_interval
+from edgeproxy.core.dataplane.client import normalise
 from edgeproxy.core.dataplane.dispatch import Bindings, Dispatcher, Leases
 from edgeproxy.core.dataplane.selection import Selection
 from edgeproxy.core.dataplane.session import CloseReason
@@ -15,10 +19,14 @@ from edgeproxy.core.wire.frames import Notice, Start, TableChanged
 from edgeproxy.ports import CountryLookup
 from edgeproxy.worker.connection import Connection
 from edgeproxy.worker.ledger import Ledger
-from edgeproxy.worker.listener import Listener
+from edgeproxy.worker.listener import Listener, set_reset_on_close
 from edgeproxy.worker.loop import Deadlines, Loop
 from edgeproxy.worker.relay_copy import CopyRelay
 from edgeproxy.worker.targets import Targets
+
+_OVERLOAD_NOTICE_INTERVAL_S = 10.0
+_DEFECTS_TOLD = 32
+"""Distinct defects told to the log; beyond that many the log has enough to go by."""
 
 
 class Plane:
@@ -54,7 +62,8 @@ class Plane:
         self._connections: set[Connection] = set()
         self._listener: Listener | None = None
         self._notify = notify
-        self._overloaded = False
+        self._overload_told_s = -inf
+        self._defects_told: set[str] = set()
         self._on_idle: Callable[[], None] | None = None
 
     def listen(self, sock: socket.socket) -> None:
@@ -71,6 +80,8 @@ class Plane:
             if (placed := self._backends.pop(slot, None)) is not None:
                 self.targets.forget(placed.backend)
         for placed in change.upserts:
+            if (previous := self._backends.get(placed.slot)) is not None:
+                self.targets.forget(previous.backend)
             self._backends[placed.slot] = placed
             self.dispatcher.put(placed.slot, placed.backend)
 
@@ -93,14 +104,24 @@ class Plane:
     def closed(self, connection: Connection) -> None:
         """``connection`` is over."""
         self._connections.discard(connection)
-        self._overloaded = False
         if self._on_idle is not None and not self._connections:
             self._on_idle()
 
+    def contain(self, culprit: object, error: Exception) -> None:
+        """End the connection that ``culprit`` belongs to; for :class:`~edgeproxy.worker.loop.Loop`.
+
+        What belongs to none, or fails while it is ending, ends the process: only its successor, whose
+        leases are cleared, starts from a state that is known to be whole.
+        """
+        connection = getattr(culprit, "owner", culprit)  # a side of the relay has one while it is open
+        if not (isinstance(connection, Connection) and connection.abandon()):
+            raise error
+        self._tell_defect(error)
+
     def overloaded(self) -> None:
-        """No descriptor was left; said once until a connection ends."""
-        if not self._overloaded:
-            self._overloaded = True
+        """No descriptor was left; said at most once in ten seconds, however many clients are turned away."""
+        if self.loop.now_s >= self._overload_told_s + _OVERLOAD_NOTICE_INTERVAL_S:
+            self._overload_told_s = self.loop.now_s
             self._notify(
                 Notice(
                     "error",
@@ -113,9 +134,30 @@ class Plane:
         self.ledger.shed(CloseReason.OVERLOAD)
         self.overloaded()
 
-    def _accepted(self, sock: socket.socket, address: str) -> None:
-        country = self.geo.country(address)
-        client = Client(address, country, self._region_by_country.get(country, ""))
-        connection = Connection(self, sock, client)
+    def _accepted(self, sock: socket.socket, peer_address: str) -> None:
+        try:
+            address = normalise(peer_address)
+            country = self.geo.country(address)
+            client = Client(address, country, self._region_by_country.get(country, ""))
+            connection = Connection(self, sock, client)
+        except Exception as error:  # noqa: BLE001
+            set_reset_on_close(sock)
+            sock.close()
+            self.ledger.shed(CloseReason.INTERNAL)
+            self._tell_defect(error)
+            return
         self._connections.add(connection)
-        connection.start()
+        try:
+            connection.start()
+        except Exception as error:  # noqa: BLE001
+            self.contain(connection, error)
+
+    def _tell_defect(self, error: Exception) -> None:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno} in {place.name}"
+        what = f"{type(error).__name__} at {where}"
+        if what not in self._defects_told and len(self._defects_told) < _DEFECTS_TOLD:
+            self._defects_told.add(what)
+            self._notify(
+                Notice("error", "a defect ended a connection", {"what": what, "message": str(error)})
+            )

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from edgeproxy.core.wire.frames import (
     Drain,
     Drained,
-    FromWorker,
     GeoDatabaseChanged,
     HostAddresses,
     Notice,
@@ -42,7 +41,7 @@ class WorkerProcess:
         segment_fd: int,
         open_geo: Callable[[str | None], CountryLookup],
     ) -> None:
-        self._loop = Loop()
+        self._loop = Loop(self._on_defect)
         self._listener = listener
         self._segment_fd = segment_fd
         self._open_geo = open_geo
@@ -59,7 +58,7 @@ class WorkerProcess:
         SignalWakeup(self._loop, signal.SIGTERM, self._drain)
         self._reports.add(self, self._loop.now_s)
         self._loop.run()
-        self._flush_report()
+        self._send_report()
         self._channel.send(Drained(self._reset))
         self._channel.finish()
 
@@ -79,14 +78,24 @@ class WorkerProcess:
     def _start(self, settings: Start) -> None:
         self._settings = settings
         state = SharedState(self._segment_fd, settings.worker)
-        geo = self._open_geo(settings.geoip_path)
-        self._plane = Plane(self._loop, settings, geo, state, state, self._send)
+        self._plane = Plane(self._loop, settings, self._first_geo(settings), state, state, self._channel.send)
+
+    def _first_geo(self, settings: Start) -> CountryLookup:
+        """The country database; the embedded one if the file has become unusable since the proxy started.
+
+        That file is only opened here when a worker is replaced; without one, clients would not be served.
+        """
+        try:
+            return self._open_geo(settings.geoip_path)
+        except GeoDatabaseError as error:
+            self._channel.send(Notice("error", "using the embedded country database", {"why": str(error)}))
+            return self._open_geo(None)
 
     def _change_table(self, frame: TableChanged) -> None:
         plane = self._the_plane()
         plane.change_table(frame)
         if self._ready:
-            self._send(TableApplied(frame.version))
+            self._channel.send(TableApplied(frame.version))
             return
         # What exists now lives as long as the process, and connections make no cycles: there is
         # nothing for the collector to find, and its pauses would be the clients'.
@@ -95,7 +104,7 @@ class WorkerProcess:
         gc.disable()
         plane.listen(self._listener)
         self._ready = True
-        self._send(Ready(frame.version))
+        self._channel.send(Ready(frame.version))
 
     def _reopen_geo(self) -> None:
         plane, settings = self._the_plane(), self._settings
@@ -103,7 +112,7 @@ class WorkerProcess:
         try:
             plane.geo = self._open_geo(settings.geoip_path)
         except GeoDatabaseError as error:
-            self._send(Notice("warning", "keeping the country database in use", {"why": str(error)}))
+            self._channel.send(Notice("warning", "keeping the country database in use", {"why": str(error)}))
 
     def _drain(self) -> None:
         if self._draining:
@@ -121,22 +130,25 @@ class WorkerProcess:
 
     def _on_control_lost(self) -> None:
         """Serve on with the last table for a successor to take over, then drain."""
-        if self._settings is None or self._draining:
+        if self._settings is None:
             self._loop.stop()
             return
         grace = self._loop.deadlines(self._settings.shutdown_timeout_s, WorkerProcess._drain)
         grace.add(self, self._loop.now_s)
 
     def _report(self) -> None:
-        self._flush_report()
+        if not self._channel.is_congested():
+            self._send_report()
         self._reports.add(self, self._loop.now_s)
 
-    def _flush_report(self) -> None:
-        if self._plane is not None and not self._plane.ledger.is_empty() and not self._channel.is_congested():
-            self._send(self._plane.ledger.report())
+    def _send_report(self) -> None:
+        if self._plane is not None and not self._plane.ledger.is_empty():
+            self._channel.send(self._plane.ledger.report())
 
-    def _send(self, frame: FromWorker) -> None:
-        self._channel.send(frame)
+    def _on_defect(self, culprit: object, error: Exception) -> None:
+        if self._plane is None:
+            raise error
+        self._plane.contain(culprit, error)
 
     def _the_plane(self) -> Plane:
         assert self._plane is not None, "the first frame starts the worker"
