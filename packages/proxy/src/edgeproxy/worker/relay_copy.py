@@ -23,7 +23,9 @@ _READS_PER_TURN = 16
 """After so many full reads others get their turn."""
 
 _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_INPUT = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_BEHIND = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP
+"""Something stands behind the bytes, the end of the stream or an urgent byte; a read stops short of it."""
+_INPUT = select.EPOLLIN | _BEHIND
 
 
 class Owner(Protocol):
@@ -42,7 +44,7 @@ class Side:
     """One socket of a relayed pair."""
 
     __slots__ = (
-        "broken", "closed", "ended", "kept", "owner", "peer", "readable", "recv_into", "relay", "send",
+        "broken", "ended", "kept", "kept_sent", "owner", "peer", "readable", "recv_into", "relay", "send",
         "sent_bytes", "sock",
     )  # fmt: skip
 
@@ -53,43 +55,39 @@ class Side:
         self.owner = owner
         self.relay = relay
         self.peer: Side = self
-        self.kept: memoryview | None = None
-        """Bytes this side has not taken yet."""
+        """The side itself before the relay begins, and after it is over."""
+        self.kept: bytes | None = None
+        """What this side did not take at once."""
+        self.kept_sent = 0
+        """How much of ``kept`` it has taken since."""
         self.readable = False
         """There may be input that nobody has read; no further edge will tell."""
         self.ended = False
-        self.closed = False
         self.broken = False
-        """Sending failed: what comes for it is dropped, what it sent before is still handed on."""
+        """It was reset: what comes for it is dropped, what it sent before is still handed on."""
         self.sent_bytes = 0
         """Bytes handed to this side."""
 
     def ready(self, events: int) -> None:
+        if events & select.EPOLLERR:
+            self.relay.fail(self)
+            self.peer.resume()
+            return
         if events & select.EPOLLOUT and self.kept is not None:
             self.relay.flush(self)
-        if self.closed:
-            return
-        if self.peer is self:
-            # Not relaying yet: input waits in the kernel, where it is found when the relay begins.
-            if events & select.EPOLLERR:
-                self.owner.was_reset(self)
-        elif events & _INPUT:
-            if not self.ended:
-                self.relay.pump(self, bool(events & ~select.EPOLLIN & _INPUT))
-            elif events & select.EPOLLERR:
-                self.owner.was_reset(self)
+        # Before the relay begins input waits in the kernel, where it is found then.
+        if events & _INPUT and self.peer is not self and not self.ended:
+            self.relay.pump(self, exhaust=bool(events & _BEHIND))
 
     def resume(self) -> None:
         """Go on reading where a turn, or a peer that took no more, ended it."""
-        if self.readable and not self.ended and not self.closed:
-            self.relay.pump(self, last=True)
+        if self.readable and self.peer is not self and not self.ended:
+            self.relay.pump(self, exhaust=True)
 
     def detach(self) -> None:
         """Break the cycles, so that the memory goes without a collector."""
         del self.recv_into, self.send, self.owner, self.relay
-        self.closed = True
         self.peer = self
-        self.kept = None
 
 
 class CopyRelay:
@@ -103,15 +101,14 @@ class CopyRelay:
     def begin(self, one: Side, other: Side) -> None:
         """Connect two sides; both may have input already."""
         one.peer, other.peer = other, one
-        self.pump(one, last=True)
+        self.pump(one, exhaust=True)
         if other.peer is one:
-            self.pump(other, last=True)
+            self.pump(other, exhaust=True)
 
-    def pump(self, source: Side, last: bool = False) -> None:
+    def pump(self, source: Side, exhaust: bool) -> None:
         """Hand on what ``source`` has sent, until it would block or its peer takes no more.
 
-        ``last`` says that the end of the stream may stand behind the bytes, so that a short read
-        does not mean that the socket is empty.
+        Without ``exhaust`` a read that does not fill the buffer is taken to have emptied the socket.
         """
         sink = source.peer
         if sink.kept is not None:
@@ -124,6 +121,8 @@ class CopyRelay:
                 received = source.recv_into(buffer, size, _NO_WAIT)
             except BlockingIOError:
                 source.readable = False
+                if source.broken:
+                    source.owner.was_reset(source)
                 return
             except OSError:
                 source.owner.was_reset(source)
@@ -131,7 +130,7 @@ class CopyRelay:
             if not received:
                 source.readable = False
                 source.ended = True
-                # A side that refused our bytes has been reset, even if its own stream ends in order.
+                # A side that was reset may have ended in order before, which is the lesser news.
                 if source.broken:
                     source.owner.was_reset(source)
                 else:
@@ -140,7 +139,7 @@ class CopyRelay:
             if not sink.broken and not self._hand_over(sink, buffer[:received]):
                 source.readable = True
                 return
-            if received < size and not last:
+            if received < size and not exhaust:
                 source.readable = False
                 return
         source.readable = True
@@ -150,37 +149,48 @@ class CopyRelay:
         """``sink`` takes bytes again."""
         kept = sink.kept
         assert kept is not None
-        sink.kept = None
-        self._kept_bytes -= len(kept)
-        if self._hand_over(sink, kept, already_kept=True):
-            sink.peer.resume()
+        try:
+            sent = sink.send(memoryview(kept)[sink.kept_sent :], _NO_WAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.fail(sink)
+        else:
+            sink.sent_bytes += sent
+            sink.kept_sent += sent
+            if sink.kept_sent < len(kept):
+                return
+            self.forget(sink)
+        sink.peer.resume()
+
+    def fail(self, side: Side) -> None:
+        """``side`` is reset, but what it had sent before may still be unread: hand that on first."""
+        side.broken = True
+        self.forget(side)
+        if side.ended or side.peer is side:
+            side.owner.was_reset(side)
+        else:
+            self.pump(side, exhaust=True)
 
     def forget(self, side: Side) -> None:
-        """``side`` is closed; what was kept for it goes."""
+        """Drop what is kept for ``side``."""
         if side.kept is not None:
             self._kept_bytes -= len(side.kept)
+            side.kept = None
 
-    def _hand_over(self, sink: Side, data: memoryview, already_kept: bool = False) -> bool:
+    def _hand_over(self, sink: Side, data: memoryview) -> bool:
         """Send ``data``; keep the rest. False when the sender must wait, or is gone."""
         try:
             sent = sink.send(data, _NO_WAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
-            return self._sending_failed(sink)
+            self.fail(sink)
+            return sink.peer is not sink
         sink.sent_bytes += sent
         if sent == len(data):
             return True
-        rest = data[sent:]
-        sink.kept = rest if already_kept else memoryview(bytes(rest))
-        self._kept_bytes += len(rest)
-        return False
-
-    def _sending_failed(self, sink: Side) -> bool:
-        """The sink is reset, but what it had sent before may still be unread: hand that on first."""
-        sink.broken = True
-        if sink.ended:
-            sink.owner.was_reset(sink)
-        else:
-            self.pump(sink, last=True)
+        sink.kept = bytes(data[sent:])
+        sink.kept_sent = 0
+        self._kept_bytes += len(sink.kept)
         return False

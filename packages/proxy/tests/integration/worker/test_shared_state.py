@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import runpy
 import struct
 import subprocess
 import sys
@@ -18,10 +17,8 @@ import pytest
 from edgeproxy.core.dataplane.affinity import Binding
 from edgeproxy.worker import shared_state
 from edgeproxy.worker.shared_state import MAX_SLOTS, SharedState, create_segment
+from packages.proxy.tests.unit.core.dataplane.shared_contract import CHECKS, MakeViews
 
-CONTRACT = runpy.run_path(
-    str(Path(__file__).parents[2] / "unit" / "core" / "dataplane" / "shared_contract.py")
-)
 RING = shared_state._RING
 
 MakeSegment = Callable[..., int]
@@ -40,9 +37,9 @@ def make_segment() -> Iterator[MakeSegment]:
         yield make
 
 
-@pytest.mark.parametrize("check", CONTRACT["CHECKS"], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_segment_keeps_the_contract(
-    check: Callable[[Callable[[int], Sequence[SharedState]]], None], make_segment: MakeSegment
+    check: Callable[[MakeViews], None], make_segment: MakeSegment
 ) -> None:
     def make_views(workers: int) -> list[SharedState]:
         fd = make_segment(workers)
@@ -431,5 +428,5 @@ def test_a_segment_takes_memory_only_where_it_is_used(make_segment: MakeSegment)
 def test_a_segment_of_another_layout_is_refused(make_segment: MakeSegment) -> None:
     fd = make_segment()
     os.pwrite(fd, struct.pack("Q", 99), 0)
-    with pytest.raises(ValueError, match="the shared segment has layout 99, not 1"):
+    with pytest.raises(ValueError, match="the shared segment has layout 99, not 2"):
         SharedState(fd)

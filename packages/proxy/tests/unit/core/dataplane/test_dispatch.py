@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
 from edgeproxy.core.dataplane.affinity import Binding, country_code, stable_key
 from edgeproxy.core.dataplane.dispatch import Dispatcher, Lease, Refusal
 from edgeproxy.core.dataplane.selection import Selection
-from edgeproxy.core.model import Backend, Client
+from edgeproxy.core.model import GOOD, Backend, Client, Verdict
+from packages.proxy.tests.unit.core.dataplane.shared_contract import CHECKS, MakeViews
 
 TTL_S = 600.0
 GERMAN = Client("192.0.2.1", "DE", "eu")
@@ -23,6 +22,7 @@ class FakePop:
 
     def __init__(self, workers: int) -> None:
         self.counts: dict[int, int] = {}
+        self.trials: dict[int, int] = {}
         self.bindings: dict[int, Binding] = {}
         self.views = [FakeView(self) for _ in range(workers)]
 
@@ -49,6 +49,15 @@ class FakeView:
             return False
         self._count(slot, 1)
         return True
+
+    def acquire_trial(self, slot: int, hard_limit: int) -> bool:
+        if not self._pop.trials.get(slot) or not self.acquire(slot, hard_limit):
+            return False
+        self._pop.trials[slot] -= 1
+        return True
+
+    def grant_trial(self, slot: int, connections: int) -> None:
+        self._pop.trials[slot] = connections
 
     def release(self, slot: int) -> None:
         self._count(slot, -1)
@@ -83,13 +92,8 @@ class FakeView:
         self._pop.bindings.pop(tag, None)
 
 
-CONTRACT = runpy.run_path(str(Path(__file__).with_name("shared_contract.py")))
-
-
-@pytest.mark.parametrize("check", CONTRACT["CHECKS"], ids=lambda check: check.__name__)
-def test_the_fake_keeps_the_contract(
-    check: Callable[[Callable[[int], Sequence[FakeView]]], None],
-) -> None:
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_fake_keeps_the_contract(check: Callable[[MakeViews], None]) -> None:
     check(lambda workers: FakePop(workers).views)
 
 
@@ -287,6 +291,101 @@ def test_all_at_their_limit_is_told_from_none_at_all() -> None:
     assert worker.ask(network=2) is Refusal.AT_LIMIT
     worker.dispatcher.put(0, backend("a", healthy=False))
     assert worker.ask(network=2) is Refusal.NO_BACKEND
+
+
+# ---- the POP's own verdicts ----------------------------------------------------------------------
+
+OUT = Verdict(is_good=False)
+ON_TRIAL = Verdict(is_good=False, trial=1)
+
+
+def with_a_third_of_the_pool_judged(view: FakeView, verdict: Verdict) -> Worker:
+    """The nearest of three backends, in slot 0, has this verdict."""
+    worker = Worker(view, [backend("near"), backend("b", country="FR"), backend("c", country="FR")])
+    worker.dispatcher.put(0, backend("near"), verdict)
+    return worker
+
+
+def test_a_bound_client_goes_elsewhere_when_its_backend_is_found_bad() -> None:
+    worker = with_a_third_of_the_pool_judged(FakePop(1).views[0], GOOD)
+    assert worker.lease().backend.id == "near"
+    worker.dispatcher.put(0, backend("near"), OUT)
+    lease = worker.lease()
+    assert lease.backend.id != "near"
+    assert not lease.from_affinity
+    worker.dispatcher.put(0, backend("near"), GOOD)
+    assert worker.lease().backend is lease.backend, "the client is bound to where it went"
+
+
+def test_another_verdict_keeps_the_connections_of_a_backend() -> None:
+    worker = with_a_third_of_the_pool_judged(FakePop(1).views[0], GOOD)
+    first = worker.lease(network=1)
+    worker.dispatcher.put(0, backend("near"), Verdict(weight_factor=0.5))
+    assert worker.lease(network=2).score == 2
+    worker.dispatcher.release(first)
+    assert worker.view.connections(0) == 1
+
+
+def test_a_bound_client_is_scored_with_the_weight_of_a_warm_up() -> None:
+    worker = with_a_third_of_the_pool_judged(FakePop(1).views[0], Verdict(weight_factor=0.25))
+    assert worker.lease(network=1).score == 0
+    lease = worker.lease(network=1)
+    assert lease.from_affinity
+    assert lease.score == 4
+
+
+def test_a_trial_lets_its_number_of_connections_through_over_all_workers() -> None:
+    one, other = (with_a_third_of_the_pool_judged(view, ON_TRIAL) for view in FakePop(2).views)
+    one.view.grant_trial(0, 3)
+    given = [worker.lease(network=number).backend.id for number in range(9) for worker in (one, other)]
+    assert given.count("near") == 3
+
+
+def test_a_trial_ends_with_its_last_connection_until_the_next_one() -> None:
+    worker = with_a_third_of_the_pool_judged(FakePop(1).views[0], ON_TRIAL)
+    worker.view.grant_trial(0, 1)
+    lease = worker.lease(network=1)
+    assert lease.backend.id == "near"
+    worker.dispatcher.release(lease)
+    assert worker.lease(network=2).backend.id != "near"
+    worker.view.grant_trial(0, 1)
+    worker.dispatcher.put(0, backend("near"), Verdict(is_good=False, trial=2))
+    assert worker.lease(network=3).backend.id == "near"
+
+
+def test_a_bound_client_counts_towards_the_trial_too() -> None:
+    worker = with_a_third_of_the_pool_judged(FakePop(1).views[0], GOOD)
+    assert worker.lease().backend.id == "near"
+    worker.dispatcher.put(0, backend("near"), ON_TRIAL)
+    worker.view.grant_trial(0, 1)
+    assert worker.lease().backend.id == "near"
+    assert worker.lease().backend.id != "near"
+
+
+def test_a_backend_that_is_good_again_needs_no_trial() -> None:
+    worker = with_a_third_of_the_pool_judged(FakePop(1).views[0], ON_TRIAL)
+    worker.dispatcher.put(0, backend("near"), GOOD)
+    assert worker.lease().backend.id == "near"
+
+
+def test_a_removed_backend_leaves_no_trial_to_the_next_in_its_slot() -> None:
+    worker = with_a_third_of_the_pool_judged(FakePop(1).views[0], ON_TRIAL)
+    worker.dispatcher.discard(0)
+    worker.dispatcher.put(0, backend("new"))
+    assert worker.lease().backend.id == "new"
+
+
+def test_panic_lets_everybody_through_whatever_the_trial() -> None:
+    worker = Worker(FakePop(1).views[0], [backend("a")])
+    worker.dispatcher.put(0, backend("a"), ON_TRIAL)
+    assert [worker.lease(network=number).backend.id for number in range(5)] == ["a"] * 5
+
+
+def test_no_good_backend_is_told_from_all_at_their_limit() -> None:
+    view = FakePop(1).views[0]
+    dispatcher = Dispatcher("eu", TTL_S, Selection("eu", panic_threshold=0), view, view)
+    dispatcher.put(0, backend("a"), OUT)
+    assert dispatcher.dispatch("*", GERMAN, NETWORK, 0.0, 0.0) is Refusal.NO_BACKEND
 
 
 def test_a_released_place_can_be_taken_by_another_worker() -> None:
