@@ -28,6 +28,24 @@ class Backend(msgspec.Struct, frozen=True, array_like=True, gc=False):
     hard_limit: int
 
 
+class Verdict(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What this POP has found out about a backend by itself: by checks, and by how connections went.
+
+    It stays with this POP, is never stored or replicated, and is all that panic may ignore.
+    """
+
+    is_good: bool = True
+    """Whether the backend takes clients as any other."""
+    trial: int = 0
+    """Number of the trial on which a backend that is not good is given a few connections, 0 for none."""
+    weight_factor: float = 1.0
+    """Scales ``weight``, above 0 and at most 1: less while the backend warms up after a recovery."""
+
+
+GOOD = Verdict()
+"""The verdict on a backend of which nothing is known."""
+
+
 class Client(msgspec.Struct, frozen=True, gc=False):
     """Who connects, as far as routing cares."""
 

@@ -1,4 +1,4 @@
-"""What the workers of a POP must agree on: connections per backend, and affinity.
+"""What the workers of a POP must agree on: connections per backend, affinity, and buckets per client.
 
 One memory segment (a memfd), created by the control process and mapped by every worker. It outlives
 workers, so neither a crash nor a replacement loses a binding or leaves a lease behind.
@@ -15,6 +15,9 @@ learn what to look at again; who falls behind a whole ring looks at everything.
 the least recently used goes. A tag is cleared before its entry is rewritten and set last, so that a
 worker killed in between leaves an absent binding, never a mixed one.
 
+**Trials** are what a backend's half-open circuit still lets through, a number for each slot. The control
+process grants them, workers take them one by one under the slot's lock.
+
 Locks are byte ranges of the segment (``fcntl.lockf``, 1.3 µs a pair): the kernel releases them when
 the holder dies. They belong to the process, so this object must be the only one in its process that
 ever closes a descriptor of the segment.
@@ -29,19 +32,21 @@ import secrets
 from collections.abc import Collection, Iterator
 
 from edgeproxy.core.dataplane.affinity import Binding
+from edgeproxy.worker.client_buckets import SET_BYTES, WAYS, ClientBuckets
 
 MAX_SLOTS = 65_536
-_LAYOUT = 1
+_LAYOUT = 2
 _PAGE = 4096
 _RING = 4096
 _WAYS = 8
 _WORDS_PER_BUCKET = 4 * _WAYS  # tags, backend keys, times of last use, countries
 _WORD_BYTES = 8
 _LOCKS = 1024
+_CLIENT_LOCKS = _LOCKS + MAX_SLOTS
 _MASK_63 = (1 << 63) - 1
 
 # Words of the header page.
-_H_LAYOUT, _H_WORKERS, _H_BUCKETS, _H_SECRET, _H_EPOCH = range(5)
+_H_LAYOUT, _H_WORKERS, _H_BUCKETS, _H_SECRET, _H_EPOCH, _H_CLIENT_SETS = range(6)
 
 
 class SharedState:
@@ -75,6 +80,12 @@ class SharedState:
         table_bytes = self._buckets * _WORDS_PER_BUCKET * _WORD_BYTES
         self._table = view[at : at + table_bytes].cast("Q")
         self._times = view[at : at + table_bytes].cast("d")
+        at += table_bytes
+        self._trials = view[at : at + MAX_SLOTS * _WORD_BYTES].cast("Q")
+        at += MAX_SLOTS * _WORD_BYTES
+        clients_bytes = header[_H_CLIENT_SETS] * SET_BYTES
+        self.clients = ClientBuckets(fd, view[at : at + clients_bytes], _CLIENT_LOCKS)
+        """The token buckets of the rate limit."""
         if worker is not None:
             self._ring = self._rings[worker]
             self._row = worker * MAX_SLOTS
@@ -105,6 +116,25 @@ class SharedState:
             return True
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _LOCKS + slot)
+
+    def acquire_trial(self, slot: int, hard_limit: int) -> bool:
+        """Count one more connection and take it from the slot's trial; false when nothing is left of that,
+        or the POP would exceed ``hard_limit``."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _LOCKS + slot)
+        try:
+            if not self._trials[slot] or (hard_limit and self.connections(slot) >= hard_limit):
+                return False
+            self._trials[slot] -= 1
+            self._count(slot, 1)
+            return True
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _LOCKS + slot)
+
+    def grant_trial(self, slot: int, connections: int) -> None:
+        """Let so many connections be taken with :meth:`acquire_trial`, in place of those that were left."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _LOCKS + slot)
+        self._trials[slot] = connections
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _LOCKS + slot)
 
     def release(self, slot: int) -> None:
         """Count one connection less."""
@@ -228,19 +258,23 @@ class SharedState:
             self.unlock(bucket)
 
 
-def create_segment(workers: int, affinity_capacity: int, secret: int | None = None) -> int:
+def create_segment(
+    workers: int, affinity_capacity: int, secret: int | None = None, clients_capacity: int = 0
+) -> int:
     """Make an empty segment and return its descriptor (close-on-exec; pass it on by number).
 
-    ``affinity_capacity`` is rounded up to whole buckets. Pages nobody touches cost no memory.
-    ``secret`` is given when bindings of an earlier run are to be restored.
+    The capacities, of bindings and of clients' token buckets, are rounded up to whole sets of eight. Pages
+    nobody touches cost no memory. ``secret`` is given when bindings of an earlier run are to be restored.
     """
     buckets = max(1, -(-affinity_capacity // _WAYS))
-    words = workers * (MAX_SLOTS + 1 + _RING) + buckets * _WORDS_PER_BUCKET
+    client_sets = -(-clients_capacity // WAYS)
+    words = workers * (MAX_SLOTS + 1 + _RING) + buckets * _WORDS_PER_BUCKET + MAX_SLOTS
     fd = os.memfd_create("edgeproxy-shared", os.MFD_CLOEXEC)
-    os.ftruncate(fd, _PAGE + words * _WORD_BYTES)
+    os.ftruncate(fd, _PAGE + words * _WORD_BYTES + client_sets * SET_BYTES)
     with mmap.mmap(fd, _PAGE) as page, memoryview(page) as view, view.cast("Q") as header:
         header[_H_LAYOUT] = _LAYOUT
         header[_H_WORKERS] = workers
         header[_H_BUCKETS] = buckets
+        header[_H_CLIENT_SETS] = client_sets
         header[_H_SECRET] = secrets.randbits(63) if secret is None else secret & _MASK_63
     return fd

@@ -21,8 +21,8 @@ import msgspec
 
 from edgeproxy.core.controlplane.directory import Directory
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
-from edgeproxy.core.dataplane.selection import Selection, has_room
-from edgeproxy.core.model import Backend, Client
+from edgeproxy.core.dataplane.selection import PANIC_THRESHOLD, Selection, has_room
+from edgeproxy.core.model import GOOD, Backend, Client, Verdict
 
 IpVersion = Literal[4, 6]
 
@@ -54,6 +54,7 @@ class Reachable(msgspec.Struct, frozen=True):
     backend: Backend
     ipv4: tuple[str, ...]
     ipv6: tuple[str, ...]
+    verdict: Verdict = GOOD
 
     def addresses(self, version: IpVersion | None) -> tuple[str, ...]:
         """Those of one IP version, or all of them."""
@@ -71,6 +72,7 @@ class Candidates:
         table: Table,
         counts: Counts,
         hosts: Callable[[], Mapping[str, tuple[str, ...]]],
+        panic_threshold: float = PANIC_THRESHOLD,
     ) -> None:
         """Begin empty; the first :meth:`catch_up` fills it.
 
@@ -81,6 +83,7 @@ class Candidates:
         self._table = table
         self._counts = counts
         self._hosts = hosts
+        self._panic_threshold = panic_threshold
         self._version = -1
         self._counted_s = -inf
         self._resolved: Mapping[str, tuple[str, ...]] = {}
@@ -138,8 +141,8 @@ class Candidates:
             self._discard(slot)
         for slot, placed in placed_by_slot.items():
             known = self._reachable.get(slot)
-            if known is None or known.backend is not placed.backend:
-                self._put(slot, placed.backend)
+            if known is None or known.backend is not placed.backend or known.verdict != placed.verdict:
+                self._put(slot, placed.backend, placed.verdict)
 
     def _follow_hosts(self) -> None:
         resolved = self._hosts()
@@ -147,21 +150,22 @@ class Candidates:
             self._resolved = resolved
             for slot, known in list(self._reachable.items()):
                 if _addresses(known.backend.host, resolved) != known.addresses(None):
-                    self._put(slot, known.backend)
+                    self._put(slot, known.backend, known.verdict)
 
-    def _put(self, slot: int, backend: Backend) -> None:
+    def _put(self, slot: int, backend: Backend, verdict: Verdict) -> None:
         self._discard(slot)
         addresses = _addresses(backend.host, self._resolved)
         reachable = Reachable(
             backend,
             tuple(address for address in addresses if ":" not in address),
             tuple(address for address in addresses if ":" in address),
+            verdict,
         )
         self._reachable[slot] = reachable
         self.directory.put(slot, backend)
         connections = self._counts.connections(slot)
         for view in self._views_of(reachable):
-            view.put(slot, backend, connections)
+            view.put(slot, backend, connections, verdict)
 
     def _discard(self, slot: int) -> None:
         known = self._reachable.pop(slot, None)
@@ -185,7 +189,9 @@ class Candidates:
                 for region in (None, reachable.backend.region):
                     view = self._views.get((version, region))
                     if view is None:
-                        view = self._views[version, region] = Selection(self._pop_region)
+                        view = self._views[version, region] = Selection(
+                            self._pop_region, self._panic_threshold
+                        )
                     yield view
 
 

@@ -9,11 +9,15 @@ connections, and those outlive the row: whoever removes a backend still lets its
 the slot of a removed backend is kept back until the owner of the segment says that it is free
 (:meth:`RoutingTable.release`). An id that comes back before that gets its old slot, so that its
 remaining connections go on counting towards its limits.
+
+With each backend goes this POP's own verdict on it. It comes from elsewhere (:mod:`.verdicts`) and has
+nothing to do with the rows, but whoever chooses among backends needs both, and in the same order of
+changes, so both travel as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Final
 
@@ -21,7 +25,7 @@ import msgspec
 
 from edgeproxy.core.controlplane.rows import RowIssue, backend_from_row, row_name, written
 from edgeproxy.core.geography import Geography
-from edgeproxy.core.model import Backend
+from edgeproxy.core.model import GOOD, Backend, Verdict
 from edgeproxy.ports import Row
 
 MAX_SLOTS: Final = 65536
@@ -32,6 +36,7 @@ class PlacedBackend(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     slot: int
     backend: Backend
+    verdict: Verdict = GOOD
 
 
 class TableChange(msgspec.Struct, frozen=True):
@@ -65,7 +70,7 @@ class RoutingTable:
         self._geography = geography
         self._version = 0
         self._placed: dict[str, PlacedBackend] = {}
-        self._judged: dict[str, tuple[Row, Backend]] = {}
+        self._valid: dict[str, tuple[Row, Backend]] = {}
         self._issues: tuple[RowIssue, ...] = ()
         self._slots = _Slots(max_slots)
 
@@ -106,15 +111,15 @@ class RoutingTable:
         and rows for which no slot is left; the latter are tried again with the next set of rows.
         ``rows`` are kept and must not be altered afterwards.
         """
-        issues = self._judge(rows)
+        issues = self._examine(rows)
         removed = tuple(
-            placed for backend_id, placed in self._placed.items() if backend_id not in self._judged
+            placed for backend_id, placed in self._placed.items() if backend_id not in self._valid
         )
         for placed in removed:
             del self._placed[placed.backend.id]
             self._slots.retire(placed.backend.id, placed.slot)
         upserts: list[PlacedBackend] = []
-        for backend_id, (_, backend) in self._judged.items():
+        for backend_id, (_, backend) in self._valid.items():
             current = self._placed.get(backend_id)
             if current is not None and current.backend == backend:
                 continue
@@ -123,7 +128,8 @@ class RoutingTable:
                 name = f"backend {written(backend_id)}"
                 issues.append(RowIssue(name, "id", written(backend_id), self._slots.exhausted))
                 continue
-            self._placed[backend_id] = PlacedBackend(slot, backend)
+            verdict = current.verdict if current is not None else GOOD
+            self._placed[backend_id] = PlacedBackend(slot, backend, verdict)
             upserts.append(self._placed[backend_id])
         if upserts or removed:
             self._version += 1
@@ -136,17 +142,33 @@ class RoutingTable:
             resolved=_difference(before, self._issues),
         )
 
-    def _judge(self, rows: Sequence[Row]) -> list[RowIssue]:
+    def judge(self, verdicts: Mapping[str, Verdict]) -> TableChange:
+        """Attach this POP's own verdicts to backends, by their ids, and tell what that changed.
+
+        Ids that are not in the table are ignored. A verdict holds until the next one on that backend, also
+        when its row changes; it goes with the backend.
+        """
+        upserts = []
+        for backend_id, verdict in verdicts.items():
+            current = self._placed.get(backend_id)
+            if current is not None and current.verdict != verdict:
+                self._placed[backend_id] = PlacedBackend(current.slot, current.backend, verdict)
+                upserts.append(self._placed[backend_id])
+        if upserts:
+            self._version += 1
+        return TableChange(self._version, tuple(upserts), removed=(), issues=(), resolved=())
+
+    def _examine(self, rows: Sequence[Row]) -> list[RowIssue]:
         """Keep what is valid among ``rows`` and return the issues of the others.
 
         Of 10,000 rows usually one has changed. Validating the others again would take ten times as long
         as everything else here.
         """
-        judged: dict[str, tuple[Row, Backend]] = {}
+        valid: dict[str, tuple[Row, Backend]] = {}
         issues: list[RowIssue] = []
         for place, row in enumerate(rows, 1):
             row_id = row.get("id")
-            known = self._judged.get(row_id) if isinstance(row_id, str) else None
+            known = self._valid.get(row_id) if isinstance(row_id, str) else None
             if known is None or known[0] != row:
                 outcome = backend_from_row(row, self._geography, place)
                 if isinstance(outcome, tuple):
@@ -154,13 +176,13 @@ class RoutingTable:
                     continue
                 known = row, outcome
             backend_id = known[1].id
-            if backend_id in judged:
+            if backend_id in valid:
                 issues.append(
                     RowIssue(row_name(row, place), "id", written(backend_id), "belongs to an earlier row")
                 )
             else:
-                judged[backend_id] = known
-        self._judged = judged
+                valid[backend_id] = known
+        self._valid = valid
         return issues
 
 

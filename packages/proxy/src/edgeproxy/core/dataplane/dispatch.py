@@ -16,7 +16,7 @@ import msgspec
 
 from edgeproxy.core.dataplane.affinity import Binding, binding_tag, country_code, holds, stable_key
 from edgeproxy.core.dataplane.selection import Selection, geo_score, load, score
-from edgeproxy.core.model import Backend, Client
+from edgeproxy.core.model import GOOD, Backend, Client, Verdict
 
 
 class Bindings(Protocol):
@@ -54,6 +54,10 @@ class Leases(Protocol):
         """Count one more connection, unless that would exceed ``hard_limit`` (0: no limit)."""
         ...
 
+    def acquire_trial(self, slot: int, hard_limit: int) -> bool:
+        """As :meth:`acquire`, and take one of the connections that the trial lets through, if any is left."""
+        ...
+
     def release(self, slot: int) -> None: ...
 
 
@@ -61,7 +65,7 @@ class Refusal(StrEnum):
     """Why a client is given no backend."""
 
     NO_BACKEND = "no_backend"
-    """No row of the app is healthy."""
+    """No row of the app is healthy, or this POP finds none of them good."""
     AT_LIMIT = "at_limit"
     """There are healthy ones, all at their ``hard_limit``."""
     UNREACHABLE = "unreachable"
@@ -100,14 +104,20 @@ class Dispatcher:
         self._slot_by_key: dict[int, int] = {}
         self._key_by_slot: dict[int, int] = {}
         self._key_by_app: dict[str, int] = {}
+        self._trials: set[int] = set()
 
-    def put(self, slot: int, backend: Backend) -> None:
-        """The routing table has a new or changed row."""
-        self.discard(slot)
+    def put(self, slot: int, backend: Backend, verdict: Verdict = GOOD) -> None:
+        """The routing table has a new or changed row, or the POP another verdict on it."""
         key = stable_key(backend.id)
-        self._slot_by_key[key] = slot
-        self._key_by_slot[slot] = key
-        self._selection.put(slot, backend, self._leases.connections(slot))
+        if self._key_by_slot.get(slot) != key:
+            self.discard(slot)
+            self._slot_by_key[key] = slot
+            self._key_by_slot[slot] = key
+        self._selection.put(slot, backend, self._leases.connections(slot), verdict)
+        if verdict.trial:
+            self._trials.add(slot)
+        else:
+            self._trials.discard(slot)
 
     def discard(self, slot: int) -> None:
         """The routing table has lost the row of ``slot``."""
@@ -115,6 +125,7 @@ class Dispatcher:
         if key is not None:
             if self._slot_by_key.get(key) == slot:
                 del self._slot_by_key[key]
+            self._trials.discard(slot)
             self._selection.discard(slot)
 
     def dispatch(
@@ -201,24 +212,36 @@ class Dispatcher:
         backend = self._selection.eligible(app, slot)
         if backend is None:
             return None
-        connections = self._leases.connections(slot)
-        if not self._acquire(slot, backend):
+        load_ = load(backend, self._leases.connections(slot), self._selection.weight_factor(slot))
+        if not self._acquire(app, slot, backend):
             return None
         geo = geo_score(backend, client.country, client.region, self._pop_region)
-        return Lease(backend, slot, score(geo, load(backend, connections)), tag, from_affinity=True)
+        return Lease(backend, slot, score(geo, load_), tag, from_affinity=True)
 
     def _best(self, app: str, client: Client, tag: int, draw: float, tried: Collection[int]) -> Lease | None:
         while True:
             chosen = self._selection.choose(app, client.country, client.region, draw, tried)
             if chosen is None:
                 return None
-            if self._acquire(chosen.slot, chosen.backend):
+            if self._acquire(app, chosen.slot, chosen.backend):
                 return Lease(chosen.backend, chosen.slot, chosen.score, tag, from_affinity=False)
-            # Another worker took the last place; the count now says so, and the next choice differs.
+            # Another worker took the last place, or the last one of a trial; the selection knows it now, so
+            # the next choice differs.
 
-    def _acquire(self, slot: int, backend: Backend) -> bool:
-        acquired = self._leases.acquire(slot, backend.hard_limit)
+    def _acquire(self, app: str, slot: int, backend: Backend) -> bool:
+        if self._trials and slot in self._trials and not self._selection.is_panicking(app):
+            acquired = self._acquire_trial(slot, backend)
+        else:
+            acquired = self._leases.acquire(slot, backend.hard_limit)
         self._selection.set_connections(slot, self._leases.connections(slot))
+        return acquired
+
+    def _acquire_trial(self, slot: int, backend: Backend) -> bool:
+        acquired = self._leases.acquire_trial(slot, backend.hard_limit)
+        if not acquired:
+            # Until the next verdict: what this trial lets through is on its way already.
+            self._trials.discard(slot)
+            self._selection.judge(slot, Verdict(is_good=False))
         return acquired
 
     def _refusal(self, app: str, tried: Collection[int]) -> Refusal:

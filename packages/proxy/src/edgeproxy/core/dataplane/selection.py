@@ -20,6 +20,11 @@ does not grow with the number of countries either.
 
 Equal scores are decided by a draw among all that are equal: an order by row, or by the time of the
 last use, would send every quiet minute's traffic to the same backend.
+
+The POP's own verdict on a backend comes in twice. It scales the weight of one that has just recovered. And
+it keeps those it doubts in queues of their own, which are looked at only in *panic*: when too few of a pool
+are good, the checks are likelier to be wrong than so many backends, and clients are sent to all of them.
+A pool enters and leaves panic without touching its members.
 """
 
 from __future__ import annotations
@@ -28,12 +33,15 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from math import inf
 
-from edgeproxy.core.model import Backend
+from edgeproxy.core.model import GOOD, Backend, Verdict
 
 GEO_WEIGHT = 100.0
 """How much one step of distance costs, in units of load."""
 
 SAME_COUNTRY, SAME_REGION, POP_REGION, ELSEWHERE = range(4)
+
+PANIC_THRESHOLD = 0.5
+"""Share of a pool's healthy members that must be good for the POP's own verdicts to count."""
 
 ANY_APP = "*"
 """The pool of a listener without an app: every row."""
@@ -48,9 +56,9 @@ def geo_score(backend: Backend, country: str, region: str, pop_region: str) -> i
     return POP_REGION if backend.region == pop_region else ELSEWHERE
 
 
-def load(backend: Backend, connections: int) -> float:
+def load(backend: Backend, connections: int, weight_factor: float = 1.0) -> float:
     """Load of ``backend`` with so many connections; a ``soft_limit`` or ``weight`` of 0 counts as 1."""
-    return connections / (backend.soft_limit or 1) / (backend.weight or 1)
+    return connections / (backend.soft_limit or 1) / ((backend.weight or 1) * weight_factor)
 
 
 def score(geo: int, load_: float) -> float:
@@ -61,6 +69,14 @@ def score(geo: int, load_: float) -> float:
 def has_room(backend: Backend, connections: int) -> bool:
     """Whether one more connection stays within ``hard_limit``, 0 being no limit."""
     return backend.hard_limit == 0 or connections < backend.hard_limit
+
+
+def is_panicking(good: int, members: int, threshold: float) -> bool:
+    """Whether so few of a pool's healthy ``members`` are good that verdicts must be wrong.
+
+    ``threshold`` is the share that must be good; 0 means that verdicts always count.
+    """
+    return good < members * threshold
 
 
 class Chosen:
@@ -77,15 +93,21 @@ class Chosen:
 class _Member:
     """A backend within one pool, with its place in each of its three queues."""
 
-    __slots__ = ("backend", "load", "places", "queues", "slot")
+    __slots__ = ("backend", "load", "places", "queues", "slot", "verdict")
 
-    def __init__(self, backend: Backend, slot: int, queues: tuple[_LoadQueue, ...]) -> None:
+    def __init__(self, backend: Backend, slot: int, verdict: Verdict) -> None:
         self.backend = backend
         self.slot = slot
-        self.queues = queues
-        self.places = [0] * len(queues)
+        self.verdict = verdict
+        self.queues: tuple[_LoadQueue, ...] = ()
+        self.places = [0, 0, 0]
         self.load = inf
         """``inf`` while it takes no connections and stands in no queue."""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the POP's own verdict lets clients to it."""
+        return self.verdict.is_good or self.verdict.trial > 0
 
 
 class _LoadQueue:
@@ -142,41 +164,85 @@ class _LoadQueue:
 _COUNTRY, _REGION, _ALL = range(3)
 
 
-class _Pool:
-    """The candidates of one app, in queues by country, by region and all together."""
+class _Queues:
+    """Members by country, by region and all together."""
 
-    __slots__ = ("_by_country", "_by_region", "_everywhere", "healthy", "members")
+    __slots__ = ("_by_country", "_by_region", "_everywhere")
 
     def __init__(self) -> None:
-        self.members: dict[int, _Member] = {}
-        self.healthy = 0
-        """How many members are, at their limit or not."""
         self._by_country: dict[str, _LoadQueue] = {}
         self._by_region: dict[str, _LoadQueue] = {}
         self._everywhere = _LoadQueue(_ALL)
 
-    def add(self, backend: Backend, slot: int, connections: int) -> None:
+    def of(self, backend: Backend) -> tuple[_LoadQueue, ...]:
+        """Those in which ``backend`` has its places."""
         country = self._by_country.get(backend.country)
         if country is None:
             country = self._by_country[backend.country] = _LoadQueue(_COUNTRY)
         region = self._by_region.get(backend.region)
         if region is None:
             region = self._by_region[backend.region] = _LoadQueue(_REGION)
-        self.members[slot] = _Member(backend, slot, (country, region, self._everywhere))
-        self.healthy += backend.healthy
+        return country, region, self._everywhere
+
+    def tiers(self, country: str, region: str, pop_region: str) -> tuple[_LoadQueue | None, ...]:
+        """Those whose heads a client looks at, the nearest first."""
+        return (
+            self._by_country.get(country) if country else None,
+            self._by_region.get(region) if region else None,
+            self._by_region.get(pop_region),
+            self._everywhere,
+        )
+
+
+class _Pool:
+    """The candidates of one app: those that clients are sent to, and those that this POP doubts."""
+
+    __slots__ = (
+        "_doubted",
+        "_good",
+        "_healthy",
+        "_panic_threshold",
+        "_trusted",
+        "is_panicking",
+        "members",
+        "trusted",
+    )
+
+    def __init__(self, panic_threshold: float) -> None:
+        self.members: dict[int, _Member] = {}
+        self.trusted = 0
+        """How many healthy members are, at their limit or not."""
+        self.is_panicking = False
+        self._panic_threshold = panic_threshold
+        self._healthy = self._good = 0
+        self._trusted = _Queues()
+        self._doubted = _Queues()
+
+    def add(self, backend: Backend, slot: int, connections: int, verdict: Verdict) -> None:
+        member = self.members[slot] = _Member(backend, slot, verdict)
+        self._settle(member)
         self.move(slot, connections)
 
     def discard(self, slot: int) -> None:
         member = self.members.pop(slot)
-        self.healthy -= member.backend.healthy
         self.withdraw(member)
+        self._count(member, -1)
+
+    def judge(self, slot: int, verdict: Verdict, connections: int) -> None:
+        """Put the member where this verdict on it belongs."""
+        member = self.members[slot]
+        self.withdraw(member)
+        self._count(member, -1)
+        member.verdict = verdict
+        self._settle(member)
+        self.move(slot, connections)
 
     def move(self, slot: int, connections: int) -> None:
         """Put the member where its count of connections belongs."""
         member = self.members[slot]
         self.withdraw(member)
         if member.backend.healthy and has_room(member.backend, connections):
-            member.load = load(member.backend, connections)
+            member.load = load(member.backend, connections, member.verdict.weight_factor)
             for queue in member.queues:
                 queue.add(member)
 
@@ -186,28 +252,45 @@ class _Pool:
                 queue.discard(member)
             member.load = inf
 
+    def is_eligible(self, member: _Member) -> bool:
+        """Whether one more connection may be sent there now."""
+        return member.load is not inf and (self.is_panicking or member.is_trusted)
+
     def choose(self, country: str, region: str, pop_region: str, draw: float) -> Chosen | None:
-        best = inf
         equals: list[list[_Member]] = []
-        tiers = (
-            self._by_country.get(country) if country else None,
-            self._by_region.get(region) if region else None,
-            self._by_region.get(pop_region),
-            self._everywhere,
-        )
-        for geo, queue in enumerate(tiers):
-            if best < geo * GEO_WEIGHT:
-                break
-            bucket = queue.least() if queue is not None else None
-            if bucket:
-                candidate = score(geo, bucket[0].load)
-                if candidate < best:
-                    best, equals = candidate, [bucket]
-                elif candidate == best:
-                    equals.append(bucket)
+        best = _least(self._trusted.tiers(country, region, pop_region), inf, equals)
+        if self.is_panicking:
+            best = _least(self._doubted.tiers(country, region, pop_region), best, equals)
         if not equals:
             return None
         return _draw(equals, best, draw)
+
+    def _settle(self, member: _Member) -> None:
+        member.queues = (self._trusted if member.is_trusted else self._doubted).of(member.backend)
+        self._count(member, 1)
+
+    def _count(self, member: _Member, change: int) -> None:
+        if member.backend.healthy:
+            self._healthy += change
+            self._good += change * member.verdict.is_good
+            self.trusted += change * member.is_trusted
+            self.is_panicking = is_panicking(self._good, self._healthy, self._panic_threshold)
+
+
+def _least(tiers: Iterable[_LoadQueue | None], best: float, equals: list[list[_Member]]) -> float:
+    """The lowest score among the heads of ``tiers`` and ``best``; ``equals`` becomes all who have it."""
+    for geo, queue in enumerate(tiers):
+        if best < geo * GEO_WEIGHT:
+            break
+        bucket = queue.least() if queue is not None else None
+        if bucket:
+            candidate = score(geo, bucket[0].load)
+            if candidate < best:
+                best = candidate
+                equals[:] = (bucket,)
+            elif candidate == best:
+                equals.append(bucket)
+    return best
 
 
 def _draw(equals: list[list[_Member]], score: float, draw: float) -> Chosen:
@@ -228,25 +311,33 @@ class Selection:
     A pool is built when it is first asked for, so that apps without a listener cost nothing.
     """
 
-    def __init__(self, pop_region: str) -> None:
+    def __init__(self, pop_region: str, panic_threshold: float = PANIC_THRESHOLD) -> None:
+        """``panic_threshold``: see :func:`is_panicking`."""
         self._pop_region = pop_region
+        self._panic_threshold = panic_threshold
         self._backends: dict[int, Backend] = {}
+        self._verdicts: dict[int, Verdict] = {}
         self._connections: dict[int, int] = {}
         self._pools: dict[str, _Pool] = {}
 
-    def put(self, slot: int, backend: Backend, connections: int) -> None:
+    def put(self, slot: int, backend: Backend, connections: int, verdict: Verdict = GOOD) -> None:
         """Add ``backend`` under ``slot``, or replace what the slot holds."""
+        if self._backends.get(slot) == backend:
+            self.set_connections(slot, connections)
+            self.judge(slot, verdict)
+            return
         self.discard(slot)
         self._backends[slot] = backend
+        self._verdicts[slot] = verdict
         self._connections[slot] = connections
         for pool in self._pools_of(backend):
-            pool.add(backend, slot, connections)
+            pool.add(backend, slot, connections, verdict)
 
     def discard(self, slot: int) -> None:
         """Forget the slot; unknown ones are ignored."""
         backend = self._backends.pop(slot, None)
         if backend is not None:
-            del self._connections[slot]
+            del self._connections[slot], self._verdicts[slot]
             for pool in self._pools_of(backend):
                 pool.discard(slot)
 
@@ -257,14 +348,31 @@ class Selection:
             for pool in self._pools_of(self._backends[slot]):
                 pool.move(slot, connections)
 
+    def judge(self, slot: int, verdict: Verdict) -> None:
+        """Change the POP's own verdict on the slot's backend; unknown slots are ignored."""
+        if self._verdicts.get(slot, verdict) != verdict:
+            self._verdicts[slot] = verdict
+            for pool in self._pools_of(self._backends[slot]):
+                pool.judge(slot, verdict, self._connections[slot])
+
     def eligible(self, app: str, slot: int) -> Backend | None:
         """The slot's backend if ``app`` may send one more connection there now, else ``None``."""
-        member = self._pool(app).members.get(slot)
-        return member.backend if member is not None and member.load is not inf else None
+        pool = self._pool(app)
+        member = pool.members.get(slot)
+        return member.backend if member is not None and pool.is_eligible(member) else None
+
+    def weight_factor(self, slot: int) -> float:
+        """What scales the weight of the slot's backend, which must be known."""
+        return self._verdicts[slot].weight_factor
+
+    def is_panicking(self, app: str) -> bool:
+        """Whether the POP's own verdicts on the rows of ``app`` are ignored now."""
+        return self._pool(app).is_panicking
 
     def is_empty(self, app: str) -> bool:
-        """Whether no row of ``app`` is healthy, so that waiting for a free place is pointless."""
-        return not self._pool(app).healthy
+        """Whether ``app`` has no healthy row that clients are sent to: waiting for a place is pointless."""
+        pool = self._pool(app)
+        return not (pool.trusted or pool.is_panicking)
 
     def choose(
         self, app: str, country: str, region: str, draw: float, tried: Iterable[int] = ()
@@ -305,10 +413,10 @@ class Selection:
     def _pool(self, app: str) -> _Pool:
         pool = self._pools.get(app)
         if pool is None:
-            pool = self._pools[app] = _Pool()
+            pool = self._pools[app] = _Pool(self._panic_threshold)
             for slot, backend in self._backends.items():
                 if app in (ANY_APP, backend.app):
-                    pool.add(backend, slot, self._connections[slot])
+                    pool.add(backend, slot, self._connections[slot], self._verdicts[slot])
         return pool
 
     def _pools_of(self, backend: Backend) -> list[_Pool]:

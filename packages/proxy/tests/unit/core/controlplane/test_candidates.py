@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeproxy.core.controlplane.candidates import COUNTS_MAX_AGE_S, Candidates, IpVersion
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.selection import ANY_APP
-from edgeproxy.core.model import Backend, Client
+from edgeproxy.core.model import GOOD, Backend, Client, Verdict
 
 POP_REGION = "eu"
 BRAZILIAN = Client("200.160.2.3", "BR", "sa")
@@ -57,6 +57,10 @@ class World:
 
     def put(self, slot: int, each: Backend) -> None:
         self.rows[slot] = PlacedBackend(slot, each)
+        self.version += 1
+
+    def judge(self, slot: int, verdict: Verdict) -> None:
+        self.rows[slot] = PlacedBackend(slot, self.rows[slot].backend, verdict)
         self.version += 1
 
     def discard(self, slot: int) -> None:
@@ -340,3 +344,30 @@ def test_a_question_costs_no_look_at_the_rows(monkeypatch: pytest.MonkeyPatch) -
         world.catch_up()
         world.nearest(amount=1)
     assert next(looks) == 0
+
+
+def test_a_verdict_of_the_pop_counts_here_too() -> None:
+    world = World(backend("a"), backend("b"), backend("c"))
+    world.judge(1, Verdict(is_good=False))
+    world.catch_up()
+    assert sorted(world.nearest()) == ["a", "c"]
+    world.judge(1, GOOD)
+    world.catch_up()
+    assert len(world.nearest()) == 3
+
+
+def test_a_verdict_outlasts_a_change_of_addresses() -> None:
+    world = World(backend("a", "one.test"), backend("b"), backend("c"), hosts={"one.test": ("192.0.2.7",)})
+    world.judge(0, Verdict(is_good=False))
+    world.catch_up()
+    world.hosts["one.test"] = ("192.0.2.8",)
+    world.catch_up(COUNTS_MAX_AGE_S)
+    assert sorted(world.nearest()) == ["b", "c"]
+
+
+def test_the_panic_threshold_is_the_callers() -> None:
+    world = World(backend("a"))
+    world.candidates = Candidates(POP_REGION, world, world, dict, panic_threshold=0)
+    world.judge(0, Verdict(is_good=False))
+    world.catch_up()
+    assert world.nearest() == []

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend, RoutingTable, TableChange
 from edgeproxy.core.geography import Geography
+from edgeproxy.core.model import GOOD, Verdict
 
 GEOGRAPHY = Geography.built_in()
 
@@ -190,6 +191,38 @@ def test_placed_backend_survives_msgpack() -> None:
     assert msgspec.msgpack.decode(wire, type=tuple[PlacedBackend, ...]) == placed
 
 
+OUT = Verdict(is_good=False)
+
+
+def test_a_verdict_is_a_new_version_of_its_backend() -> None:
+    table = RoutingTable(GEOGRAPHY)
+    table.replace([row("a"), row("b")])
+    change = table.judge({"b": OUT})
+    assert change.version == table.version == 2
+    assert [(placed.slot, placed.backend.id, placed.verdict) for placed in change.upserts] == [(1, "b", OUT)]
+    assert (change.removed, change.issues, change.resolved) == ((), (), ())
+    assert [placed.verdict for placed in table.snapshot()] == [GOOD, OUT]
+
+
+def test_the_same_verdict_again_is_no_change() -> None:
+    table = RoutingTable(GEOGRAPHY)
+    table.replace([row("a")])
+    table.judge({"a": OUT})
+    assert not table.judge({"a": OUT, "unknown": OUT}).alters_routing
+    assert table.version == 2
+
+
+def test_a_verdict_outlasts_a_change_of_the_row_but_not_the_row() -> None:
+    table = RoutingTable(GEOGRAPHY)
+    table.replace([row("a")])
+    table.judge({"a": OUT})
+    table.replace([row("a", weight=9)])
+    assert [(placed.backend.weight, placed.verdict) for placed in table.snapshot()] == [(9, OUT)]
+    table.replace([])
+    table.replace([row("a")])
+    assert [placed.verdict for placed in table.snapshot()] == [GOOD]
+
+
 IDS = st.sampled_from(["a", "b", "c", "d", "e", None])
 ROWS = st.lists(
     st.builds(row, IDS, port=st.sampled_from([1, 2, 0, None]), healthy=st.sampled_from([0, 1])), max_size=8
@@ -220,6 +253,19 @@ class FollowedTable(RuleBasedStateMachine):
         assert self.known_issues.isdisjoint(change.issues)
         assert self.known_issues.issuperset(change.resolved)
         self.known_issues = (self.known_issues | set(change.issues)) - set(change.resolved)
+
+    @rule(
+        verdicts=st.dictionaries(
+            st.sampled_from("abcdef"), st.sampled_from([GOOD, OUT, Verdict(weight_factor=0.5)])
+        )
+    )
+    def judge(self, verdicts: dict[str, Verdict]) -> None:
+        change = self.table.judge(verdicts)
+        for placed in change.upserts:
+            assert self.copy[placed.slot].backend == placed.backend
+            self.copy[placed.slot] = placed
+        assert change.version == self.version + change.alters_routing
+        self.version = change.version
 
     @rule(data=st.data())
     def release_one(self, data: st.DataObject) -> None:

@@ -14,7 +14,11 @@ from edgeproxy.core.dataplane.dispatch import Bindings, Leases
 
 
 class State(Bindings, Leases, Protocol):
-    """One worker's view."""
+    """One worker's view, which is also able to do what the control process does."""
+
+    def grant_trial(self, slot: int, connections: int) -> None:
+        """Let so many connections be taken with ``acquire_trial``, in place of those that were left."""
+        ...
 
 
 MakeViews = Callable[[int], Sequence[State]]
@@ -70,6 +74,38 @@ def check_a_refused_place_changes_nothing(make_views: MakeViews) -> None:
     other.changed_slots()
     assert not one.acquire(0, 1)
     assert other.changed_slots() == set()
+
+
+def check_a_trial_lets_so_many_through_over_all_workers(make_views: MakeViews) -> None:
+    one, other = make_views(2)
+    assert not one.acquire_trial(3, 0)
+    one.grant_trial(3, 2)
+    assert one.acquire_trial(3, 0)
+    assert other.acquire_trial(3, 0)
+    assert not one.acquire_trial(3, 0)
+    assert not other.acquire_trial(3, 0)
+    other.release(3)
+    assert not one.acquire_trial(3, 0), "an ended connection gives nothing back"
+    assert one.connections(3) == 1
+
+
+def check_a_trial_is_of_one_slot_and_a_new_one_replaces_it(make_views: MakeViews) -> None:
+    (view,) = make_views(1)
+    view.grant_trial(3, 5)
+    assert not view.acquire_trial(4, 0)
+    view.grant_trial(3, 1)
+    assert view.acquire_trial(3, 0)
+    assert not view.acquire_trial(3, 0)
+
+
+def check_a_limit_holds_on_trial_too(make_views: MakeViews) -> None:
+    one, other = make_views(2)
+    one.grant_trial(0, 9)
+    assert other.acquire(0, 2)
+    assert one.acquire_trial(0, 2)
+    assert not one.acquire_trial(0, 2)
+    other.release(0)
+    assert other.acquire_trial(0, 2)
 
 
 def check_a_binding_is_seen_by_all_workers(make_views: MakeViews) -> None:

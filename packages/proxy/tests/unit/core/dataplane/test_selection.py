@@ -8,8 +8,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edgeproxy.core.dataplane.selection import Chosen, Selection, geo_score, has_room, load, score
-from edgeproxy.core.model import Backend
+from edgeproxy.core.dataplane.selection import (
+    Chosen,
+    Selection,
+    geo_score,
+    has_room,
+    is_panicking,
+    load,
+    score,
+)
+from edgeproxy.core.model import GOOD, Backend, Verdict
 
 POP_REGION = "eu"
 
@@ -37,7 +45,7 @@ def choose(selection: Selection, country: str = "DE", region: str = "eu", *, app
 # ---- the oracle ----------------------------------------------------------------------------------
 
 
-def formula(row: Backend, connections: int, country: str, region: str) -> float:
+def formula(row: Backend, connections: int, country: str, region: str, warmth: float) -> float:
     """The product's formula as its reference has it, written without a look at the code."""
     if country != "" and row.country == country:
         geo = 0
@@ -49,7 +57,7 @@ def formula(row: Backend, connections: int, country: str, region: str) -> float:
         geo = 3
     soft_limit = 1 if row.soft_limit == 0 else row.soft_limit
     weight = 1 if row.weight == 0 else row.weight
-    return geo * 100 + (connections / soft_limit) / weight
+    return geo * 100 + (connections / soft_limit) / (weight * warmth)
 
 
 def may_take_one_more(row: Backend, connections: int, app: str) -> bool:
@@ -61,7 +69,13 @@ def may_take_one_more(row: Backend, connections: int, app: str) -> bool:
 APPS = ("web", "mail", "*")
 COUNTRIES = ("DE", "FR", "US", "BR")
 REGIONS = ("eu", "us", "sa")
+PANIC_THRESHOLD = 0.6
+OUT = Verdict(is_good=False)
+ON_TRIAL = Verdict(is_good=False, trial=1)
+HALF_WARM = Verdict(weight_factor=0.5)
+
 slots = st.integers(0, 9)
+verdicts = st.sampled_from([GOOD, GOOD, HALF_WARM, ON_TRIAL, OUT])
 counts = st.integers(0, 400)
 
 backends = st.builds(
@@ -84,24 +98,48 @@ class SelectionAgainstFormula(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.selection = Selection(POP_REGION)
+        self.selection = Selection(POP_REGION, PANIC_THRESHOLD)
         self.rows: dict[int, tuple[Backend, int]] = {}
+        self.verdicts: dict[int, Verdict] = {}
 
-    @rule(slot=slots, row=backends, connections=counts)
-    def put(self, slot: int, row: Backend, connections: int) -> None:
-        self.selection.put(slot, row, connections)
+    def is_panicking(self, app: str) -> bool:
+        healthy = [slot for slot, (row, _) in self.rows.items() if row.healthy and app in ("*", row.app)]
+        good = [slot for slot in healthy if self.verdicts[slot].is_good]
+        return len(good) < PANIC_THRESHOLD * len(healthy)
+
+    def may_take_one_more(self, slot: int, app: str) -> bool:
+        verdict = self.verdicts[slot]
+        trusted = verdict.is_good or verdict.trial
+        return may_take_one_more(*self.rows[slot], app) and (bool(trusted) or self.is_panicking(app))
+
+    @rule(slot=slots, row=backends, connections=counts, verdict=verdicts)
+    def put(self, slot: int, row: Backend, connections: int, verdict: Verdict) -> None:
+        self.selection.put(slot, row, connections, verdict)
         self.rows[slot] = row, connections
+        self.verdicts[slot] = verdict
+
+    @rule(slot=slots, connections=counts, verdict=verdicts)
+    def put_the_same_row_again(self, slot: int, connections: int, verdict: Verdict) -> None:
+        if slot in self.rows:
+            self.put(slot, self.rows[slot][0], connections, verdict)
 
     @rule(slot=slots)
     def discard(self, slot: int) -> None:
         self.selection.discard(slot)
         self.rows.pop(slot, None)
+        self.verdicts.pop(slot, None)
 
     @rule(slot=slots, connections=counts)
     def set_connections(self, slot: int, connections: int) -> None:
         self.selection.set_connections(slot, connections)
         if slot in self.rows:
             self.rows[slot] = self.rows[slot][0], connections
+
+    @rule(slot=slots, verdict=verdicts)
+    def judge(self, slot: int, verdict: Verdict) -> None:
+        self.selection.judge(slot, verdict)
+        if slot in self.rows:
+            self.verdicts[slot] = verdict
 
     @rule(
         app=st.sampled_from(APPS),
@@ -112,9 +150,9 @@ class SelectionAgainstFormula(RuleBasedStateMachine):
     )
     def choose(self, app: str, country: str, region: str, draw: float, tried: list[int]) -> None:
         scores = {
-            slot: formula(row, connections, country, region)
+            slot: formula(row, connections, country, region, self.verdicts[slot].weight_factor)
             for slot, (row, connections) in self.rows.items()
-            if may_take_one_more(row, connections, app) and slot not in tried
+            if self.may_take_one_more(slot, app) and slot not in tried
         }
         chosen = self.selection.choose(app, country, region, draw, tried)
         if not scores:
@@ -129,15 +167,20 @@ class SelectionAgainstFormula(RuleBasedStateMachine):
     def eligible_ones_are_those_with_room(self) -> None:
         for app in APPS:
             for slot in range(10):
-                row, connections = self.rows.get(slot, (None, 0))
-                expected = row if row is not None and may_take_one_more(row, connections, app) else None
-                assert self.selection.eligible(app, slot) == expected
+                is_one = slot in self.rows and self.may_take_one_more(slot, app)
+                assert self.selection.eligible(app, slot) == (self.rows[slot][0] if is_one else None)
 
     @invariant()
-    def empty_means_no_healthy_row(self) -> None:
+    def empty_means_no_healthy_row_that_clients_are_sent_to(self) -> None:
         for app in APPS:
-            healthy = [row for row, _ in self.rows.values() if row.healthy and app in ("*", row.app)]
-            assert self.selection.is_empty(app) is (not healthy)
+            healthy = [slot for slot, (row, _) in self.rows.items() if row.healthy and app in ("*", row.app)]
+            trusted = [slot for slot in healthy if self.verdicts[slot] != OUT]
+            assert self.selection.is_empty(app) is not bool(trusted or self.is_panicking(app))
+
+    @invariant()
+    def panic_counts_who_is_good_of_the_healthy_rows(self) -> None:
+        for app in APPS:
+            assert self.selection.is_panicking(app) is self.is_panicking(app)
 
 
 TestSelectionAgainstFormula = SelectionAgainstFormula.TestCase
@@ -205,6 +248,94 @@ def test_load_can_outweigh_distance() -> None:
     selection.put(0, backend(soft_limit=1), 101)
     selection.put(1, backend(country="FR"), 0)
     assert choose(selection).slot == 1
+
+
+# ---- the POP's own verdicts ----------------------------------------------------------------------
+
+
+def test_warming_up_makes_a_backend_count_as_if_it_had_less_weight() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(weight=2), 4)
+    assert choose(selection).score == 2
+    selection.judge(0, Verdict(weight_factor=0.5))
+    assert choose(selection).score == 4
+    assert selection.weight_factor(0) == 0.5
+
+
+def test_a_doubted_backend_is_left_out_and_comes_back() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend("near"), 0)
+    selection.put(1, backend("far", country="FR"), 0)
+    selection.judge(0, OUT)
+    assert choose(selection).slot == 1
+    assert selection.eligible("*", 0) is None
+    selection.judge(0, GOOD)
+    assert choose(selection).slot == 0
+
+
+def test_a_backend_on_trial_takes_clients_but_is_not_good() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend("near"), 0, ON_TRIAL)
+    selection.put(1, backend("far", country="FR"), 0)
+    assert choose(selection).slot == 0
+    assert not selection.is_panicking("*")
+    selection.put(2, backend("third"), 0, ON_TRIAL)
+    assert selection.is_panicking("*"), "one of three is good"
+
+
+@pytest.mark.parametrize(
+    ("good", "members", "threshold", "expected"),
+    [
+        (1, 2, 0.5, False),
+        (1, 3, 0.5, True),
+        (0, 1, 0.5, True),
+        (0, 0, 0.5, False),
+        (0, 9, 0.0, False),
+        (9, 9, 1.0, False),
+        (8, 9, 1.0, True),
+    ],
+)
+def test_panic_is_fewer_than_the_threshold(good: int, members: int, threshold: float, expected: bool) -> None:
+    assert is_panicking(good, members, threshold) is expected
+
+
+def test_in_panic_the_doubted_are_chosen_by_the_same_formula() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend("near"), 1, OUT)
+    selection.put(1, backend("nearer by load"), 0, OUT)
+    selection.put(2, backend("good, but far", country="FR"), 0)
+    assert choose(selection).slot == 1
+    assert selection.eligible("*", 0) is not None
+    shares = Counter(_slot(selection.choose("*", "BR", "sa", draw)) for draw in _sweep(2, 10))
+    assert shares == {1: 10, 2: 10}, "good and doubted ones of equal score have equal chances"
+
+
+def test_panic_never_brings_back_what_the_operator_took_out() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(healthy=False), 0)
+    selection.put(1, backend(country="FR"), 0, OUT)
+    assert selection.is_panicking("*")
+    assert choose(selection).slot == 1
+    selection.put(1, backend(country="FR", healthy=False), 0, OUT)
+    assert selection.choose("*", "DE", "eu", 0.0) is None
+    assert not selection.is_panicking("*")
+
+
+def test_without_a_panic_threshold_nothing_is_sent_to_a_pool_without_a_good_backend() -> None:
+    selection = Selection(POP_REGION, panic_threshold=0)
+    selection.put(0, backend(), 0, OUT)
+    assert selection.choose("*", "DE", "eu", 0.0) is None
+    assert selection.is_empty("*")
+
+
+def test_panic_is_of_one_app() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(app="web"), 0, OUT)
+    for slot in range(1, 4):
+        selection.put(slot, backend(app="mail"), 0)
+    assert selection.is_panicking("web")
+    assert not selection.is_panicking("mail")
+    assert not selection.is_panicking("*")
 
 
 # ---- apps ----------------------------------------------------------------------------------------
@@ -307,6 +438,7 @@ def test_unknown_slots_are_ignored() -> None:
     selection = Selection(POP_REGION)
     selection.discard(3)
     selection.set_connections(3, 1)
+    selection.judge(3, OUT)
     assert selection.choose("*", "DE", "eu", 0.0) is None
 
 
@@ -319,6 +451,6 @@ def test_memory_does_not_grow_with_the_number_of_loads_there_have_been() -> None
     pool = selection._pool("*")
     for connections in range(10_000, 20_000):
         selection.set_connections(0, connections)
-    queue = pool._everywhere
+    queue = pool._trusted._everywhere
     assert len(queue._heap) == len(queue._buckets) <= 2 * 2 + 65
     assert choose(selection).slot == 1
