@@ -31,7 +31,7 @@ _NEEDS_WRK = pytest.mark.skipif(
     shutil.which("wrk") is None, reason="wrk is not installed: apt-get install wrk"
 )
 
-_SMALL_S = 3
+_SMALL_S = 2
 _MIB = 1 << 20
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,7 +60,8 @@ def stage(typed: Callable[[str], None]) -> Iterator[Stage]:
     Raises:
         AssertionError: a command failed, or a process did not start or did not stop; carries its log.
     """
-    with TemporaryDirectory(prefix="edgeproxy-demo-") as name:
+    # In the folder, as its user would be: from outside, the path to a socket may be longer than it can be.
+    with TemporaryDirectory(prefix="edgeproxy-demo-") as name, chdir(name):
         folder = Path(name)
         (folder / "logs").mkdir()
         start = ProcessFactory(folder / "logs")
@@ -88,4 +89,4 @@ def _set_up(pop: Pop, typed: Callable[[str], None]) -> Stage:
         pop.edgeproxy("backends", "add", backend, *options.split())
     settings = " ".join(f"{name}={value}" for name, value in pop.settings.items())
     typed(f"{settings} edgeproxy run")
-    return Stage(pop.start_proxy(), backends, pop.folder / "routing.db.sock")
+    return Stage(pop.start_proxy(), backends, Path("routing.db.sock"))
