@@ -107,6 +107,7 @@ class App:
             )
         except BaseException:
             self._supervisor.kill()
+            self._listeners.close()
             raise
 
     @cached_property
@@ -144,6 +145,7 @@ class App:
                 "listening",
                 address=self.address,
                 dns=self._dns_port.address if self._dns_port is not None else None,
+                api=self._api_port.address if self._api_port is not None else None,
                 version=__version__,
                 pid=os.getpid(),
                 region=self._config.region,
@@ -156,6 +158,7 @@ class App:
             exit_code = await self._work_until(stop)
         except BaseException:
             self._supervisor.kill()
+            self._listeners.close()
             raise
         finally:
             await self._admin.stop()
@@ -243,7 +246,7 @@ class App:
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set():
             self._log.warning("told to stop a second time, ending at once")
-            self._supervisor.kill()
+            self._supervisor.reset()
         # A service manager may have told the workers too; whoever ends from here on does as he was told.
         self._supervisor.retire()
         stop.set()

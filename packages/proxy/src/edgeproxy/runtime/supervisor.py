@@ -19,6 +19,7 @@ from edgeproxy.core.wire.frames import (
     Notice,
     Ready,
     Report,
+    Reset,
     Start,
     TableApplied,
     TableChanged,
@@ -38,7 +39,7 @@ _FAILURES_BEFORE_GIVING_UP = 3
 """Workers of one place that die one after another, none of them ready, while the proxy starts."""
 
 _KILL_AFTER_S = 2.0
-"""How long beyond the shutdown timeout a worker may take to end."""
+"""How long a worker may take to end when its sessions have, or had to."""
 
 
 class Counts(Protocol):
@@ -152,6 +153,16 @@ class Supervisor:
     def retire(self) -> None:
         """Replace no worker from now on: they have been told to stop, or will be."""
         self._stopping.set()
+
+    def reset(self) -> None:
+        """End all sessions now, each with a reset, and then the workers.
+
+        A worker that is killed leaves it to the kernel to close its sockets, which ends them in order, so
+        that an answer cut off in the middle looks whole.
+        """
+        self.retire()
+        self.broadcast(Reset())
+        asyncio.get_running_loop().call_later(_KILL_AFTER_S, self.kill)
 
     def kill(self) -> None:
         """End all workers now."""

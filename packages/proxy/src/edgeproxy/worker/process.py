@@ -14,6 +14,7 @@ from edgeproxy.core.wire.frames import (
     HostAddresses,
     Notice,
     Ready,
+    Reset,
     Start,
     TableApplied,
     TableChanged,
@@ -74,6 +75,10 @@ class WorkerProcess:
                 self._reopen_geo()
             case Drain():
                 self._drain()
+            case Reset():
+                self._drain()
+                if self._plane is not None:
+                    self._drain_is_over(self._plane)
 
     def _start(self, settings: Start) -> None:
         self._settings = settings

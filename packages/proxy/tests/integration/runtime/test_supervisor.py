@@ -384,6 +384,29 @@ async def test_being_ended_at_once_ends_a_start_that_would_wait_for_ever(world: 
     assert world.observer.deaths == []
 
 
+async def test_sessions_are_reset_before_workers_end_at_once(world: World) -> None:
+    supervisor = await world.start(
+        OBEDIENT.replace("say(Drained(2))\n            break", "pass")
+        + "        case Reset():\n            say(Drained(9))\n            break"
+    )
+    stopping = asyncio.create_task(supervisor.stop(1e6))
+    await asyncio.sleep(0)
+    supervisor.reset()
+    assert await asyncio.wait_for(stopping, 20) == 18
+
+
+async def test_a_worker_that_ignores_the_order_to_reset_is_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_KILL_AFTER_S", 0.05)
+    supervisor = await world.start(OBEDIENT.replace("break", "signal.pause()"))
+    stopping = asyncio.create_task(supervisor.stop(1e6))
+    await asyncio.sleep(0)
+    supervisor.reset()
+    await asyncio.wait_for(stopping, 20)
+    assert supervisor.pids() == []
+
+
 # ---- a worker that lags --------------------------------------------------------------------------
 
 READS_LATE = "signal.signal(signal.SIGUSR1, lambda *_: None)" + on_order("signal.pause()")

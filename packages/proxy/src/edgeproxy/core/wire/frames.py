@@ -67,7 +67,11 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting, let sessions end, reset the rest after the shutdown timeout, exit 0."""
 
 
-ToWorker = Start | TableChanged | HostAddresses | GeoDatabaseChanged | Drain
+class Reset(msgspec.Struct, frozen=True, tag="reset"):
+    """Wait no longer: reset every open session, exit 0."""
+
+
+ToWorker = Start | TableChanged | HostAddresses | GeoDatabaseChanged | Drain | Reset
 
 
 # ---- worker to control process -------------------------------------------------------------------

@@ -20,6 +20,7 @@ from edgeproxy.core.wire.frames import (
     Notice,
     Ready,
     Report,
+    Reset,
     SessionRecord,
     Start,
     TableApplied,
@@ -75,6 +76,7 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.builds(HostAddresses, host=texts, addresses=tuples(texts)),
     st.just(GeoDatabaseChanged()),
     st.just(Drain()),
+    st.just(Reset()),
 )
 from_worker: st.SearchStrategy[FromWorker] = st.one_of(
     st.builds(Ready, version=whole),
