@@ -6,6 +6,7 @@ none at all, or two servers could keep each other busy for ever.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +54,9 @@ _PLAIN_DATAGRAM_BYTES: Final = 512
 
 _HEADER: Final = struct.Struct("!HHHHHH")
 _EDNS_VERSION: Final = 0
+_SERVICE: Final = struct.Struct("!HHH")
 _TEXT_CHUNK_BYTES: Final = 255
+_KEPT: Final = 8192
 # Types above these are questions about several types, transfers and the like (RFC 6895).
 _FIRST_META_TYPE: Final = 128
 _LAST_META_TYPE: Final = 255
@@ -195,33 +198,30 @@ class Responder:
         else:
             if not answer.exists:
                 reply.set_rcode(dns.rcode.NXDOMAIN)
-            domain = dns.name.Name(self._domain)
-            reply.authority.append(_rrset(domain, [self._authority()], self._lifetimes.negative_s))
+            authority = _rrset(_name(self._domain), [self._authority()], self._lifetimes.negative_s)
+            reply.authority.append(authority)
         for target, host in answer.additional:
-            rrset = _rrset(self._absolute(target), [self._rdata(host)], self._lifetimes.answer_s)
-            reply.additional.append(rrset)
+            name = _name((*target, *self._domain))
+            reply.additional.append(_rrset(name, [_host(host.address)], self._lifetimes.answer_s))
 
     def _rdata(self, record: Record) -> dns.rdata.Rdata:
         match record:
             case Host(address):
                 return _host(address)
             case Service(priority, weight, port, target):
-                return _rdata("SRV", f"{priority} {weight} {port} {self._absolute(target).to_text()}")
+                return _service(priority, weight, port, (*target, *self._domain))
             case Text(text):
                 return _text(text)
             case NameServer(target):
-                return _rdata("NS", self._absolute(target).to_text())
+                return _from_text("NS", _name((*target, *self._domain)).to_text())
         return self._authority()
 
     def _authority(self) -> dns.rdata.Rdata:
-        server = self._absolute(self._zone.name_server).to_text()
-        domain = dns.name.Name(self._domain).to_text()
+        server = _name((*self._zone.name_server, *self._domain)).to_text()
+        contact = f"hostmaster.{_name(self._domain).to_text()}"
         serial = self._version() & 0xFFFFFFFF
         timers = f"{_REFRESH_S} {_RETRY_S} {_EXPIRE_S} {self._lifetimes.negative_s}"
-        return _rdata("SOA", f"{server} hostmaster.{domain} {serial} {timers}")
-
-    def _absolute(self, target: Labels) -> dns.name.Name:
-        return dns.name.Name((*target, *self._domain))
+        return _from_text("SOA", f"{server} {contact} {serial} {timers}")
 
 
 class _Header(msgspec.Struct, frozen=True, gc=False):
@@ -275,31 +275,48 @@ def _use_edns(reply: dns.message.Message, query: dns.message.Message, *options: 
 
 
 def _written(reply: dns.message.Message, limit_bytes: int) -> bytes:
-    """``reply`` in at most ``limit_bytes``: without what may be left out, at last without its answer."""
+    """``reply`` in at most ``limit_bytes``: if need be without additions, at last without its answer."""
+    additions, reply.additional = reply.additional, []
     try:
-        return reply.to_wire(max_size=limit_bytes, want_shuffle=False)
-    except dns.exception.TooBig:
-        reply.additional.clear()
-    try:
-        return reply.to_wire(max_size=limit_bytes, want_shuffle=False)
+        wire = reply.to_wire(max_size=limit_bytes, want_shuffle=False)
     except dns.exception.TooBig:
         # Part of a set of records looks like the whole of it, so none of it is sent.
         reply.answer.clear()
         reply.flags |= dns.flags.TC
-        return reply.to_wire(max_size=limit_bytes, want_shuffle=False)
+        return reply.to_wire(max_size=limit_bytes)
+    if additions:
+        reply.additional = additions
+        with contextlib.suppress(dns.exception.TooBig):
+            return reply.to_wire(max_size=limit_bytes, want_shuffle=False)
+    return wire
 
 
 def _rrset(name: dns.name.Name, rdatas: Sequence[dns.rdata.Rdata], ttl_s: int) -> dns.rrset.RRset:
     return dns.rrset.from_rdata_list(name, ttl_s, rdatas)
 
 
-@lru_cache(maxsize=8192)
-def _rdata(rdtype: str, text: str) -> dns.rdata.Rdata:
+# What the same few backends come to, again and again: making it anew takes longer than all the rest.
+
+
+@lru_cache(maxsize=_KEPT)
+def _name(labels: Labels) -> dns.name.Name:
+    return dns.name.Name(labels)
+
+
+@lru_cache(maxsize=_KEPT)
+def _service(priority: int, weight: int, port: int, target: Labels) -> dns.rdata.Rdata:
+    # Already as bytes, since names in it are never compressed and dnspython is slow at writing them.
+    wire = _SERVICE.pack(priority, weight, port) + _name(target).to_wire()
+    return dns.rdata.GenericRdata(dns.rdataclass.IN, dns.rdatatype.SRV, wire)
+
+
+@lru_cache(maxsize=_KEPT)
+def _from_text(rdtype: str, text: str) -> dns.rdata.Rdata:
     return dns.rdata.from_text(dns.rdataclass.IN, rdtype, text)
 
 
 def _host(address: str) -> dns.rdata.Rdata:
-    return _rdata("AAAA" if ":" in address else "A", address)
+    return _from_text("AAAA" if ":" in address else "A", address)
 
 
 def _text(text: str) -> dns.rdata.Rdata:
@@ -314,4 +331,4 @@ def _text(text: str) -> dns.rdata.Rdata:
 
 
 def _minimal() -> dns.rdata.Rdata:
-    return _rdata("HINFO", 'RFC8482 ""')
+    return _from_text("HINFO", 'RFC8482 ""')
