@@ -67,7 +67,7 @@ def _copy(store: SqliteStore, target: Path, like: Path) -> None:
             source.backup(copy)
         if damages := _damages(copy):
             raise _damaged(store, damages[0])
-        forget_file(copy)
+        forget_file(copy, store.path)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def check_quickly(store: SqliteStore, limit_s: float) -> None:
         watch.start()
         try:
             (damage,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
             return

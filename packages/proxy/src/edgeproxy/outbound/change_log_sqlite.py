@@ -30,14 +30,14 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from edgeproxy.core.controlplane.row_text import row_from_text, row_text_sql
 from edgeproxy.errors import StoreError
-from edgeproxy.outbound.sqlite_file import is_writable, writing
+from edgeproxy.outbound.sqlite_file import connect, is_writable, translated_errors, writing
 from edgeproxy.outbound.sqlite_schema import columns_of
 from edgeproxy.ports import Change
 
@@ -95,8 +95,9 @@ class SqliteChangeLog:
         self._path = path
         self._settings = settings
         self._known: _State | None = None
-        self._known_rows: Mapping[str | bytes, str | bytes] | None = None
-        """``edgeproxy_rows`` at the last :meth:`tend`: what a file put in its place is compared with."""
+        self._remembered: _State | None = None
+        self._rows: Mapping[str | bytes, str | bytes] | None = None
+        """``edgeproxy_rows`` as remembered: what a file put in the place of this one is compared with."""
 
     @contextmanager
     def writing(
@@ -127,59 +128,91 @@ class SqliteChangeLog:
         """
         if not is_writable(self._path):
             return "the database is read-only for this process"
-        with writing(self._path) as connection:
-            why = obstacle(connection, self._path)
-            if why is not None:
+        # Comparing takes long when there are many rows, so it is not done while others are kept from writing.
+        with self._reading() as connection:
+            if (why := obstacle(connection, self._path)) is not None:
                 return why
-            state = self._begin(connection, compare=True)
+            found = _Found.by(connection, self._path)
+            compare = found.has_all_tables and any(_unseen(connection, found.columns))
+            if not compare and self._is_complete(found):
+                self._remember(connection)
+                return None
+        with writing(self._path) as connection:
+            state = self._begin(connection, compare=compare)
             self._drop_old(connection, state)
-            if state != self._known or self._known_rows is None:
-                self._known_rows = dict(connection.execute("SELECT id, image FROM edgeproxy_rows"))
         self._known = state
+        with self._reading() as connection:
+            self._remember(connection)
         return None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with translated_errors(self._path), closing(connect(self._path, "mode=rw")) as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    def _is_complete(self, found: _Found) -> bool:
+        """Whether there is nothing to install and no entry without an author."""
+        state = found.state
+        return (
+            state is not None
+            and self._continues(state)
+            and found.triggers == _triggers(found.columns)
+            and found.newest_change in (None, state.last_change)
+        )
+
+    def _remember(self, connection: sqlite3.Connection) -> None:
+        state = _State.read(connection)
+        if state != self._remembered:
+            self._rows = dict(connection.execute("SELECT id, image FROM edgeproxy_rows"))
+            self._remembered = state
 
     def _begin(self, connection: sqlite3.Connection, *, compare: bool = False) -> _State:
         """Bring the log up to the moment before this transaction's own work."""
-        columns = (*columns_of(connection, self._path), "deleted")
-        triggers = {**_backends_triggers(columns), **_ROWS_TRIGGERS}
-        present = _present(connection)
+        found = _Found.by(connection, self._path)
+        triggers = _triggers(found.columns)
         for table, definition in _TABLES.items():
-            if table not in present.tables:
+            if table not in found.tables:
                 connection.execute(definition)
-        # Without the entries that it counted, what a state says is void.
-        state = _State.read(connection) if "edgeproxy_changes" in present.tables else None
-        inode = self._path.stat().st_ino
-        is_the_same_file = state is not None and self._continues(state, inode)
-        is_intact = present.triggers == triggers
-        if not is_the_same_file or not is_intact:
-            for name in present.triggers:
+        state = found.state if found.state is not None and self._continues(found.state) else None
+        is_intact = found.triggers == triggers
+        if state is None or not is_intact:
+            for name in found.triggers:
                 connection.execute(f"DROP TRIGGER IF EXISTS {name}")
-            if not is_the_same_file and self._known_rows is not None:
+            if state is None and self._rows is not None:
                 connection.execute("DELETE FROM edgeproxy_rows")
                 connection.executemany(
-                    "INSERT INTO edgeproxy_rows VALUES (CAST(? AS TEXT), CAST(? AS TEXT))",
-                    self._known_rows.items(),
+                    "INSERT INTO edgeproxy_rows VALUES (CAST(? AS TEXT), CAST(? AS TEXT))", self._rows.items()
                 )
             for definition in triggers.values():
                 connection.execute(definition)
-        if state is None or not is_the_same_file:
-            query = "SELECT coalesce(max(change), 0) FROM edgeproxy_changes WHERE author IS NOT NULL"
-            (last_change,) = connection.execute(query).fetchone()
-            state = _State(f"{self._settings.node}/{secrets.token_hex(8)}", 0, last_change, inode)
-            connection.execute("DELETE FROM edgeproxy_log")
-            connection.execute("INSERT INTO edgeproxy_log VALUES (?, ?, ?, ?)", state)
+        compare = compare or state is None or not is_intact
+        if state is None:
+            state = self._new_incarnation(connection)
         state = _assign(connection, state, OUTSIDE)
-        if compare or not is_the_same_file or not is_intact:
-            _log_differences(connection, columns)
+        if compare:
+            _log_differences(connection, found.columns)
             state = _assign(connection, state, FOUND)
         return state
 
-    def _continues(self, state: _State, inode: int) -> bool:
+    def _continues(self, state: _State) -> bool:
         """Whether the file is the one whose numbers ``state`` counts, and no earlier state of it."""
-        if state.inode != inode or state.origin.rpartition("/")[0] != self._settings.node:
+        if state.inode != self._inode() or state.origin.rpartition("/")[0] != self._settings.node:
             return False
         known = self._known
         return known is None or known.origin != state.origin or known.sequence <= state.sequence
+
+    def _new_incarnation(self, connection: sqlite3.Connection) -> _State:
+        query = "SELECT coalesce(max(change), 0) FROM edgeproxy_changes WHERE author IS NOT NULL"
+        (last_change,) = connection.execute(query).fetchone()
+        origin = f"{self._settings.node}/{secrets.token_hex(8)}"
+        state = _State(origin, 0, last_change, self._inode())
+        connection.execute("DELETE FROM edgeproxy_log")
+        connection.execute("INSERT INTO edgeproxy_log VALUES (?, ?, ?, ?)", state)
+        return state
+
+    def _inode(self) -> int:
+        return self._path.stat().st_ino
 
     def _drop_old(self, connection: sqlite3.Connection, state: _State) -> None:
         oldest = datetime.now(UTC) - timedelta(seconds=self._settings.max_age_s)
@@ -211,20 +244,38 @@ class _State(NamedTuple):
         return None if row is None else cls(*row)
 
 
-class _Present(NamedTuple):
-    """Which of our tables and triggers are there, each with its definition."""
+class _Found(NamedTuple):
+    """What of the log there is."""
 
-    tables: Mapping[str, str]
+    columns: tuple[str, ...]
+    """Of ``backends``."""
+    tables: frozenset[str]
     triggers: Mapping[str, str]
+    """Name to definition."""
+    state: _State | None
+    """``None`` also when the entries are gone that it counted."""
+    newest_change: int | None
+
+    @classmethod
+    def by(cls, connection: sqlite3.Connection, path: Path) -> _Found:
+        query = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'trigger')"
+        ours = [each for each in connection.execute(query) if each[1] in _TABLES or each[1] in _TRIGGERS]
+        tables = frozenset(name for kind, name, _ in ours if kind == "table")
+        state = newest_change = None
+        if "edgeproxy_changes" in tables:
+            (newest_change,) = connection.execute("SELECT max(change) FROM edgeproxy_changes").fetchone()
+            state = _State.read(connection) if "edgeproxy_log" in tables else None
+        triggers = {name: definition for kind, name, definition in ours if kind == "trigger"}
+        return cls((*columns_of(connection, path), "deleted"), tables, triggers, state, newest_change)
+
+    @property
+    def has_all_tables(self) -> bool:
+        return self.tables >= _TABLES.keys()
 
 
-def _present(connection: sqlite3.Connection) -> _Present:
-    found: dict[str, dict[str, str]] = {"table": {}, "trigger": {}}
-    query = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'trigger')"
-    for kind, name, definition in connection.execute(query):
-        if name in _TABLES or name in _TRIGGERS:
-            found[kind][name] = definition
-    return _Present(found["table"], found["trigger"])
+def _triggers(columns: tuple[str, ...]) -> dict[str, str]:
+    """Name to definition, for a table with these columns, ``id`` first."""
+    return {**_backends_triggers(columns), **_ROWS_TRIGGERS}
 
 
 def _backends_triggers(columns: tuple[str, ...]) -> dict[str, str]:
@@ -246,6 +297,18 @@ def _backends_triggers(columns: tuple[str, ...]) -> dict[str, str]:
         name = f"edgeproxy_backends_{event.partition(' ')[0].lower()}"
         triggers[name] = f"CREATE TRIGGER {name} AFTER {event} ON backends BEGIN {body} END"
     return triggers
+
+
+def _unseen(connection: sqlite3.Connection, columns: tuple[str, ...]) -> Iterator[str]:
+    """The ids of the rows that differ from what the log has."""
+    text = row_text_sql(columns[1:], "backends")
+    query = f"""
+        SELECT id FROM edgeproxy_rows
+        WHERE image IS NOT (SELECT {text} FROM backends WHERE edgeproxy_rows.id = backends.id)
+        UNION ALL SELECT id FROM backends
+        WHERE typeof(id) = 'text' AND id NOT IN (SELECT id FROM edgeproxy_rows)
+    """
+    return (_text(row_id) for (row_id,) in connection.execute(query))
 
 
 def _log_differences(connection: sqlite3.Connection, columns: tuple[str, ...]) -> None:
@@ -304,13 +367,13 @@ def obstacle(connection: sqlite3.Connection, path: Path) -> str | None:
     )
 
 
-def read_changes(connection: sqlite3.Connection, since: str, limit: int) -> list[Change]:
+def read_changes(connection: sqlite3.Connection, path: Path, since: str, limit: int) -> list[Change]:
     """Return the last ``limit`` changes at or after ``since``, oldest first; see :class:`Change`.
 
     Raises:
         StoreError: somebody wrote into the log what no trigger writes.
     """
-    if not _present(connection).tables.keys() >= _TABLES.keys():
+    if not _Found.by(connection, path).has_all_tables:
         return []
     query = (
         "SELECT change, at, author, origin, sequence, id, old, new FROM edgeproxy_changes "
@@ -319,9 +382,9 @@ def read_changes(connection: sqlite3.Connection, since: str, limit: int) -> list
     return [_change(*row) for row in reversed(connection.execute(query, (since, limit)).fetchall())]
 
 
-def forget_file(connection: sqlite3.Connection) -> None:
+def forget_file(connection: sqlite3.Connection, path: Path) -> None:
     """Have the next writer begin a new incarnation: this copy may be put in the place of another file."""
-    if "edgeproxy_log" in _present(connection).tables:
+    if "edgeproxy_log" in _Found.by(connection, path).tables:
         connection.execute("UPDATE edgeproxy_log SET inode = NULL")
 
 
@@ -352,41 +415,30 @@ def _change(
 
 def inconsistencies(connection: sqlite3.Connection, path: Path) -> list[str]:
     """Return what is wrong with the log, one line each; nothing when there is no log yet."""
-    present = _present(connection)
-    if not present.tables:
+    found = _Found.by(connection, path)
+    if not found.tables:
         return []
-    problems = []
-    columns = (*columns_of(connection, path), "deleted")
-    missing = [name for name in _TABLES if name not in present.tables]
-    if missing:
-        return [f"the table {name} is missing" for name in missing]
-    state = _State.read(connection)
-    if state is None:
+    if not found.has_all_tables:
+        return [f"the table {table} is missing" for table in _TABLES if table not in found.tables]
+    if found.state is None:
         return ["edgeproxy_log is empty"]
-    triggers = {**_backends_triggers(columns), **_ROWS_TRIGGERS}
-    for name, definition in sorted(triggers.items()):
-        if present.triggers.get(name) != definition:
-            what = "differs from ours" if name in present.triggers else "is missing"
+    problems = []
+    for name, definition in sorted(_triggers(found.columns).items()):
+        if found.triggers.get(name) != definition:
+            what = "differs from ours" if name in found.triggers else "is missing"
             problems.append(f"the trigger {name} {what}; edits are noticed only by comparing rows")
-    text = row_text_sql(columns[1:], "backends")
-    query = f"""
-        SELECT id FROM edgeproxy_rows
-        WHERE image IS NOT (SELECT {text} FROM backends WHERE edgeproxy_rows.id = backends.id)
-        UNION SELECT id FROM backends
-        WHERE typeof(id) = 'text' AND id NOT IN (SELECT id FROM edgeproxy_rows)
-    """
     problems += [
-        f"backend {_text(row_id)!r} changed unseen by the log" for (row_id,) in connection.execute(query)
+        f"backend {row_id!r} changed unseen by the log" for row_id in _unseen(connection, found.columns)
     ]
     query = """
         SELECT origin, min(sequence), max(sequence), count(DISTINCT sequence), count(*)
         FROM edgeproxy_changes WHERE change <= ? GROUP BY origin
     """
-    for origin, first, last, distinct, count in connection.execute(query, (state.last_change,)):
+    for origin, first, last, distinct, count in connection.execute(query, (found.state.last_change,)):
         if origin is None or not last - first + 1 == distinct == count:
             problems.append(f"the numbers of origin {origin} have gaps or repeat")
-        elif origin == state.origin and last != state.sequence:
-            problems.append(f"the last number of origin {origin} is {last}, not {state.sequence}")
+        elif origin == found.state.origin and last != found.state.sequence:
+            problems.append(f"the last number of origin {origin} is {last}, not {found.state.sequence}")
     return problems
 
 

@@ -113,7 +113,7 @@ class SqliteStore:
     def changes(self, since: str, limit: int) -> Sequence[Change]:
         """See :meth:`edgeproxy.ports.ChangeLog.changes`."""
         with self.reading() as connection:
-            return read_changes(connection, since, limit)
+            return read_changes(connection, self.path, since, limit)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

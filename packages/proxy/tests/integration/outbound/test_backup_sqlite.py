@@ -110,6 +110,14 @@ def test_backup_is_a_whole_database_in_one_file(store: SqliteStore, tmp_path: Pa
     assert look_through(SqliteStore(target)) == ([], [])
 
 
+def test_database_without_a_log_is_backed_up_without_one(tmp_path: Path) -> None:
+    execute(tmp_path / "routing.db", f"{SCHEMA} {TWO_ROWS}")
+    back_up(SqliteStore(tmp_path / "routing.db"), tmp_path / "backup.db")
+    assert select(tmp_path / "backup.db", "SELECT name FROM sqlite_master WHERE type = 'table'") == [
+        ("backends",)
+    ]
+
+
 def test_backup_has_what_is_still_in_the_write_ahead_log(tmp_path: Path) -> None:
     store = make(tmp_path / "routing.db", "wal")
     with closing(sqlite3.connect(store.path, isolation_level=None)) as editor:

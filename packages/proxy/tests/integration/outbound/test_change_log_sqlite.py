@@ -549,10 +549,10 @@ def test_old_entries_are_dropped_and_numbers_go_on(path: Path) -> None:
         "UPDATE edgeproxy_changes SET at = '2001-01-01T00:00:00.000Z'; DELETE FROM backends WHERE id = 'b'",
     )
     assert [each.sequence for each in tended(store)] == [4]
-    shell(path, "UPDATE edgeproxy_changes SET at = '2001-01-01T00:00:00.000Z'")
+    shell(path, "DELETE FROM backends; UPDATE edgeproxy_changes SET at = '2001-01-01T00:00:00.000Z'")
     assert tended(store) == []
-    shell(path, "DELETE FROM backends")
-    assert [each.sequence for each in tended(store)] == [5]
+    shell(path, "INSERT INTO backends (id) VALUES ('c')")
+    assert [each.sequence for each in tended(store)] == [6]
 
 
 def test_entry_that_seems_old_between_young_ones_is_kept(path: Path) -> None:
