@@ -114,6 +114,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million inputs for each parser; --inputs N, --seed S, --target NAME, --number N."""
+    prepare(session)
+    session.run("python", "-m", "packages.proxy.tests.fuzz", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Watch the proxy route clients from several countries; --for SECONDS."""
     prepare(session)

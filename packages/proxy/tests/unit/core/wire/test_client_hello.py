@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.core.wire import client_hello
 from edgeproxy.core.wire.client_hello import (
     MAX_MESSAGE_BYTES,
     MAX_PREFIX_BYTES,
@@ -246,6 +247,13 @@ class TestAlpn:
     )
     def test_with_wrong_lengths_is_refused(self, value: bytes, reason: str) -> None:
         assert reason in refusal(hello((ALPN, value)))
+
+    def test_fills_no_memory_when_it_is_long(self) -> None:
+        client_hello._interpret.cache_clear()
+        read(hello(alpn(b"h2")))
+        for number in range(10):
+            assert len(read(hello(alpn(*[b"%d" % number] * 5000))).alpn) == 5000
+        assert client_hello._interpret.cache_info().currsize == 1
 
 
 class TestVersions:

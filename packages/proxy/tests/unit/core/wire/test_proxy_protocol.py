@@ -126,6 +126,21 @@ SAMPLES = [
         ),
     ),
     (
+        # What HAProxy 2.6 sends with the options crc32c, unique-id and ssl to a client without TLS.
+        SIGNATURE
+        + bytes.fromhex("21110042 7F000001 7F000001 D954 AF77 030004 E7FFEFD5 050024")
+        + b"35998b1f-18b8-46ad-9cb6-65676b30fa6f"
+        + bytes.fromhex("200005 0000000000"),
+        Header(
+            82,
+            "127.0.0.1",
+            55636,
+            "127.0.0.1",
+            44919,
+            tlvs=((TlvType.UNIQUE_ID, b"35998b1f-18b8-46ad-9cb6-65676b30fa6f"), (TlvType.SSL, bytes(5))),
+        ),
+    ),
+    (
         with_checksum(tlv(1, b"h2"), tlv(0xE1, b"BR")),
         Header(28 + 5 + 7 + 5, "203.0.113.7", 41231, "198.51.100.5", 443, tlvs=((1, b"h2"), (0xE1, b"BR"))),
     ),

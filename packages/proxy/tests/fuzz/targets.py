@@ -1,0 +1,181 @@
+"""The parsers that are fuzzed. To add one, write what draws valid inputs and add a line to ``TARGETS``."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from ipaddress import IPv6Address, ip_address
+from random import Random
+
+from edgeproxy.core.dataplane.client import normalise
+from edgeproxy.core.wire import client_hello, frames, proxy_protocol
+from edgeproxy.core.wire.client_hello import ClientHello, read_client_hello
+from edgeproxy.core.wire.proxy_protocol import Header, TlvType, encode_v1, encode_v2, read_header, tls_tlv
+from packages.proxy.tests.fuzz import hellos
+from packages.proxy.tests.fuzz.properties import Target, prefix_reader, stream_reader, whole_parser
+from packages.proxy.tests.fuzz.values import draw_value
+
+# ---- addresses -----------------------------------------------------------------------------------
+
+
+def draw_ipv4(rng: Random) -> str:
+    return ".".join(str(octet) for octet in rng.randbytes(4))
+
+
+def draw_ipv6(rng: Random) -> str:
+    """An IPv6 address in one of its spellings, often with runs of zeros or an IPv4 address in it."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return f"::ffff:{draw_ipv4(rng)}"
+    groups = [rng.choice((0, 0, 1, 0xFFFF, rng.getrandbits(16))) for _ in range(8)]
+    exploded = ":".join(f"{group:x}" for group in groups)
+    return exploded.upper() if kind == 1 else exploded if kind == 2 else str(IPv6Address(exploded))
+
+
+def draw_address(rng: Random) -> str:
+    return rng.choice((draw_ipv4, draw_ipv6))(rng)
+
+
+def check_address(address: str, data: bytes) -> None:
+    expected = ip_address(data.decode("latin-1"))
+    if isinstance(expected, IPv6Address):
+        # Without a zone, and as IPv4 where that is mapped.
+        expected = IPv6Address(int(expected))
+        expected = expected.ipv4_mapped or expected
+    assert ip_address(address) == expected
+    assert normalise(address) == address
+
+
+# ---- PROXY protocol ------------------------------------------------------------------------------
+
+
+def draw_proxy_header(rng: Random) -> bytes:
+    kind = rng.randrange(8)
+    source, destination = draw_address(rng), draw_address(rng)
+    source_port, destination_port = rng.getrandbits(16), rng.getrandbits(16)
+    if kind == 0:
+        return rng.choice((
+            b"PROXY UNKNOWN\r\n",
+            b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x00\x00\x00",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x31\x00\xdb" + bytes(216) + b"\xe0\x00\x00",
+        ))  # fmt: skip
+    if kind <= 2:
+        return encode_v1(source, source_port, destination, destination_port)
+    tlvs = [
+        (TlvType.ALPN, b"h2"),
+        (TlvType.AUTHORITY, b"www.example.com"),
+        (TlvType.NOOP, bytes(rng.randrange(9))),
+        (TlvType.UNIQUE_ID, rng.randbytes(rng.randrange(129))),
+        tls_tlv("TLSv1.3", "TLS_AES_128_GCM_SHA256", client_certificate=True, common_name="client"),
+        (TlvType.APP, b"shop"),
+        (TlvType.COUNTRY, b"BR"),
+        (rng.randrange(0xF0, 0x100), rng.randbytes(rng.choice((0, 1, 2000)))),
+    ]
+    chosen = rng.sample(tlvs, rng.randrange(len(tlvs)))
+    return encode_v2(source, source_port, destination, destination_port, chosen, checksum=kind == 7)
+
+
+def check_proxy_header(header: Header, data: bytes) -> None:
+    assert 0 < header.length <= len(data), "claims bytes that are not there"
+    assert (header.source is None) == (header.destination is None)
+    if header.source is None or header.destination is None:
+        assert (header.source_port, header.destination_port) == (0, 0)
+        return
+    ends = header.source, header.source_port, header.destination, header.destination_port
+    line = encode_v1(*ends)
+    assert read_header(line) == Header(len(line), *ends)
+    block = encode_v2(*ends, header.tlvs)
+    assert read_header(block) == Header(len(block), *ends, tlvs=header.tlvs)
+
+
+# ---- ClientHello ---------------------------------------------------------------------------------
+
+
+@cache
+def openssl_hellos() -> tuple[bytes, ...]:
+    """Handshake messages, without the header of their record."""
+    return tuple(
+        hellos.from_openssl(server_name, alpn, highest)[5:]
+        for server_name in (None, "www.example.com", "x" * 63 + ".example")
+        for alpn in ((), ("h2", "http/1.1"), ("acme-tls/1",), tuple(f"protocol-{n}" for n in range(300)))
+        for highest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    )
+
+
+def draw_client_hello(rng: Random) -> bytes:
+    message = rng.choice(openssl_hellos()) if rng.random() < 0.5 else _draw_message(rng)
+    if rng.random() < 0.7:
+        return hellos.in_records(message)
+    return hellos.in_records(
+        message, [rng.choice((1, 3, 4, 50, 512)) for _ in range(rng.randrange(client_hello.MAX_RECORDS - 1))]
+    )
+
+
+def _draw_message(rng: Random) -> bytes:
+    extensions = [
+        (hellos.GREASE, rng.randbytes(rng.randrange(3))),
+        hellos.server_name(
+            rng.choice((b"a.example", b"WWW.Example.COM.", b"localhost", b"xn--bcher-kva.de"))
+        ),
+        hellos.alpn(*rng.sample((b"h2", b"http/1.1", b"\x0a\x0a", b"\xff"), rng.randint(1, 4))),
+        hellos.versions(*rng.sample((hellos.GREASE, hellos.TLS13, hellos.TLS12, 0x0301), rng.randint(1, 4))),
+        (hellos.SUPPORTED_GROUPS, rng.randbytes(rng.randrange(20))),
+        (0xFE0D, rng.randbytes(rng.choice((8, 200)))),
+    ]
+    block = hellos.extension_block(rng.sample(extensions, rng.randrange(len(extensions) + 1)))
+    return hellos.message(
+        block if len(block) > 2 or rng.random() < 0.5 else b"",
+        session_id=rng.randbytes(rng.choice((0, 32))),
+        cipher_suites=rng.randbytes(2 * rng.randint(1, 20)),
+        highest=rng.choice((0x0301, hellos.TLS12)),
+    )
+
+
+def check_client_hello(hello: ClientHello, data: bytes) -> None:
+    extensions = [hellos.versions(hellos.GREASE, *hello.versions)]
+    if hello.server_name is not None:
+        assert hello.server_name == hello.server_name.lower()
+        assert 0 < len(hello.server_name) <= 253
+        extensions.append(hellos.server_name(hello.server_name.encode("ascii")))
+    if hello.alpn:
+        extensions.append(hellos.alpn(*(protocol.encode("latin-1") for protocol in hello.alpn)))
+    assert read_client_hello(hellos.hello(*extensions)) == hello, "differs when written and read again"
+
+
+# ---- control frames ------------------------------------------------------------------------------
+
+
+def frames_of(kind: object, name: str) -> Target:
+    """Frames of all types in the union ``kind``."""
+    return stream_reader(
+        name,
+        lambda rng: b"".join(frames.encode(draw_value(kind, rng)) for _ in range(rng.randint(1, 3))),
+        lambda: frames.FrameReader(kind).feed,
+        frames.FrameError,
+        frames.encode,
+    )
+
+
+TARGETS = (
+    prefix_reader(
+        "proxy_protocol", draw_proxy_header, read_header, proxy_protocol.MAX_PREFIX_BYTES, check_proxy_header
+    ),
+    prefix_reader(
+        "client_hello",
+        draw_client_hello,
+        read_client_hello,
+        client_hello.MAX_PREFIX_BYTES,
+        check_client_hello,
+    ),
+    frames_of(frames.ToWorker, "frames_to_worker"),
+    frames_of(frames.FromWorker, "frames_from_worker"),
+    whole_parser(
+        "address",
+        lambda rng: draw_address(rng).encode(),
+        lambda data: normalise(data.decode("latin-1")),
+        ValueError,
+        check_address,
+    ),
+)
