@@ -1,4 +1,4 @@
-"""What the proxy must carry, in a small version; ``./dev e2e --full -n0 -k load -s`` runs all of it.
+"""What the proxy must carry, in a small version; ``./dev e2e e2e/test_load.py --full -n0 -s`` runs all of it.
 
 The full version prints what it measured. Coverage is off in the processes either way.
 """

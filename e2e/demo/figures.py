@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ class Figures:
     """From the clients to the backend."""
     bytes_down: int = 0
     """From the backend to the clients."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.connections, self.bytes_up, self.bytes_down))
 
     def add(self, other: Figures) -> None:
         self.connections += other.connections

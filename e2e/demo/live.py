@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from e2e.demo.figures import Comparison, Figures, total
+from e2e.demo.figures import Comparison, total
 from e2e.demo.screen import INTRODUCTION
 from e2e.demo.view import Event, Row, View
 
@@ -147,18 +147,11 @@ def _figures(row: Row, has_room: bool) -> list[str]:
 
 
 def _row_of_proof(row: Comparison, route: tuple[str, str, str], has_room: bool) -> list[RenderableType]:
-    equations = [
-        _equation(clients, proxy)
-        for clients, proxy in zip(_counts(row.clients), _counts(row.proxy), strict=True)
-    ]
+    equations = [_equation(clients, proxy) for clients, proxy in zip(row.clients, row.proxy, strict=True)]
     units = (" conns", " B up", " B down")
     stacked = [equation + Text(unit) for equation, unit in zip(equations, units, strict=True)]
     mark = Text("✓", "green") if row.agrees else Text("✗", "bold red")
     return [mark, *route, *(equations if has_room else [Text("\n").join(stacked)])]
-
-
-def _counts(figures: Figures) -> tuple[int, int, int]:
-    return figures.connections, figures.bytes_up, figures.bytes_down
 
 
 def _equation(clients: int, proxy: int) -> Text:

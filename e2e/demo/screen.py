@@ -87,13 +87,16 @@ class PlainScreen:
     def summary(self, rows: Sequence[Comparison], findings: Sequence[tuple[bool, str]]) -> None:
         print("\nCounted by the clients = counted by the proxy:")
         for row in (*rows, total(rows)):
-            clients, proxy, sign = row.clients, row.proxy, "=" if row.agrees else "!"
-            print(
-                f"  {row.pair.country:>3} -> {row.pair.backend:<10}"
-                f"{clients.connections:5} {sign} {proxy.connections} connections, "
-                f"{clients.bytes_up:8} {sign} {proxy.bytes_up} bytes up, "
-                f"{clients.bytes_down:8} {sign} {proxy.bytes_down} bytes down"
+            equations = (
+                f"{clients:{width}} {'=' if clients == proxy else '!'} {proxy} {unit}"
+                for (clients, proxy), width, unit in zip(
+                    zip(row.clients, row.proxy, strict=True),
+                    (5, 8, 8),
+                    ("connections", "bytes up", "bytes down"),
+                    strict=True,
+                )
             )
+            print(f"  {row.pair.country:>3} -> {row.pair.backend:<10}{', '.join(equations)}")
         print()
         for is_good, finding in findings:
             print(f"{'ok   ' if is_good else 'FAIL '} {finding}")
