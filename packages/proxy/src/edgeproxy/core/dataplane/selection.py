@@ -295,10 +295,11 @@ def _least(tiers: Iterable[_LoadQueue | None], best: float, equals: list[list[_M
 
 def _draw(equals: list[list[_Member]], score: float, draw: float) -> Chosen:
     index = int(draw * sum(map(len, equals)))
-    for bucket in equals:
-        if index < len(bucket):
-            break
+    buckets = iter(equals)
+    bucket = next(buckets)
+    while index >= len(bucket):
         index -= len(bucket)
+        bucket = next(buckets)
     member = bucket[index]
     return Chosen(member.backend, member.slot, score)
 
