@@ -164,6 +164,8 @@ class Candidates:
         self._reachable[slot] = reachable
         self.directory.put(slot, backend)
         connections = self._counts.connections(slot)
+        # A trial is for as many connections as workers count. How many follow an answer, nobody counts.
+        verdict = msgspec.structs.replace(verdict, trial=0)
         for view in self._views_of(reachable):
             view.put(slot, backend, connections, verdict)
 

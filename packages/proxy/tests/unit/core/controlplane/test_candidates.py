@@ -356,6 +356,13 @@ def test_a_verdict_of_the_pop_counts_here_too() -> None:
     assert len(world.nearest()) == 3
 
 
+def test_a_backend_on_trial_is_no_candidate() -> None:
+    world = World(backend("a"), backend("b"), backend("c"))
+    world.judge(1, Verdict(is_good=False, trial=3))
+    world.catch_up()
+    assert sorted(world.nearest()) == ["a", "c"]
+
+
 def test_a_verdict_outlasts_a_change_of_addresses() -> None:
     world = World(backend("a", "one.test"), backend("b"), backend("c"), hosts={"one.test": ("192.0.2.7",)})
     world.judge(0, Verdict(is_good=False))
