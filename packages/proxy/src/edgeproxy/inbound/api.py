@@ -111,7 +111,6 @@ class ApiServer:
     async def _serve_port(self) -> web.SockSite:
         site = web.SockSite(self._runner, self._port.socket, ssl_context=self._tls, backlog=BACKLOG)
         await site.start()
-        self._log.info("api listening", address=self._port.address, tls=self._tls is not None)
         return site
 
     async def _follow_tokens(self) -> None:
@@ -126,6 +125,8 @@ class ApiServer:
                 self._port.move()
             except ListenError as error:
                 self._log.error("the API stays where it is", why=str(error))
+            else:
+                self._log.info("the API moved, since tokens came or went", api=self._port.address)
             self._site = await self._serve_port()
 
     # ---- serving -----------------------------------------------------------------------------
