@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -328,3 +328,54 @@ async def test_a_name_server_that_hangs_delays_no_edit(world: World) -> None:
             assert len(world.workers.changes) == edits
     finally:
         names.cancel()
+
+
+# ---- following at once ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def slow_world(world: World) -> AsyncIterator[World]:
+    """A feed that is watched and would poll in an hour."""
+    world.feed._poll_interval_s = 3600.0
+    world.feed.load()
+    watching = asyncio.create_task(world.feed.watch(world.workers, world.log))
+    await asyncio.sleep(0)
+    yield world
+    watching.cancel()
+
+
+async def test_refresh_returns_when_the_table_holds_what_the_store_held(slow_world: World) -> None:
+    slow_world.store.rows = [row("one")]
+    await slow_world.feed.refresh()
+    assert slow_world.feed.table.get("one") is not None
+    assert len(slow_world.workers.changes) == 1
+    slow_world.store.rows = []
+    await slow_world.feed.refresh()
+    assert slow_world.feed.table.get("one") is None
+
+
+async def test_all_who_want_a_refresh_share_a_poll_and_one_may_give_up(slow_world: World) -> None:
+    slow_world.store.rows = [row("one")]
+    impatient, *patient = [asyncio.create_task(slow_world.feed.refresh()) for _ in range(5)]
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.gather(*patient)
+    assert impatient.cancelled()
+    assert slow_world.workers.caught_up <= 1
+
+
+async def test_refresh_returns_when_the_store_cannot_be_read(slow_world: World) -> None:
+    slow_world.store.error = StoreError("is locked")
+    await slow_world.feed.refresh()
+    assert len(slow_world.log.lines) == 1
+
+
+async def test_refresh_returns_when_nobody_watches_or_watching_ends(world: World) -> None:
+    await world.feed.refresh()
+    world.feed._poll_interval_s = 3600.0
+    watching = asyncio.create_task(world.feed.watch(world.workers, world.log))
+    await asyncio.sleep(0)
+    refreshing = asyncio.create_task(world.feed.refresh())
+    await asyncio.sleep(0)
+    watching.cancel()
+    await refreshing

@@ -70,6 +70,15 @@ def test_row_that_is_written_differently_but_means_the_same_is_no_change() -> No
     assert not table.replace([row("a", region="EU", country="de")]).alters_routing
 
 
+def test_backend_is_found_by_its_id() -> None:
+    table = RoutingTable(GEOGRAPHY)
+    table.replace([row("a"), row("bad", port=0)])
+    assert table.get("a") == table.snapshot()[0]
+    assert table.get("bad") is None
+    table.replace([])
+    assert table.get("a") is None
+
+
 def test_removed_backend_is_told_with_its_slot() -> None:
     table = RoutingTable(GEOGRAPHY)
     (placed,) = table.replace([row("a")]).upserts
