@@ -97,7 +97,7 @@ class Backend:
 
 
 class Proxy:
-    """A running ``edgeproxy run`` with two workers."""
+    """A running ``edgeproxy run``."""
 
     def __init__(self, process: Process, db_path: Path, admin_path: Path, address: str) -> None:
         self.process = process
@@ -145,6 +145,7 @@ class Proxy:
 class StartProxy(Protocol):
     """Starts a proxy and waits until it listens; settings by their names in the environment, in lower case.
 
+    It has one worker, which starts sooner, unless a test is about several.
     ``rows`` become the table of a new database, unless ``db_path`` names one.
     """
 
@@ -181,7 +182,7 @@ def proxy_starter(factory: ProcessFactory, folder: Path) -> StartProxy:
         chosen = {
             "listen_addr": "127.0.0.1:0",
             "region": "eu",
-            "workers": 2,
+            "workers": 1,
             "log_format": "json",
             "db_path": db_path,
             "admin_socket": admin_path,

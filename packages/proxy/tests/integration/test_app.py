@@ -39,7 +39,7 @@ def settings(tmp_path: Path, start_backend: StartBackend) -> dict[str, object]:
         "listen_addr": "127.0.0.1:0",
         "db_path": tmp_path / "routing.db",
         "admin_socket": tmp_path / "admin.sock",
-        "workers": 2,
+        "workers": 1,
         "log_format": "json",
     }
 

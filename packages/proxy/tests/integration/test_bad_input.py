@@ -17,7 +17,7 @@ class FailedStart:
     """What ``edgeproxy run`` said, and how it ended."""
 
     def __init__(self, factory: ProcessFactory, folder: Path, settings: dict[str, object]) -> None:
-        chosen = {"listen_addr": "127.0.0.1:0", "workers": 2, **settings}
+        chosen = {"listen_addr": "127.0.0.1:0", "workers": 1, **settings}
         process = factory([*EDGEPROXY, "run"], env=environment(chosen), cwd=folder)
         self.exit_code = process.wait_exit()
         self.lines = process.log.splitlines()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeproxy.__main__ import main
 from edgeproxy.errors import EdgeproxyError
 from packages.proxy.tests.integration.proxies import (
-    EDGEPROXY,
     Backend,
     Proxy,
     StartProxy,
@@ -50,18 +49,10 @@ def proxy(
 class Answer:
     """What the command printed and how it ended."""
 
-    def __init__(self, arguments: tuple[str, ...], settings: dict[str, object], folder: Path) -> None:
-        done = subprocess.run(
-            [*EDGEPROXY, "explain", *arguments],
-            env={**os.environ, **environment(settings)},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.exit_code = done.returncode
-        self.out = done.stdout
-        self.err = done.stderr
+    def __init__(self, exit_code: int, out: str, err: str) -> None:
+        self.exit_code = exit_code
+        self.out = out
+        self.err = err
 
     def json(self) -> Any:
         assert (self.exit_code, self.err) == (0, "")
@@ -72,22 +63,36 @@ Explain = Callable[..., Answer]
 
 
 @pytest.fixture
-def explain(proxy: Proxy, tmp_path: Path) -> Explain:
-    """Ask the running proxy, with whatever settings the environment has besides its admin socket."""
-    return lambda *arguments: Answer(arguments, {"admin_socket": proxy.admin_path}, tmp_path)
+def explain(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Explain:
+    """Run the command in this process, for the running proxy unless settings say otherwise."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, **settings: object) -> Answer:
+        with monkeypatch.context() as command:
+            command.setattr(sys, "argv", ["edgeproxy", "explain", *arguments])
+            for name, value in environment({"admin_socket": proxy.admin_path, **settings}).items():
+                command.setenv(name, value)
+            try:
+                exit_code = main()
+            except SystemExit as ended:
+                exit_code = int(ended.code or 0)
+        return Answer(exit_code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
-def explain_offline(tmp_path: Path) -> Explain:
+def explain_offline(explain: Explain, tmp_path: Path) -> Explain:
+    """The same without a proxy, on a database in the working directory."""
     write_rows(
         tmp_path / "routing.db",
         [row("brazil", 9001, region="sa", country="BR", app="shop"), row("germany", 9002)],
     )
-
-    def ask(*arguments: str, **settings: object) -> Answer:
-        return Answer(arguments, {"db_path": tmp_path / "routing.db", **settings}, tmp_path)
-
-    return ask
+    return lambda *arguments, **settings: explain(
+        *arguments, **{"admin_socket": tmp_path / "no.sock", "db_path": tmp_path / "routing.db", **settings}
+    )
 
 
 def test_shows_client_decision_and_every_candidate(explain: Explain) -> None:

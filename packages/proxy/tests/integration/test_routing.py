@@ -142,6 +142,7 @@ def test_a_hard_limit_is_exact_over_all_workers(
             row("large", start_backend("large").port, region="sa", country="CL", hard_limit=30),
         ],
         geoip_path=countries,
+        workers=2,
     )
 
     def connect(last: int) -> str:
@@ -255,20 +256,42 @@ def exchange(proxy: Proxy, source: str, size_bytes: int) -> tuple[str, int]:
     return received.partition(b"\n")[0].decode(), len(received)
 
 
-def test_the_access_log_tells_what_the_client_saw(
-    start_proxy: StartProxy, start_backend: StartBackend, countries: Path
-) -> None:
-    proxy = start_proxy(
-        [row("one", start_backend("one").port, region="sa", country="CL")],
+@pytest.fixture(scope="module")
+def logging_proxy(start_shared_proxy: StartProxy, start_backend: StartBackend, countries: Path) -> Proxy:
+    gone = start_backend("gone")
+    gone.stop()
+    return start_shared_proxy(
+        [
+            row("one", start_backend("one").port, region="sa", country="CL"),
+            row("gone", gone.port, region="ap", country="AR"),
+        ],
         geoip_path=countries,
         access_log="all",
     )
-    name, received_bytes = exchange(proxy, BRAZILIAN.format(7), 12_345)
+
+
+def line_of(proxy: Proxy, client: str, count: int = 1) -> dict[str, Any]:
+    """The last of the client's ``count`` lines in the access log."""
+
+    def found() -> list[dict[str, Any]] | None:
+        lines = [line for line in proxy.log("session") if line["client"] == client]
+        return lines if len(lines) == count else None
+
+    return wait_until(found, reason=f"{count} lines of {client}")[-1]
+
+
+def test_the_access_log_tells_what_the_client_saw(logging_proxy: Proxy) -> None:
+    client = BRAZILIAN.format(7)
+    name, received_bytes = exchange(logging_proxy, client, 12_345)
     assert name == "one"
-    (line,) = proxy.wait_log("session")
-    expected: dict[str, Any] = {
+    line = line_of(logging_proxy, client)
+    duration_s = line.pop("duration_s")
+    assert 0 < duration_s < 10
+    del line["timestamp"]
+    assert line == {
         "level": "info",
-        "client": BRAZILIAN.format(7),
+        "event": "session",
+        "client": client,
         "country": "BR",
         "backend": "one",
         "score": 100.0,
@@ -278,52 +301,55 @@ def test_the_access_log_tells_what_the_client_saw(
         "reason": "complete",
         "tries": 1,
     }
-    assert {key: line[key] for key in expected} == expected
-    assert 0 < line["duration_s"] < 10
     assert received_bytes == 12_345 + len("one\n")
-    (traffic,) = proxy.stats()["traffic"]
-    assert traffic == {
-        "country": "BR",
-        "backend": "one",
-        "opened": 1,
-        "active": 0,
-        "score_mean": 100.0,
-        "bytes_received": 12_345,
-        "bytes_sent": received_bytes,
-    }
-    exchange(proxy, BRAZILIAN.format(7), 1)
-    assert proxy.wait_log("session", count=2)[1]["affinity"] is True
+    traffic = [each for each in logging_proxy.stats()["traffic"] if each["country"] == "BR"]
+    assert traffic == [
+        {
+            "country": "BR",
+            "backend": "one",
+            "opened": 1,
+            "active": 0,
+            "score_mean": 100.0,
+            "bytes_received": 12_345,
+            "bytes_sent": received_bytes,
+        }
+    ]
 
 
-def test_the_access_log_tells_why_a_client_got_nothing(
-    start_proxy: StartProxy, start_backend: StartBackend
-) -> None:
-    backend = start_backend("gone")
-    backend.stop()
-    proxy = start_proxy([row("gone", backend.port)], access_log="all")
-    assert proxy.backend_of("127.0.0.1") == ""
-    (line,) = proxy.wait_log("session")
-    assert (line["reason"], line["backend"], line["tries"]) == ("unreachable", "", 1)
-    assert proxy.stats()["connect_errors"] == {"gone": 1}
+def test_the_access_log_tells_what_affinity_decided(logging_proxy: Proxy) -> None:
+    client = UNKNOWN.format(8)
+    exchange(logging_proxy, client, 1)
+    assert line_of(logging_proxy, client)["affinity"] is False
+    exchange(logging_proxy, client, 1)
+    assert line_of(logging_proxy, client, count=2)["affinity"] is True
+
+
+def test_the_access_log_tells_how_often_connecting_was_tried(logging_proxy: Proxy) -> None:
+    client = ARGENTINE.format(9)
+    before = logging_proxy.stats()["connect_errors"].get("gone", 0)
+    exchange(logging_proxy, client, 1)
+    line = line_of(logging_proxy, client)
+    assert (line["backend"], line["reason"], line["tries"]) == ("one", "complete", 2)
+    assert logging_proxy.stats()["connect_errors"]["gone"] == before + 1
+
+
+def test_the_access_log_is_off_unless_asked_for(geo_proxy: Proxy) -> None:
+    before = geo_proxy.stats()["closes"].get("complete", 0)
+    exchange(geo_proxy, UNKNOWN.format(10), 1)
+    wait_until(
+        lambda: geo_proxy.stats()["closes"].get("complete", 0) > before, reason="the session to be counted"
+    )
+    assert geo_proxy.log("session") == []
 
 
 def test_a_sampled_access_log_holds_one_session_in_so_many(
     start_proxy: StartProxy, start_backend: StartBackend, new_client: NewClient
 ) -> None:
-    proxy = start_proxy(
-        [row("one", start_backend("one").port)], access_log="sampled", access_log_sample=5, workers=1
-    )
+    proxy = start_proxy([row("one", start_backend("one").port)], access_log="sampled", access_log_sample=5)
     for _ in range(23):
         exchange(proxy, new_client(), 1)
     proxy.process.terminate()
     assert len(proxy.log("session")) == 4
-
-
-def test_the_access_log_is_off_unless_asked_for(start_proxy: StartProxy, start_backend: StartBackend) -> None:
-    proxy = start_proxy([row("one", start_backend("one").port)])
-    exchange(proxy, "127.0.0.1", 1)
-    proxy.process.terminate()
-    assert proxy.log("session") == []
 
 
 def test_the_console_log_tells_the_same_in_a_line_for_people(

@@ -58,7 +58,7 @@ def test_what_is_under_way_completes_and_new_connections_are_refused(
     open_clients: ExitStack,
     signum: signal.Signals,
 ) -> None:
-    proxy = start_proxy(rows)
+    proxy = start_proxy(rows, workers=2)
     clients = [greeted(proxy, new_client(), open_clients) for _ in range(10)]
 
     proxy.process.kill(signum)
@@ -90,7 +90,7 @@ def test_ctrl_c_which_reaches_every_process_drains_too(
     assert proxy.process.wait_exit() == 0
 
 
-def test_a_service_manager_that_tells_the_workers_too_sees_no_worker_die(
+def test_a_service_manager_may_tell_the_workers_too(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
     proxy = start_proxy(rows)
@@ -105,7 +105,7 @@ def test_a_service_manager_that_tells_the_workers_too_sees_no_worker_die(
 def test_what_is_open_after_the_timeout_is_reset(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
-    proxy = start_proxy(rows, shutdown_timeout_secs=0.3, access_log="all")
+    proxy = start_proxy(rows, workers=2, shutdown_timeout_secs=0.3, access_log="all")
     clients = [greeted(proxy, new_client(), open_clients) for _ in range(5)]
     proxy.process.kill(signal.SIGTERM)
     assert proxy.process.wait_exit() == 0
@@ -188,14 +188,3 @@ def test_a_state_folder_that_cannot_be_written_costs_the_affinity_only(
     proxy.process.terminate()
     (warning,) = proxy.log("affinity is not saved")
     assert warning["folder"] == str(tmp_path / "state")
-
-
-def test_without_a_state_folder_a_restart_forgets(
-    start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient
-) -> None:
-    source = new_client()
-    proxy = start_proxy(rows)
-    proxy.backend_of(source)
-    proxy.process.terminate()
-    assert start_proxy(rows).ask("explain", client=source)["bound_to"] is None
-    assert proxy.log("affinity saved") == []

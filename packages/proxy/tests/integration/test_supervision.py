@@ -69,7 +69,7 @@ def wait_for_connections(proxy: Proxy, count: int) -> None:
 def test_a_killed_worker_takes_only_its_own_connections_along(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
-    proxy = start_proxy(rows)
+    proxy = start_proxy(rows, workers=2)
     clients = [open_clients.enter_context(proxy.connect(new_client())) for _ in range(CLIENTS)]
     for client in clients:
         greeting(client)
@@ -94,7 +94,7 @@ def test_a_killed_worker_takes_only_its_own_connections_along(
 def test_clients_keep_their_backends_when_a_worker_dies(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient
 ) -> None:
-    proxy = start_proxy(rows)
+    proxy = start_proxy(rows, workers=2)
     sources = [new_client() for _ in range(CLIENTS)]
     before = {source: proxy.backend_of(source) for source in sources}
     assert set(before.values()) == {"one", "two"}
@@ -108,7 +108,7 @@ def test_clients_keep_their_backends_when_a_worker_dies(
 def test_clients_that_wait_in_a_dead_workers_queue_are_served_by_its_replacement(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
-    proxy = start_proxy(rows)
+    proxy = start_proxy(rows, workers=2)
     victim = proxy.stats()["workers"][0]
     os.kill(victim, signal.SIGSTOP)
     clients = [open_clients.enter_context(proxy.connect(new_client())) for _ in range(CLIENTS)]
@@ -119,7 +119,7 @@ def test_clients_that_wait_in_a_dead_workers_queue_are_served_by_its_replacement
 def test_under_load_a_killed_worker_costs_each_client_one_connection_at_most(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient
 ) -> None:
-    proxy = start_proxy(rows)
+    proxy = start_proxy(rows, workers=2)
     workers = proxy.stats()["workers"]
     served: list[int] = [0] * 8
     failed: list[int] = [0] * 8
@@ -164,7 +164,7 @@ def greeting_or_end(client: socket.socket) -> bool:
 def test_workers_serve_on_when_the_control_process_is_killed_and_a_successor_takes_over(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
-    proxy = start_proxy(rows, shutdown_timeout_secs=60)
+    proxy = start_proxy(rows, workers=2, shutdown_timeout_secs=60)
     clients = [open_clients.enter_context(proxy.connect(new_client())) for _ in range(CLIENTS)]
     for client in clients:
         greeting(client)
@@ -176,7 +176,7 @@ def test_workers_serve_on_when_the_control_process_is_killed_and_a_successor_tak
     assert {proxy.backend_of(new_client()) for _ in range(CLIENTS)} == {"one", "two"}
     # At once, on the same address and admin socket, while the orphans still listen.
     successor = start_proxy(
-        rows, listen_addr=proxy.address, db_path=proxy.db_path, admin_socket=proxy.admin_path
+        workers=2, listen_addr=proxy.address, db_path=proxy.db_path, admin_socket=proxy.admin_path
     )
     assert successor.port == proxy.port
     assert successor.stats()["pid"] == successor.process.pid
@@ -196,20 +196,25 @@ def test_orphaned_workers_drain_when_the_shutdown_timeout_is_over(
     wait_until(lambda: not proxy.process.group(), reason="the workers to end by themselves")
 
 
+@pytest.fixture(scope="module")
+def live_proxy(start_shared_proxy: StartProxy, rows: list[dict[str, object]]) -> Proxy:
+    return start_shared_proxy(rows)
+
+
 @pytest.mark.parametrize("other", ["127.0.0.1", "0.0.0.0", "[::]"])
 def test_a_second_proxy_on_the_port_of_a_live_one_is_refused(
-    start_proxy: StartProxy, process_factory: ProcessFactory, rows: list[dict[str, object]], other: str
+    live_proxy: Proxy, process_factory: ProcessFactory, other: str
 ) -> None:
-    proxy = start_proxy(rows)
+    port = live_proxy.port
     second = process_factory(
         [*EDGEPROXY, "run"],
-        env=environment({"listen_addr": f"{other}:{proxy.port}", "db_path": proxy.db_path}),
+        env=environment({"listen_addr": f"{other}:{port}", "db_path": live_proxy.db_path}),
     )
     assert second.wait_exit() == 5
     assert second.log == (
-        f"edgeproxy: error: cannot listen on {other.strip('[]')}:{proxy.port}: another process has the port "
-        f"(see `ss -tlnp 'sport = :{proxy.port}'`); stop it or set EDGEPROXY_LISTEN_ADDR\n"
+        f"edgeproxy: error: cannot listen on {other.strip('[]')}:{port}: another process has the port "
+        f"(see `ss -tlnp 'sport = :{port}'`); stop it or set EDGEPROXY_LISTEN_ADDR\n"
     )
     assert not second.group()
     # It did not take a single client while it tried.
-    assert proxy.backend_of("127.0.0.1") in {"one", "two"}
+    assert live_proxy.backend_of("127.0.0.1") in {"one", "two"}
