@@ -54,8 +54,8 @@ class Side:
         self.send = sock.send
         self.owner = owner
         self.relay = relay
-        self.peer: Side = self
-        """The side itself before the relay begins, and after it is over."""
+        self.peer: Side | None = None
+        """``None`` before the relay begins, and after it is over."""
         self.kept: bytes | None = None
         """What this side did not take at once."""
         self.kept_sent = 0
@@ -71,23 +71,24 @@ class Side:
     def ready(self, events: int) -> None:
         if events & select.EPOLLERR:
             self.relay.fail(self)
-            self.peer.resume()
+            if self.peer is not None:
+                self.peer.resume()
             return
         if events & select.EPOLLOUT and self.kept is not None:
             self.relay.flush(self)
         # Before the relay begins input waits in the kernel, where it is found then.
-        if events & _INPUT and self.peer is not self and not self.ended:
+        if events & _INPUT and self.peer is not None and not self.ended:
             self.relay.pump(self, exhaust=bool(events & _BEHIND))
 
     def resume(self) -> None:
         """Go on reading where a turn, or a peer that took no more, ended it."""
-        if self.readable and self.peer is not self and not self.ended:
+        if self.readable and self.peer is not None and not self.ended:
             self.relay.pump(self, exhaust=True)
 
     def detach(self) -> None:
         """Break the cycles, so that the memory goes without a collector."""
         del self.recv_into, self.send, self.owner, self.relay
-        self.peer = self
+        self.peer = None
 
 
 class CopyRelay:
@@ -111,6 +112,7 @@ class CopyRelay:
         Without ``exhaust`` a read that does not fill the buffer is taken to have emptied the socket.
         """
         sink = source.peer
+        assert sink is not None
         if sink.kept is not None:
             source.readable = True
             return
@@ -161,13 +163,14 @@ class CopyRelay:
             if sink.kept_sent < len(kept):
                 return
             self.forget(sink)
-        sink.peer.resume()
+        if sink.peer is not None:
+            sink.peer.resume()
 
     def fail(self, side: Side) -> None:
         """``side`` is reset, but what it had sent before may still be unread: hand that on first."""
         side.broken = True
         self.forget(side)
-        if side.ended or side.peer is side:
+        if side.ended or side.peer is None:
             side.owner.was_reset(side)
         else:
             self.pump(side, exhaust=True)
@@ -186,7 +189,7 @@ class CopyRelay:
             sent = 0
         except OSError:
             self.fail(sink)
-            return sink.peer is not sink
+            return sink.peer is not None
         sink.sent_bytes += sent
         if sent == len(data):
             return True

@@ -102,7 +102,7 @@ def start_child() -> Iterator[StartChild]:
 # Each process reports the places it holds to a judge that the segment knows nothing of: a count in a file,
 # guarded by a lock of another kind. The most that were ever held at once stands beside it.
 CONTENDER = """
-import fcntl, mmap, struct, sys
+import fcntl, mmap, os, struct, sys
 from edgeproxy.worker.shared_state import SharedState
 
 segment_fd, judge_fd, worker, limit, rounds = map(int, sys.argv[1:])
@@ -124,6 +124,7 @@ for _ in range(rounds):
     if state.acquire(7, limit):
         taken += 1
         report(1)
+        os.sched_yield()
         report(-1)
         state.release(7)
 print(taken, flush=True)
@@ -146,13 +147,13 @@ def test_a_limit_is_exact_when_processes_contend_for_it(
             assert child.line() == "ready"
         for child in children:
             child.say("go")
-        taken = [int(child.line()) for child in children]
+        taken = sum(int(child.line()) for child in children)
         for child in children:
             child.finish()
         held, most = struct.unpack("qq", judge_path.read_bytes()[:16])
+    assert taken >= rounds
     assert held == 0
     assert most == limit, "contention there was, and the limit held"
-    assert all(taken)
     assert SharedState(fd).connections(7) == 0
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.model import Backend
 from edgeproxy.core.wire.frames import (
     FrameReader,
@@ -55,6 +56,10 @@ def start_frame(
     connect_timeout_s: float = 5.0,
     shutdown_timeout_s: float = 30.0,
     access_log_every: int = 1,
+    listening: Listening | None = None,
+    app_by_server_name: dict[str, str] | None = None,
+    proxy_protocol_trusted: tuple[str, ...] = (),
+    opening_timeout_s: float = 10.0,
 ) -> Start:
     return Start(
         worker=worker,
@@ -66,6 +71,10 @@ def start_frame(
         connect_timeout_s=connect_timeout_s,
         shutdown_timeout_s=shutdown_timeout_s,
         access_log_every=access_log_every,
+        listeners=(listening or Listening(),),
+        app_by_server_name=app_by_server_name or {},
+        proxy_protocol_trusted=proxy_protocol_trusted,
+        opening_timeout_s=opening_timeout_s,
     )
 
 
@@ -77,8 +86,9 @@ def row(
     country: str = "DE",
     healthy: bool = True,
     hard_limit: int = 0,
+    app: str = "web",
 ) -> Backend:
-    return Backend(name, "web", "eu", country, host, port, healthy, 1, 1, hard_limit)
+    return Backend(name, app, "eu", country, host, port, healthy, 1, 1, hard_limit)
 
 
 def whole_table(*rows: Backend, version: int = 1) -> TableChanged:
@@ -217,7 +227,7 @@ class Countries:
 
 
 class ThreadedPlane:
-    """A data plane whose loop runs in a thread. Notices and reports are kept."""
+    """A data plane whose loop runs in a thread. Its clients are in Germany unless ``countries`` differ."""
 
     def __init__(
         self,
@@ -226,7 +236,7 @@ class ThreadedPlane:
         countries: Countries | None = None,
         host: str = "127.0.0.1",
     ) -> None:
-        self.countries = countries or Countries()
+        self.countries = countries or Countries(**{"127.0.0.1": "DE"})
         self._segment_fd = create_segment(workers=1, affinity_capacity=64)
         self.state = SharedState(self._segment_fd, worker=0)
         self.notices: list[Notice] = []
@@ -317,6 +327,15 @@ def connected(address: tuple[str, int], source: str | None = None) -> socket.soc
     )
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def is_turned_away(address: tuple[str, int]) -> bool:
+    """Connect; tell whether that was answered with a reset, which may be so quick that connecting fails."""
+    try:
+        with connected(address) as client:
+            return is_reset(client)
+    except ConnectionResetError:
+        return True
 
 
 class RealWorker:

@@ -1,0 +1,111 @@
+"""What a worker counts, and that a report empties it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from edgeproxy.core.wire.frames import Report, SessionRecord, Traffic
+from edgeproxy.worker import ledger as ledger_module
+from edgeproxy.worker.ledger import Ledger
+
+RECORD = SessionRecord(
+    client="192.0.2.1",
+    country="DE",
+    backend="eu-1",
+    score=1.5,
+    from_affinity=False,
+    bytes_received=10,
+    bytes_sent=200,
+    duration_s=0.5,
+    reason="complete",
+    tries=1,
+)
+
+
+def record(**changes: object) -> SessionRecord:
+    return msgspec.structs.replace(RECORD, **changes)
+
+
+def test_traffic_adds_up_by_country_and_backend() -> None:
+    ledger = Ledger(access_log_every=0)
+    ledger.opened("DE", "eu-1", 1.5)
+    ledger.opened("DE", "eu-1", 2.0)
+    ledger.opened("US", "eu-1", 300.0)
+    ledger.closed(record(), was_opened=True)
+    ledger.closed(record(bytes_received=1, bytes_sent=2), was_opened=True)
+    report = ledger.report()
+    assert set(report.traffic) == {
+        Traffic("DE", "eu-1", 2, 2, 3.5, 11, 202),
+        Traffic("US", "eu-1", 1, 0, 300.0, 0, 0),
+    }
+    assert report.closes == {"complete": 2}
+
+
+def test_a_session_without_a_backend_is_an_ending_and_no_traffic() -> None:
+    ledger = Ledger(access_log_every=0)
+    ledger.closed(record(backend="", reason="no_backend"), was_opened=False)
+    ledger.shed("overload")
+    ledger.shed("overload")
+    report = ledger.report()
+    assert report.traffic == ()
+    assert report.closes == {"no_backend": 1, "overload": 2}
+
+
+def test_failed_connects_are_counted_by_backend() -> None:
+    ledger = Ledger(access_log_every=0)
+    for backend in ("a", "b", "a"):
+        ledger.connect_failed(backend)
+    assert ledger.report().connect_errors == {"a": 2, "b": 1}
+
+
+def test_a_report_empties_the_ledger() -> None:
+    ledger = Ledger(access_log_every=1)
+    assert ledger.is_empty()
+    ledger.opened("DE", "eu-1", 0.0)
+    ledger.closed(record(), was_opened=True)
+    assert not ledger.is_empty()
+    ledger.report()
+    assert ledger.is_empty()
+    assert ledger.report() == Report((), {}, {}, (), 0)
+
+
+@pytest.mark.parametrize("count", ["opened", "shed", "connect_failed"])
+def test_anything_counted_is_worth_a_report(count: str) -> None:
+    ledger = Ledger(access_log_every=0)
+    if count == "opened":
+        ledger.opened("DE", "eu-1", 0.0)
+    elif count == "shed":
+        ledger.shed("overload")
+    else:
+        ledger.connect_failed("eu-1")
+    assert not ledger.is_empty()
+
+
+@pytest.mark.parametrize(("every", "kept"), [(0, []), (1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6])])
+def test_the_access_log_gets_each_nth_session(every: int, kept: list[int]) -> None:
+    ledger = Ledger(every)
+    for number in range(1, 8):
+        ledger.closed(record(tries=number), was_opened=True)
+    assert [session.tries for session in ledger.report().sessions] == kept
+
+
+def test_counting_to_the_next_record_goes_on_over_reports() -> None:
+    ledger = Ledger(access_log_every=3)
+    ledger.closed(record(tries=1), was_opened=True)
+    ledger.closed(record(tries=2), was_opened=True)
+    assert ledger.report().sessions == ()
+    ledger.closed(record(tries=3), was_opened=True)
+    assert [session.tries for session in ledger.report().sessions] == [3]
+
+
+def test_records_that_nobody_fetches_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "_MAX_PENDING_SESSIONS", 2)
+    ledger = Ledger(access_log_every=1)
+    for _ in range(5):
+        ledger.closed(record(), was_opened=True)
+    report = ledger.report()
+    assert len(report.sessions) == 2
+    assert report.sessions_dropped == 3
+    assert report.closes == {"complete": 5}
+    assert ledger.report().sessions_dropped == 0
