@@ -146,7 +146,6 @@ class App:
                 address=self.address,
                 dns=self._dns_port.address if self._dns_port is not None else None,
                 api=self._api_port.address if self._api_port is not None else None,
-                api=self._api_port.address if self._api_port is not None else None,
                 version=__version__,
                 pid=os.getpid(),
                 region=self._config.region,
