@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
-from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.model import Backend
 from edgeproxy.core.wire.frames import (
     FrameReader,
@@ -56,10 +55,6 @@ def start_frame(
     connect_timeout_s: float = 5.0,
     shutdown_timeout_s: float = 30.0,
     access_log_every: int = 1,
-    listening: Listening | None = None,
-    app_by_server_name: dict[str, str] | None = None,
-    proxy_protocol_trusted: tuple[str, ...] = (),
-    opening_timeout_s: float = 10.0,
 ) -> Start:
     return Start(
         worker=worker,
@@ -71,10 +66,6 @@ def start_frame(
         connect_timeout_s=connect_timeout_s,
         shutdown_timeout_s=shutdown_timeout_s,
         access_log_every=access_log_every,
-        listeners=(listening or Listening(),),
-        app_by_server_name=app_by_server_name or {},
-        proxy_protocol_trusted=proxy_protocol_trusted,
-        opening_timeout_s=opening_timeout_s,
     )
 
 
@@ -237,17 +228,20 @@ class ThreadedPlane:
         host: str = "127.0.0.1",
     ) -> None:
         self.countries = countries or Countries(**{"127.0.0.1": "DE"})
-        self._segment_fd = create_segment(workers=1, affinity_capacity=64)
+        self._segment_fd = create_segment(workers=1, affinity_capacity=64, clients_capacity=64)
         self.state = SharedState(self._segment_fd, worker=0)
+        self.reports_wanted = 0
         self.notices: list[Notice] = []
         self.loop = Loop(self._contain)
         self.plane = Plane(
             self.loop,
             settings or start_frame(),
             self.countries,
-            self.state,
-            self.state,
-            self.notices.append,
+            bindings=self.state,
+            leases=self.state,
+            buckets=self.state.clients,
+            notify=self.notices.append,
+            report_soon=self._want_report,
         )
         self.plane.change_table(whole_table(*rows))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -268,6 +262,9 @@ class ThreadedPlane:
 
     def _contain(self, culprit: object, error: Exception) -> None:
         self.plane.contain(culprit, error)
+
+    def _want_report(self) -> None:
+        self.reports_wanted += 1
 
     def ready(self, events: int) -> None:
         """A call waits (:class:`~edgeproxy.worker.loop.Handler`)."""
