@@ -84,7 +84,10 @@ def test_a_killed_worker_takes_only_its_own_connections_along(
     assert proxy.stats()["worker_restarts"] == 1
     # The dead worker's leases are given back, those of the living one are kept.
     wait_for_connections(proxy, len(alive))
-    assert sum(each["active"] for each in proxy.stats()["traffic"]) == len(alive)
+    wait_until(
+        lambda: sum(each["active"] for each in proxy.stats()["traffic"]) == len(alive),
+        reason="the traffic to count those alone",
+    )
     (line,) = proxy.wait_log("a worker died, starting another")
     assert (line["pid"], line["exit_code"], line["level"]) == (workers[0], -signal.SIGKILL, "error")
     open_clients.close()
