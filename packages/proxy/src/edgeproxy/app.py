@@ -27,9 +27,10 @@ from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
 from edgeproxy.core.dataplane.client import affinity_network, locate
+from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
-from edgeproxy.errors import EdgeproxyError
+from edgeproxy.errors import EdgeproxyError, ListenError
 from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
@@ -39,7 +40,7 @@ from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
 from edgeproxy.runtime.geo_watch import GeoWatch
 from edgeproxy.runtime.limits import raise_descriptor_limit
-from edgeproxy.runtime.listeners import open_listeners
+from edgeproxy.runtime.listeners import Listeners, open_listeners
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, log_change
 from edgeproxy.worker.shared_state import SharedState, create_segment
@@ -73,8 +74,8 @@ class App:
         self._config = config
         self._started_s = monotonic()
         self._descriptors = raise_descriptor_limit()
-        self._listeners = open_listeners(config.listen_addr.host, config.listen_addr.port, config.workers)
-        self.address = self._listeners.address
+        self._listeners = _open_all_listeners(config)
+        self.address = self._listeners[0].address
         self._dns_port = DnsPort(*config.dns_listen_addr) if config.dns_enabled else None
         self._dns: DnsServer | None = None
         self._api_port = _api_port(config) if config.api_enabled else None
@@ -88,7 +89,11 @@ class App:
             affinity_file.restore(saved, self._state, monotonic(), time(), config.binding_ttl_secs)
         self._traffic = TrafficTotals()
         self._supervisor = Supervisor(
-            WORKER_PROGRAM, self._listeners.sockets, self._segment_fd, self._state, observer=self
+            WORKER_PROGRAM,
+            list(zip(*(listeners.sockets for listeners in self._listeners), strict=True)),
+            self._segment_fd,
+            self._state,
+            observer=self,
         )
         # While the workers boot, what they will be given is read.
         try:
@@ -107,7 +112,7 @@ class App:
             )
         except BaseException:
             self._supervisor.kill()
-            self._listeners.close()
+            self._close_listeners()
             raise
 
     @cached_property
@@ -144,6 +149,7 @@ class App:
             self._log.info(
                 "listening",
                 address=self.address,
+                further=[listeners.address for listeners in self._listeners[1:]],
                 dns=self._dns_port.address if self._dns_port is not None else None,
                 api=self._api_port.address if self._api_port is not None else None,
                 version=__version__,
@@ -158,7 +164,7 @@ class App:
             exit_code = await self._work_until(stop)
         except BaseException:
             self._supervisor.kill()
-            self._listeners.close()
+            self._close_listeners()
             raise
         finally:
             await self._admin.stop()
@@ -170,13 +176,17 @@ class App:
             self._api.drain()
         self._log.info("draining", timeout_s=self._config.shutdown_timeout_secs)
         # With these open, clients would go on being queued after the workers have closed theirs, for nobody.
-        self._listeners.close()
+        self._close_listeners()
         reset = await self._supervisor.stop(self._config.shutdown_timeout_secs)
         self._save_affinity()
         if self._api is not None:
             await self._api.stop()
         self._log.info("stopped", sessions_reset=reset)
         return exit_code
+
+    def _close_listeners(self) -> None:
+        for listeners in self._listeners:
+            listeners.close()
 
     async def _work_until(self, stop: asyncio.Event) -> int:
         """Keep the workers' state up to date; return the exit code."""
@@ -379,16 +389,35 @@ def _api_port(config: Config) -> ApiPort:
     return ApiPort(config.api_listen_addr, TokenFiles(config.api_tokens_dir), chosen_by=chosen_by)
 
 
+def _open_all_listeners(config: Config) -> list[Listeners]:
+    """Open the main listener, then the further ones; all or none."""
+    opened: list[Listeners] = []
+    try:
+        for host, port in (config.listen_addr, *(each.address for each in config.listeners)):
+            opened.append(open_listeners(host, port, config.workers))
+    except ListenError:
+        for listeners in opened:
+            listeners.close()
+        raise
+    return opened
+
+
 def _worker_settings(config: Config) -> Start:
     every = {"off": 0, "sampled": config.access_log_sample, "all": 1}[config.access_log]
     return Start(
         worker=0,
         pop_region=config.region,
-        app=config.app or ANY_APP,
+        listeners=(
+            Listening(app=config.app or ANY_APP),
+            *(each.listening for each in config.listeners),
+        ),
+        app_by_server_name=dict(config.app_by_server_name),
+        proxy_protocol_trusted=tuple(map(str, config.proxy_protocol_trusted)),
         region_by_country=config.geography.region_by_country,
         geoip_path=_absolute(config.geoip_path),
         binding_ttl_s=config.binding_ttl_secs,
         connect_timeout_s=config.pool_connect_timeout_secs,
+        opening_timeout_s=config.opening_timeout_secs,
         shutdown_timeout_s=config.shutdown_timeout_secs,
         access_log_every=every,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from edgeproxy.config import listeners
 from edgeproxy.config.kinds import InvalidValueError, flag, text_from_toml
 from edgeproxy.config.settings import SETTINGS, VARIABLE_PREFIX, Computed, Config, Setting
 from edgeproxy.core.geography import Geography, parse_geography
@@ -23,7 +24,7 @@ _PAIRS = (
 )
 """Settings that need each other."""
 
-_GEOGRAPHY_TABLES = frozenset({"countries", "regions"})
+_TABLES = frozenset({"countries", "regions"}) | listeners.TABLES
 
 
 def load(
@@ -57,11 +58,20 @@ def load(
     merging.take_flags(flags)
     merging.fill_defaults()
     geography, problems = parse_geography(document)
+    further, wrong_listeners = listeners.parse_listeners(document)
+    names, wrong_names = listeners.parse_server_names(document)
+    problems = [*problems, *wrong_listeners, *wrong_names]
     merging.problems.extend(f"{config_path}: {problem}" for problem in problems)
     merging.check(geography)
     if merging.problems:
         raise ConfigError([_printable(problem) for problem in merging.problems])
-    return Config(**merging.values, geography=geography, sources=MappingProxyType(merging.sources))
+    return Config(
+        **merging.values,
+        geography=geography,
+        listeners=further,
+        app_by_server_name=MappingProxyType(names),
+        sources=MappingProxyType(merging.sources),
+    )
 
 
 def _read_toml(path: Path, problems: list[str]) -> Mapping[str, object]:
@@ -100,12 +110,12 @@ class _Merging:
                     self._refuse(setting, label, value, invalid)
                 else:
                     self._take(setting, text, source=path, label=label)
-            elif isinstance(value, dict) and key not in _GEOGRAPHY_TABLES:
+            elif isinstance(value, dict) and key not in _TABLES:
                 self.problems.append(
                     f"{path}: [{key}]: unknown table; settings are flat keys such as listen_addr, "
-                    "the only tables are [countries] and [regions.NAME]"
+                    "the only tables are [countries], [regions.NAME], [[listeners]] and [sni]"
                 )
-            elif key not in _GEOGRAPHY_TABLES:
+            elif key not in _TABLES:
                 self.problems.append(f"{label}: unknown setting; {_suggest(key, SETTINGS, str)}")
 
     def take_environment(self, environ: Mapping[str, str]) -> None:

@@ -58,6 +58,10 @@ MX = "sa"
 countries = ["ZA", "NG"]
 default_country = "ZA"    # for backends of this region that name no country
 ```
+
+## Further listeners
+
+`[[listeners]]` and `[sni]`, in the TOML file only: see [listeners](listeners.md).
 """
 
 _EXIT_CODES = """\

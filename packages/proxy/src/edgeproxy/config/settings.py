@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from edgeproxy.config import kinds
 from edgeproxy.config.kinds import Address, Kind, RegionalAddress
+from edgeproxy.config.listeners import Listener
 from edgeproxy.core.geography import Geography
 
 if TYPE_CHECKING:
@@ -192,6 +193,20 @@ class Config:
         ),
         ROUTING,
         "Unix socket on which the running proxy answers `edgeproxy explain`.",
+    )
+
+    opening_timeout_secs: float = _setting(
+        kinds.seconds(0.01, 3_600),
+        "10",
+        LISTENING,
+        "How long a client may take to send the PROXY header or TLS hello that its listener expects.",
+    )
+    proxy_protocol_trusted: tuple[Network, ...] = _setting(
+        kinds.networks,
+        "",
+        LISTENING,
+        "Load balancers in front: their PROXY headers are believed, and required, on listeners with "
+        "`proxy_protocol`. Everybody else connects there without one.",
     )
 
     pool_connect_timeout_secs: float = _setting(
@@ -468,6 +483,10 @@ class Config:
 
     geography: Geography = field(metadata={})
     """Which country lies in which region: the built-in table with the TOML file's changes."""
+    listeners: tuple[Listener, ...] = field(metadata={})
+    """Further listeners, which the TOML file defines."""
+    app_by_server_name: Mapping[str, str] = field(metadata={})
+    """What server names in TLS hellos mean; the TOML file's ``[sni]``."""
     sources: Mapping[str, str] = field(compare=False, repr=False)
     """Setting's name to what gave its value: ``default``, a variable, a flag or the TOML file's path."""
 

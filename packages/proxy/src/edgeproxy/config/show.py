@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from edgeproxy.config.listeners import Listener
 from edgeproxy.config.settings import SETTINGS, Config, Setting
+from edgeproxy.core.dataplane.listening import NO_APP
+from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.geography import Geography
 
 _MASK = "***"
@@ -29,7 +32,13 @@ def as_json(config: Config) -> str:
     }
     moved, default_countries = _geography_changes(config.geography)
     return json.dumps(
-        {"settings": settings, "countries": moved, "default_countries": default_countries},
+        {
+            "settings": settings,
+            "listeners": [_listener_json(each) for each in config.listeners],
+            "sni": dict(config.app_by_server_name),
+            "countries": moved,
+            "default_countries": default_countries,
+        },
         indent=2,
         ensure_ascii=False,
     )
@@ -42,6 +51,16 @@ def _json_value(config: Config, setting: Setting) -> object:
     if value is None or {bool, int}.intersection(setting.kind.toml_types):
         return value
     return _items(value) if list in setting.kind.toml_types else setting.kind.format(value)
+
+
+def _listener_json(listener: Listener) -> dict[str, object]:
+    listening = listener.listening
+    return {
+        "address": str(listener.address),
+        "app": listening.app,
+        "app_from_sni": listening.app_from_sni,
+        "proxy_protocol": listening.proxy_protocol,
+    }
 
 
 def _items(value: Any) -> list[str]:
@@ -60,6 +79,7 @@ def _toml_lines(config: Config) -> Iterator[str]:
         if setting.is_secret and getattr(config, setting.name) is not None:
             line = f"# {line}"
         yield f"{line.ljust(_COMMENT_COLUMN)}  # {config.sources[setting.name]}"
+    yield from _listener_lines(config)
     yield from _geography_lines(config.geography)
 
 
@@ -76,6 +96,22 @@ def _toml_value(config: Config, setting: Setting) -> str:
 def _toml_string(text: str) -> str:
     # A basic string of TOML takes the escapes of JSON, but wants DEL escaped as well.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _listener_lines(config: Config) -> Iterator[str]:
+    for address, listening in ((each.address, each.listening) for each in config.listeners):
+        yield ""
+        yield "[[listeners]]"
+        yield f"address = {_toml_string(str(address))}"
+        if listening.app not in (ANY_APP, NO_APP):
+            yield f"app = {_toml_string(listening.app)}"
+        yield f"app_from_sni = {str(listening.app_from_sni).lower()}"
+        yield f"proxy_protocol = {str(listening.proxy_protocol).lower()}"
+    if config.app_by_server_name:
+        yield ""
+        yield "[sni]"
+        for name, app in config.app_by_server_name.items():
+            yield f"{_toml_string(name)} = {_toml_string(app)}"
 
 
 def _geography_changes(geography: Geography) -> tuple[dict[str, str], dict[str, str]]:

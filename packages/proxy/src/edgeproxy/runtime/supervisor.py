@@ -84,12 +84,12 @@ class Supervisor:
     def __init__(
         self,
         program: Sequence[str],
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[Sequence[socket.socket]],
         segment_fd: int,
         counts: Counts,
         observer: Observer,
     ) -> None:
-        """Start ``program`` once for each listener.
+        """Start ``program`` once for each place, with the place's ``listeners``: one for every address.
 
         Raises:
             EdgeproxyError: the operating system refuses; no worker is left behind.

@@ -90,8 +90,8 @@ class Worker:
             self._channel.close()
 
 
-def spawn(place: int, program: Sequence[str], listener: socket.socket, segment_fd: int) -> Worker:
-    """Start ``program`` with the descriptors of its channel, its listener and the segment as arguments.
+def spawn(place: int, program: Sequence[str], listeners: Sequence[socket.socket], segment_fd: int) -> Worker:
+    """Start ``program`` with the descriptors of its channel, the segment and its listeners as arguments.
 
     A new interpreter, never a fork: this process has threads and a running loop.
 
@@ -100,7 +100,7 @@ def spawn(place: int, program: Sequence[str], listener: socket.socket, segment_f
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        fds = [theirs.fileno(), listener.fileno(), segment_fd]
+        fds = [theirs.fileno(), segment_fd, *(listener.fileno() for listener in listeners)]
         try:
             process = subprocess.Popen([*program, *map(str, fds)], pass_fds=fds, stdin=subprocess.DEVNULL)
         except OSError:

@@ -1,6 +1,6 @@
 """Composition root of a worker process; the control process starts it with the descriptors it hands on.
 
-``python -m edgeproxy.worker CHANNEL_FD LISTENER_FD SEGMENT_FD``
+``python -m edgeproxy.worker CHANNEL_FD SEGMENT_FD LISTENER_FD...``
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def _open_geo(path: str | None) -> CountryDatabase:
 
 def main(arguments: list[str]) -> None:
     """Serve until the control process says otherwise."""
-    channel_fd, listener_fd, segment_fd = map(int, arguments)
+    channel_fd, segment_fd, *listener_fds = map(int, arguments)
     WorkerProcess(
         channel=socket.socket(fileno=channel_fd),
-        listener=socket.socket(fileno=listener_fd),
+        listeners=[socket.socket(fileno=fd) for fd in listener_fds],
         segment_fd=segment_fd,
         open_geo=_open_geo,
     ).run()

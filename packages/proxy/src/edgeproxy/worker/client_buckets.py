@@ -49,13 +49,13 @@ class ClientBuckets:
         fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, lock)
         try:
             at = self._find(tag)
-            level = self._level(at, terms, now_s)
+            level, level_at_s = self._level(at, terms, now_s)
             if not terms.allows(level, cost):
                 return False
             if at is None:
                 at = self._make_room(place * _WORDS_PER_SET)
             self._values[at + _LEVEL] = level - cost
-            self._values[at + _TIME] = now_s
+            self._values[at + _TIME] = level_at_s
             self._tags[at] = tag
             return True
         finally:
@@ -64,7 +64,7 @@ class ClientBuckets:
     def remaining(self, terms: TokenBucket, tag: int, now_s: float) -> float:
         """Tokens in the bucket of ``tag``, with their fraction."""
         with self._locked(tag % self._sets):
-            return max(0.0, self._level(self._find(tag), terms, now_s))
+            return max(0.0, self._level(self._find(tag), terms, now_s)[0])
 
     def clear(self, tag: int) -> None:
         """Make the bucket of ``tag`` that of a new client."""
@@ -91,10 +91,14 @@ class ClientBuckets:
                         cleared += 1
         return cleared
 
-    def _level(self, at: int | None, terms: TokenBucket, now_s: float) -> float:
+    def _level(self, at: int | None, terms: TokenBucket, now_s: float) -> tuple[float, float]:
+        """The level of an entry, and the time for which that holds."""
         if at is None:
-            return terms.burst
-        return terms.level(self._values[at + _LEVEL], self._values[at + _TIME], now_s)
+            return terms.burst, now_s
+        changed_at_s = self._values[at + _TIME]
+        # A worker counts with the time at which its turn began, and another's may have begun later.
+        now_s = max(now_s, changed_at_s)
+        return terms.level(self._values[at + _LEVEL], changed_at_s, now_s), now_s
 
     def _find(self, tag: int) -> int | None:
         base = tag % self._sets * _WORDS_PER_SET

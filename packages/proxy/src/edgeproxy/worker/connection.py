@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.core.dataplane.client import affinity_network
 from edgeproxy.core.dataplane.dispatch import Lease, Refusal
+from edgeproxy.core.dataplane.listening import NO_APP, Listening
 from edgeproxy.core.dataplane.session import Command, Event, Session, State
 from edgeproxy.core.model import Client
 from edgeproxy.core.wire.frames import SessionRecord
 from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
+from edgeproxy.worker.opening import Opening
 from edgeproxy.worker.relay_copy import Side
 
 if TYPE_CHECKING:
@@ -30,15 +32,16 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_attempt", "_backend", "_client", "_lease", "_network", "_peer", "_plane", "_session", "_started_s",
-        "_tried",
+        "_app", "_attempt", "_backend", "_client", "_lease", "_network", "_peer", "_plane", "_session",
+        "_started_s", "_tried",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane, sock: socket.socket, client: Client) -> None:
+    def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
         self._plane = plane
         self._peer = client
+        self._app = listening.app
         self._network = affinity_network(client.address)
-        self._session = Session()
+        self._session = Session(listening.has_opening)
         self._started_s = plane.loop.now_s
         self._client = Side(sock, self, plane.relay)
         self._backend: Side | None = None
@@ -48,11 +51,56 @@ class Connection:
         self._tried: list[int] = []
         plane.loop.register(sock, self._client)
 
-    def start(self) -> None:
-        """Look for a backend."""
+    def start(self, listening: Listening) -> None:
+        """Look for a backend, when it is known for whom."""
+        if listening.has_opening:
+            plane, sock = self._plane, self._client.sock
+            plane.openings.add(self, plane.loop.now_s)
+            plane.loop.hand_over(sock, Opening(sock, listening, self, plane.networks_trusted))
+        else:
+            self._dispatch()
+
+    # ---- opening -----------------------------------------------------------------------------
+
+    @property
+    def peer_address(self) -> str:
+        """Address that the client connects from; a PROXY header may name another."""
+        return self._peer.address
+
+    def opened(self, source: str | None, server_name: str | None) -> None:
+        """The opening is read: the client is at ``source`` and asks for ``server_name``, if it said so."""
+        plane = self._plane
+        plane.openings.discard(self)
+        plane.loop.hand_over(self._client.sock, self._client)
+        # The edge for what the client sent behind the opening has passed.
+        self._client.readable = True
+        if source is not None:
+            self._peer = plane.locate(source)
+            self._network = affinity_network(source)
+            if not plane.admits(self._network):
+                self._handle(Event.RATE_LIMITED)
+                return
+        if server_name is not None and (app := plane.server_names.app_of(server_name)) is not None:
+            self._app = app
+        elif self._app == NO_APP:
+            self._handle(Event.UNKNOWN_NAME)
+            return
+        self._handle(Event.OPENED)
+
+    def opening_failed(self) -> None:
+        """The client sent something else than the listener expects, or ended before it."""
+        self._handle(Event.BAD_OPENING)
+
+    def opening_timed_out(self) -> None:
+        """The client has not said in time what the listener wants to know."""
+        self._handle(Event.OPENING_TIMEOUT)
+
+    # ---- choosing ----------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
         plane = self._plane
         outcome = plane.dispatcher.dispatch(
-            plane.app, self._peer, self._network, plane.loop.now_s, random(), self._tried
+            self._app, self._peer, self._network, plane.loop.now_s, random(), self._tried
         )
         if isinstance(outcome, Refusal):
             self._handle(Event(outcome.value))
@@ -147,11 +195,13 @@ class Connection:
 
     def _handle(self, event: Event) -> None:
         match self._session.handle(event):
+            case Command.DISPATCH:
+                self._dispatch()
             case Command.RELAY:
                 self._begin_relay()
             case Command.TRY_ANOTHER:
                 if len(self._tried) < MAX_TRIES:
-                    self.start()
+                    self._dispatch()
                 else:
                     self._handle(Event.UNREACHABLE)
             case Command.END_BACKEND:
@@ -183,6 +233,7 @@ class Connection:
     def _close(self) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
+        plane.openings.discard(self)
         plane.renewals.discard(self)
         if lease is not None:
             if backend is not None:

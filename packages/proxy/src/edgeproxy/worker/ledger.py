@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from edgeproxy.core.dataplane.outcomes import Outcome, Outcomes
+from edgeproxy.core.dataplane.session import CloseReason
 from edgeproxy.core.wire.frames import Report, SessionRecord, Traffic
 
 _MAX_PENDING_SESSIONS = 10_000
@@ -19,9 +23,15 @@ class _Row:
 class Ledger:
     """Counts by (country, backend), close reason and failing backend; empties itself into reports."""
 
-    def __init__(self, access_log_every: int) -> None:
-        """``access_log_every``: keep the record of each N-th session, 0 for none."""
+    def __init__(self, access_log_every: int, on_failure: Callable[[], None] | None = None) -> None:
+        """``access_log_every``: keep the record of each N-th session, 0 for none.
+
+        With ``on_failure``, how connections with backends go is noted too, and that is called when one
+        failed, after it was counted.
+        """
         self._access_log_every = access_log_every
+        self._on_failure = on_failure
+        self._outcomes = Outcomes()
         self._until_next_record = access_log_every
         self._clear()
 
@@ -37,6 +47,8 @@ class Ledger:
         row = self._row(country, backend)
         row.opened += 1
         row.score_sum += score
+        if self._on_failure is not None:
+            self._outcomes.add(backend, Outcome.CONNECTED)
 
     def closed(self, record: SessionRecord, was_opened: bool) -> None:
         """A session ended; ``was_opened`` tells whether :meth:`opened` was reported for it."""
@@ -54,9 +66,18 @@ class Ledger:
                     self._sessions.append(record)
                 else:
                     self._sessions_dropped += 1
+        if was_opened and self._on_failure is not None:
+            if record.bytes_sent:
+                self._outcomes.add(record.backend, Outcome.SERVED)
+            elif record.reason == CloseReason.BACKEND_RESET:
+                self._outcomes.add(record.backend, Outcome.DROPPED)
+                self._on_failure()
 
     def connect_failed(self, backend: str) -> None:
         self._connect_errors[backend] = self._connect_errors.get(backend, 0) + 1
+        if self._on_failure is not None:
+            self._outcomes.add(backend, Outcome.CONNECT_FAILED)
+            self._on_failure()
 
     def shed(self, reason: str) -> None:
         """A client was turned away before anything was known of it."""
@@ -76,6 +97,7 @@ class Ledger:
             connect_errors=self._connect_errors,
             sessions=tuple(self._sessions),
             sessions_dropped=self._sessions_dropped,
+            outcomes=self._outcomes.take(),
         )
         self._clear()
         return report

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Protocol
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.affinity import renewal_interval
-from edgeproxy.core.dataplane.client import normalise
+from edgeproxy.core.dataplane.client import affinity_network, normalise
 from edgeproxy.core.dataplane.dispatch import Bindings, Dispatcher, Leases
+from edgeproxy.core.dataplane.listening import Listening, Networks, ServerNames
+from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
 from edgeproxy.core.dataplane.selection import Selection
 from edgeproxy.core.dataplane.session import CloseReason
 from edgeproxy.core.model import Client
@@ -29,6 +33,14 @@ _DEFECTS_TOLD = 32
 """Distinct defects told to the log; beyond that many the log has enough to go by."""
 
 
+class Buckets(Protocol):
+    """The clients' token buckets as all workers see them."""
+
+    def take(self, terms: TokenBucket, tag: int, now_s: float) -> bool:
+        """Take one token out of the bucket of ``tag``, if it has one."""
+        ...
+
+
 class Plane:
     """Accepts clients and gives each a connection of its own until :meth:`drain`."""
 
@@ -39,17 +51,28 @@ class Plane:
         geo: CountryLookup,
         bindings: Bindings,
         leases: Leases,
+        buckets: Buckets,
         notify: Callable[[Notice], None],
+        report_soon: Callable[[], None],
     ) -> None:
+        """``report_soon`` is called when the settings want outcomes watched and a backend has failed."""
         self.loop = loop
-        self.app = settings.app
         self.geo = geo
         """Replaced when the country database changes."""
         self.relay = CopyRelay(loop)
         self.targets = Targets()
-        self.ledger = Ledger(settings.access_log_every)
+        self.server_names = ServerNames(settings.app_by_server_name)
+        self.networks_trusted = Networks(settings.proxy_protocol_trusted)
+        self.ledger = Ledger(settings.access_log_every, report_soon if settings.watch_outcomes else None)
         self.dispatcher = Dispatcher(
-            settings.pop_region, settings.binding_ttl_s, Selection(settings.pop_region), bindings, leases
+            settings.pop_region,
+            settings.binding_ttl_s,
+            Selection(settings.pop_region, settings.panic_threshold),
+            bindings,
+            leases,
+        )
+        self.openings: Deadlines[Connection] = loop.deadlines(
+            settings.opening_timeout_s, Connection.opening_timed_out
         )
         self.connects: Deadlines[Connection] = loop.deadlines(
             settings.connect_timeout_s, Connection.connect_timed_out
@@ -57,18 +80,37 @@ class Plane:
         self.renewals: Deadlines[Connection] = loop.deadlines(
             renewal_interval(settings.binding_ttl_s), Connection.renew
         )
+        self._rate_limit = settings.rate_limit
+        self._buckets = buckets
+        self._secret = bindings.secret
         self._region_by_country = settings.region_by_country
         self._backends: dict[int, PlacedBackend] = {}
         self._connections: set[Connection] = set()
-        self._listener: Listener | None = None
+        self._listenings = settings.listeners
+        self._listeners: list[Listener] = []
         self._notify = notify
         self._overload_told_s = -inf
         self._defects_told: set[str] = set()
         self._on_idle: Callable[[], None] | None = None
 
-    def listen(self, sock: socket.socket) -> None:
-        """Accept clients from a bound, listening socket."""
-        self._listener = Listener(sock, self.loop, self._accepted, self._shed)
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept clients from bound, listening sockets, one for each listener of the settings."""
+        self._listeners = [
+            Listener(sock, self.loop, partial(self._accepted, listening), self._shed)
+            for sock, listening in zip(sockets, self._listenings, strict=True)
+        ]
+
+    def locate(self, address: str) -> Client:
+        """Who is at ``address``, which is normalised."""
+        country = self.geo.country(address)
+        return Client(address, country, self._region_by_country.get(country, ""))
+
+    def admits(self, network: int) -> bool:
+        """Whether a client of this network may open one more connection, which is counted then."""
+        limit = self._rate_limit
+        return limit is None or self._buckets.take(
+            limit, client_tag(self._secret, network), self.loop.now_s
+        )
 
     def change_table(self, change: TableChanged) -> None:
         """Route by these rows from now on; open connections stay where they are."""
@@ -83,13 +125,13 @@ class Plane:
             if (previous := self._backends.get(placed.slot)) is not None:
                 self.targets.forget(previous.backend)
             self._backends[placed.slot] = placed
-            self.dispatcher.put(placed.slot, placed.backend)
+            self.dispatcher.put(placed.slot, placed.backend, placed.verdict)
 
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Accept nobody any more, and call ``on_idle`` when the last connection is gone."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
         self._on_idle = on_idle
         if not self._connections:
             on_idle()
@@ -134,12 +176,15 @@ class Plane:
         self.ledger.shed(CloseReason.OVERLOAD)
         self.overloaded()
 
-    def _accepted(self, sock: socket.socket, peer_address: str) -> None:
+    def _accepted(self, listening: Listening, sock: socket.socket, peer_address: str) -> None:
         try:
             address = normalise(peer_address)
-            country = self.geo.country(address)
-            client = Client(address, country, self._region_by_country.get(country, ""))
-            connection = Connection(self, sock, client)
+            if self._rate_limit is not None and not self._admits_peer(listening, address):
+                set_reset_on_close(sock)
+                sock.close()
+                self.ledger.shed(CloseReason.RATE_LIMITED)
+                return
+            connection = Connection(self, sock, self.locate(address), listening)
         except Exception as error:  # noqa: BLE001
             set_reset_on_close(sock)
             sock.close()
@@ -148,9 +193,14 @@ class Plane:
             return
         self._connections.add(connection)
         try:
-            connection.start()
+            connection.start(listening)
         except Exception as error:  # noqa: BLE001
             self.contain(connection, error)
+
+    def _admits_peer(self, listening: Listening, address: str) -> bool:
+        """Who may speak for others, in a PROXY header, is not limited himself; they are, once he has spoken."""
+        speaks_for_others = listening.proxy_protocol and self.networks_trusted.hold(address)
+        return speaks_for_others or self.admits(affinity_network(address))
 
     def _tell_defect(self, error: Exception) -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]

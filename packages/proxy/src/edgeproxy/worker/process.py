@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgeproxy.core.wire.frames import (
     Drain,
@@ -30,6 +30,9 @@ from edgeproxy.worker.signals import SignalWakeup
 
 REPORT_INTERVAL_S = 0.2
 """How often a worker tells what it counted."""
+REPORTS_AHEAD = 16
+"""Reports within one interval that failures of backends may bring forward. A failure should be known to all
+workers before the next client comes; a flood of them should not keep everybody busy with reports."""
 
 
 class WorkerProcess:
@@ -38,12 +41,12 @@ class WorkerProcess:
     def __init__(
         self,
         channel: socket.socket,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         segment_fd: int,
         open_geo: Callable[[str | None], CountryLookup],
     ) -> None:
         self._loop = Loop(self._on_defect)
-        self._listener = listener
+        self._listeners = listeners
         self._segment_fd = segment_fd
         self._open_geo = open_geo
         self._settings: Start | None = None
@@ -51,6 +54,7 @@ class WorkerProcess:
         self._ready = False
         self._draining = False
         self._reset = 0
+        self._reports_ahead = REPORTS_AHEAD
         self._reports = self._loop.deadlines(REPORT_INTERVAL_S, WorkerProcess._report)
         self._channel = Channel(channel, self._loop, self._on_frame, self._on_control_lost)
 
@@ -83,7 +87,16 @@ class WorkerProcess:
     def _start(self, settings: Start) -> None:
         self._settings = settings
         state = SharedState(self._segment_fd, settings.worker)
-        self._plane = Plane(self._loop, settings, self._first_geo(settings), state, state, self._channel.send)
+        self._plane = Plane(
+            self._loop,
+            settings,
+            self._first_geo(settings),
+            bindings=state,
+            leases=state,
+            buckets=state.clients,
+            notify=self._channel.send,
+            report_soon=self._report_soon,
+        )
 
     def _first_geo(self, settings: Start) -> CountryLookup:
         """The country database; the embedded one if the file has become unusable since the proxy started.
@@ -107,7 +120,7 @@ class WorkerProcess:
         gc.collect()
         gc.freeze()
         gc.disable()
-        plane.listen(self._listener)
+        plane.listen(self._listeners)
         self._ready = True
         self._channel.send(Ready(frame.version))
 
@@ -144,7 +157,14 @@ class WorkerProcess:
     def _report(self) -> None:
         if not self._channel.is_congested():
             self._send_report()
+        self._reports_ahead = REPORTS_AHEAD
         self._reports.add(self, self._loop.now_s)
+
+    def _report_soon(self) -> None:
+        """Report now, unless that was done often enough; then it can wait for the regular report."""
+        if self._reports_ahead and not self._channel.is_congested():
+            self._reports_ahead -= 1
+            self._send_report()
 
     def _send_report(self) -> None:
         if self._plane is not None and not self._plane.ledger.is_empty():

@@ -25,7 +25,6 @@ from testkit.wait import wait_until_async
 SETTINGS = Start(
     worker=0,
     pop_region="eu",
-    app="*",
     region_by_country={},
     geoip_path=None,
     binding_ttl_s=600.0,
@@ -129,7 +128,7 @@ class Table:
 class World:
     """Supervisors that are stopped at the end, and what they were given."""
 
-    def __init__(self, listeners: Sequence[socket.socket], segment_fd: int) -> None:
+    def __init__(self, listeners: Sequence[Sequence[socket.socket]], segment_fd: int) -> None:
         self.observer = Observer()
         self.table = Table()
         self.supervisors: list[Supervisor] = []
@@ -150,16 +149,16 @@ class World:
 
 
 @pytest.fixture
-def listeners() -> Iterator[list[socket.socket]]:
+def listeners() -> Iterator[list[list[socket.socket]]]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    yield sockets
+    yield [[sock] for sock in sockets]
     for sock in sockets:
         sock.close()
 
 
 @pytest.fixture
-async def world(listeners: list[socket.socket]) -> AsyncIterator[World]:
-    made = World(listeners, listeners[0].fileno())
+async def world(listeners: list[list[socket.socket]]) -> AsyncIterator[World]:
+    made = World(listeners, listeners[0][0].fileno())
     yield made
     for supervisor in made.supervisors:
         supervisor.kill()
@@ -168,8 +167,8 @@ async def world(listeners: list[socket.socket]) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-def world_without_loop(listeners: list[socket.socket]) -> World:
-    return World(listeners, listeners[0].fileno())
+def world_without_loop(listeners: list[list[socket.socket]]) -> World:
+    return World(listeners, listeners[0][0].fileno())
 
 
 async def test_workers_are_given_settings_names_and_table_and_told_of_changes(world: World) -> None:
@@ -206,6 +205,7 @@ async def test_what_workers_count_reaches_the_observer(world: World) -> None:
 
 async def test_a_worker_that_dies_is_replaced_and_its_leases_are_given_back(world: World) -> None:
     supervisor = await world.start(OBEDIENT)
+    await wait_until_async(lambda: len(world.observer.told("table")) == 2, reason="both to be done")
     first, second = supervisor.pids()
     os.kill(second, signal.SIGKILL)
     await wait_until_async(lambda: supervisor.restarts == 1, reason="the replacement")
@@ -302,7 +302,7 @@ def test_a_program_that_is_not_there_is_an_error(world_without_loop: World) -> N
         Supervisor(
             ("/no/such/program",),
             world_without_loop.listeners,
-            world_without_loop.listeners[0].fileno(),
+            world_without_loop.listeners[0][0].fileno(),
             world_without_loop.observer,
             world_without_loop.observer,
         )

@@ -113,6 +113,12 @@ def test_where_there_is_no_room_the_one_unchanged_for_longest_goes(state: Shared
     assert levels[5] == 7
 
 
+def test_a_worker_whose_turn_began_earlier_finds_what_a_later_one_left(state: SharedState) -> None:
+    assert state.clients.take(TERMS, FIRST, 105.0, cost=5)
+    assert take_all(state, FIRST, 100.0) == 5
+    assert state.clients.remaining(TERMS, FIRST, 106.0) == 1
+
+
 TAKER = """
 import sys
 from edgeproxy.core.dataplane.rate_limit import TokenBucket

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.model import Backend
 from edgeproxy.core.wire.frames import (
     FrameReader,
@@ -55,17 +56,24 @@ def start_frame(
     connect_timeout_s: float = 5.0,
     shutdown_timeout_s: float = 30.0,
     access_log_every: int = 1,
+    listening: Listening | None = None,
+    app_by_server_name: dict[str, str] | None = None,
+    proxy_protocol_trusted: tuple[str, ...] = (),
+    opening_timeout_s: float = 10.0,
 ) -> Start:
     return Start(
         worker=worker,
         pop_region="eu",
-        app="*",
         region_by_country={"DE": "eu", "FR": "eu", "US": "us"},
         geoip_path=None if geoip_path is None else str(geoip_path),
         binding_ttl_s=binding_ttl_s,
         connect_timeout_s=connect_timeout_s,
         shutdown_timeout_s=shutdown_timeout_s,
         access_log_every=access_log_every,
+        listeners=(listening or Listening(),),
+        app_by_server_name=app_by_server_name or {},
+        proxy_protocol_trusted=proxy_protocol_trusted,
+        opening_timeout_s=opening_timeout_s,
     )
 
 
@@ -249,7 +257,7 @@ class ThreadedPlane:
         self.loop.register(self._woken, self, LEVEL_READ)
         self.listener = bound_listener(host)
         self.address = self.listener.getsockname()[:2]
-        self.plane.listen(self.listener)
+        self.plane.listen([self.listener])
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -344,7 +352,7 @@ class RealWorker:
         self.state = SharedState(segment_fd)
         self._channel, theirs = socket.socketpair()
         self._channel.settimeout(TIMEOUT_S)
-        fds = [theirs.fileno(), listener.fileno(), segment_fd]
+        fds = [theirs.fileno(), segment_fd, listener.fileno()]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "edgeproxy.worker", *map(str, fds)],
             pass_fds=fds,

@@ -17,6 +17,8 @@ from enum import StrEnum
 
 
 class State(StrEnum):
+    OPENING = "opening"
+    """The listener wants to know more of the client before a backend is chosen."""
     CONNECTING = "connecting"
     OPEN = "open"
     CLIENT_DONE = "client_done"
@@ -27,6 +29,11 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
+    OPENED = "opened"
+    BAD_OPENING = "bad_opening"
+    OPENING_TIMEOUT = "opening_timeout"
+    UNKNOWN_NAME = "unknown_name"
+    RATE_LIMITED = "rate_limited"
     CONNECTED = "connected"
     CONNECT_FAILED = "connect_failed"
     NO_BACKEND = "no_backend"
@@ -44,6 +51,8 @@ class Event(StrEnum):
 
 
 class Command(StrEnum):
+    DISPATCH = "dispatch"
+    """Choose a backend."""
     RELAY = "relay"
     """Begin to move bytes, both ways."""
     TRY_ANOTHER = "try_another"
@@ -69,6 +78,14 @@ class CloseReason(StrEnum):
     """All healthy backends are at their hard limit."""
     UNREACHABLE = "unreachable"
     """The backends that were tried could not be connected to."""
+    BAD_OPENING = "bad_opening"
+    """The client sent something else than the PROXY header or TLS hello that the listener expects."""
+    OPENING_TIMEOUT = "opening_timeout"
+    """The client did not send it in time."""
+    UNKNOWN_NAME = "unknown_name"
+    """The listener has no app for the server name that the client asks for."""
+    RATE_LIMITED = "rate_limited"
+    """The client opens more connections than it may."""
     OVERLOAD = "overload"
     """This process is out of descriptors."""
     INTERNAL = "internal"
@@ -80,6 +97,11 @@ class CloseReason(StrEnum):
 _S, _E, _C = State, Event, Command
 
 _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
+    (_S.OPENING, _E.OPENED): (_S.CONNECTING, _C.DISPATCH, None),
+    (_S.OPENING, _E.BAD_OPENING): (_S.CLOSED, _C.RESET, CloseReason.BAD_OPENING),
+    (_S.OPENING, _E.OPENING_TIMEOUT): (_S.CLOSED, _C.RESET, CloseReason.OPENING_TIMEOUT),
+    (_S.OPENING, _E.UNKNOWN_NAME): (_S.CLOSED, _C.RESET, CloseReason.UNKNOWN_NAME),
+    (_S.OPENING, _E.RATE_LIMITED): (_S.CLOSED, _C.RESET, CloseReason.RATE_LIMITED),
     (_S.CONNECTING, _E.CONNECTED): (_S.OPEN, _C.RELAY, None),
     (_S.CONNECTING, _E.CONNECT_FAILED): (_S.CONNECTING, _C.TRY_ANOTHER, None),
     (_S.CONNECTING, _E.NO_BACKEND): (_S.CLOSED, _C.RESET, CloseReason.NO_BACKEND),
@@ -91,7 +113,7 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
     (_S.CLIENT_DONE, _E.BACKEND_EOF): (_S.CLOSED, _C.CLOSE, CloseReason.COMPLETE),
     (_S.BACKEND_DONE, _E.CLIENT_EOF): (_S.CLOSED, _C.CLOSE, CloseReason.COMPLETE),
 }
-for _state in (_S.CONNECTING, _S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
+for _state in (_S.OPENING, _S.CONNECTING, _S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
     _TABLE[_state, _E.CLIENT_RESET] = (_S.CLOSED, _C.RESET, CloseReason.CLIENT_RESET)
     _TABLE[_state, _E.SHUTDOWN] = (_S.CLOSED, _C.RESET, CloseReason.SHUTDOWN)
     _TABLE[_state, _E.DEFECT] = (_S.CLOSED, _C.RESET, CloseReason.INTERNAL)
@@ -104,8 +126,8 @@ class Session:
 
     __slots__ = ("close_reason", "state")
 
-    def __init__(self) -> None:
-        self.state = State.CONNECTING
+    def __init__(self, has_opening: bool = False) -> None:
+        self.state = State.OPENING if has_opening else State.CONNECTING
         self.close_reason: CloseReason | None = None
         """Set when ``state`` becomes ``CLOSED``."""
 

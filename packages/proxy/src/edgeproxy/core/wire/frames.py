@@ -13,6 +13,9 @@ from typing import Generic, TypeVar
 import msgspec
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.listening import Listening
+from edgeproxy.core.dataplane.rate_limit import TokenBucket
+from edgeproxy.core.dataplane.selection import PANIC_THRESHOLD
 
 MAX_FRAME_BYTES = 64 << 20
 """A full table of 65,536 rows is below 10 MiB; anything beyond this is a broken peer."""
@@ -25,21 +28,33 @@ _Frame = TypeVar("_Frame")
 # ---- control process to worker -------------------------------------------------------------------
 
 
-class Start(msgspec.Struct, frozen=True, tag="start"):
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Sent once, first: everything a worker needs to know."""
 
     worker: int
     pop_region: str
-    app: str
-    """The app of the listener, ``*`` for none."""
+    listeners: tuple[Listening, ...] = (Listening(),)
+    """In the order of the listeners' descriptors."""
+    app_by_server_name: dict[str, str] = {}
+    """See :class:`~edgeproxy.core.dataplane.listening.ServerNames`."""
+    proxy_protocol_trusted: tuple[str, ...] = ()
+    """Networks whose PROXY headers are believed, in CIDR notation."""
     region_by_country: dict[str, str]
     geoip_path: str | None
     """Country database, ``None`` for the embedded one."""
     binding_ttl_s: float
     connect_timeout_s: float
+    opening_timeout_s: float = 10.0
+    """How long a client may take to send what a listener wants to know first."""
     shutdown_timeout_s: float
     access_log_every: int
     """Report each N-th session to the access log; 0 for none."""
+    panic_threshold: float = PANIC_THRESHOLD
+    """See :func:`~edgeproxy.core.dataplane.selection.is_panicking`."""
+    watch_outcomes: bool = False
+    """Whether to report how connections with backends go, and failures without delay."""
+    rate_limit: TokenBucket | None = None
+    """How many connections one client may open, ``None`` for as many as it likes."""
 
 
 class TableChanged(msgspec.Struct, frozen=True, tag="table"):
@@ -130,6 +145,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     sessions: tuple[SessionRecord, ...]
     sessions_dropped: int
     """Records that the access log lost because the control process did not keep up."""
+    outcomes: dict[str, str] = {}
+    """How connections went by backend id, a letter for each (:mod:`edgeproxy.core.dataplane.outcomes`)."""
 
 
 class Notice(msgspec.Struct, frozen=True, tag="notice"):

@@ -55,6 +55,26 @@ for _ending, _reason in {
         _reason,
     )
 
+OPENING_TRANSCRIPTS = {
+    "opening tells what is wanted": (
+        [(E.OPENED, C.DISPATCH), (E.CONNECTED, C.RELAY), (E.BACKEND_RESET, C.RESET)],
+        CloseReason.BACKEND_RESET,
+    ),
+    "opening is none": ([(E.BAD_OPENING, C.RESET)], CloseReason.BAD_OPENING),
+    "opening does not come": ([(E.OPENING_TIMEOUT, C.RESET)], CloseReason.OPENING_TIMEOUT),
+    "opening names nobody we know": ([(E.UNKNOWN_NAME, C.RESET)], CloseReason.UNKNOWN_NAME),
+    "opening names somebody who comes too often": ([(E.RATE_LIMITED, C.RESET)], CloseReason.RATE_LIMITED),
+    "client gives up while opening": ([(E.CLIENT_RESET, C.RESET)], CloseReason.CLIENT_RESET),
+    "drain is over while opening": ([(E.SHUTDOWN, C.RESET)], CloseReason.SHUTDOWN),
+    "defect while opening": ([(E.DEFECT, C.RESET)], CloseReason.INTERNAL),
+}
+
+ALL_TRANSCRIPTS = {
+    **{name: (False, *transcript) for name, transcript in TRANSCRIPTS.items()},
+    **{name: (True, *transcript) for name, transcript in OPENING_TRANSCRIPTS.items()},
+}
+"""Name to whether the session has an opening, its steps and its close reason."""
+
 PATHS: dict[State, list[Event]] = {
     State.CONNECTING: [],
     State.OPEN: [E.CONNECTED],
@@ -67,18 +87,18 @@ PATHS: dict[State, list[Event]] = {
 def told() -> set[tuple[State, Event]]:
     """Every pair of state and fact that the transcripts pass through."""
     pairs = set()
-    for steps, _ in TRANSCRIPTS.values():
-        session = Session()
+    for has_opening, steps, _ in ALL_TRANSCRIPTS.values():
+        session = Session(has_opening)
         for event, _ in steps:
             pairs.add((session.state, event))
             session.handle(event)
     return pairs
 
 
-@pytest.mark.parametrize("name", TRANSCRIPTS)
+@pytest.mark.parametrize("name", ALL_TRANSCRIPTS)
 def test_transcript(name: str) -> None:
-    steps, reason = TRANSCRIPTS[name]
-    session = Session()
+    has_opening, steps, reason = ALL_TRANSCRIPTS[name]
+    session = Session(has_opening)
     for event, command in steps:
         assert session.close_reason is None
         assert session.handle(event) is command
@@ -88,8 +108,8 @@ def test_transcript(name: str) -> None:
 
 @pytest.mark.parametrize(("state", "event"), sorted(set(product(State, Event)) - told()))
 def test_a_fact_that_cannot_be_is_a_broken_invariant(state: State, event: Event) -> None:
-    session = Session()
-    for step in PATHS[state]:
+    session = Session(has_opening=state is State.OPENING)
+    for step in PATHS.get(state, []):
         session.handle(step)
     assert session.state is state
     with pytest.raises(KeyError):
@@ -98,4 +118,4 @@ def test_a_fact_that_cannot_be_is_a_broken_invariant(state: State, event: Event)
 
 
 def test_every_reason_to_close_is_told() -> None:
-    assert {reason for _, reason in TRANSCRIPTS.values()} == set(CloseReason)
+    assert {reason for *_, reason in ALL_TRANSCRIPTS.values()} == set(CloseReason)

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
-from edgeproxy.core.model import Backend
+from edgeproxy.core.dataplane.listening import Listening
+from edgeproxy.core.dataplane.rate_limit import TokenBucket
+from edgeproxy.core.model import Backend, Verdict
 from edgeproxy.core.wire.frames import (
     MAX_FRAME_BYTES,
     Drain,
@@ -56,19 +58,28 @@ placed = st.builds(
         soft_limit=whole,
         hard_limit=whole,
     ),
+    verdict=st.builds(Verdict, is_good=st.booleans(), trial=whole, weight_factor=seconds),
 )
 to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.builds(
         Start,
         worker=whole,
         pop_region=texts,
-        app=texts,
+        listeners=tuples(
+            st.builds(Listening, app=texts, app_from_sni=st.booleans(), proxy_protocol=st.booleans())
+        ),
+        app_by_server_name=st.dictionaries(texts, texts, max_size=3),
+        proxy_protocol_trusted=tuples(texts),
+        opening_timeout_s=seconds,
         region_by_country=st.dictionaries(texts, texts, max_size=3),
         geoip_path=st.none() | texts,
         binding_ttl_s=seconds,
         connect_timeout_s=seconds,
         shutdown_timeout_s=seconds,
         access_log_every=whole,
+        panic_threshold=seconds,
+        watch_outcomes=st.booleans(),
+        rate_limit=st.none() | st.builds(TokenBucket, burst=seconds, per_s=seconds),
     ),
     st.builds(
         TableChanged, version=whole, whole=st.booleans(), upserts=tuples(placed), removed_slots=tuples(whole)
@@ -113,6 +124,7 @@ from_worker: st.SearchStrategy[FromWorker] = st.one_of(
             )
         ),
         sessions_dropped=whole,
+        outcomes=st.dictionaries(texts, texts, max_size=3),
     ),
     st.builds(
         Notice,
