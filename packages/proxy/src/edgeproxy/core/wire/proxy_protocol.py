@@ -222,10 +222,8 @@ def _read_tlvs(header: bytes, position: int) -> tuple[Tlv, ...]:
             tlvs.append((kind, header[start:position]))
     if checksum_at:
         behind = checksum_at + _CHECKSUM_BYTES
-        sent = header[checksum_at:behind]
-        if crc32c(header[:checksum_at] + bytes(_CHECKSUM_BYTES) + header[behind:]) != int.from_bytes(
-            sent, "big"
-        ):
+        protected = header[:checksum_at] + bytes(_CHECKSUM_BYTES) + header[behind:]
+        if crc32c(protected).to_bytes(_CHECKSUM_BYTES, "big") != header[checksum_at:behind]:
             raise ValueError("PROXY header with a wrong checksum")
     return tuple(tlvs)
 
@@ -291,7 +289,9 @@ def encode_v2(
     if not checksum:
         return header
     start = _FIXED_BYTES + layout.size + _TLV.size
-    return header[:start] + crc32c(header).to_bytes(4, "big") + header[start + _CHECKSUM_BYTES :]
+    return (
+        header[:start] + crc32c(header).to_bytes(_CHECKSUM_BYTES, "big") + header[start + _CHECKSUM_BYTES :]
+    )
 
 
 def tls_tlv(
