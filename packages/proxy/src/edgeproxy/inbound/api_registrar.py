@@ -91,7 +91,7 @@ class Registrar:
         # What the store says reaches the book in the order in which the store said it.
         self._storing = asyncio.Lock()
         self._failing = False
-        self._running = False
+        self._stopped = False
 
     def __len__(self) -> int:
         """How many backends are registered."""
@@ -111,13 +111,12 @@ class Registrar:
 
     async def run(self) -> None:
         """Work until cancelled; then store the heartbeats that are not yet, and refuse all changes."""
-        self._running = True
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._decide_forever())
                 group.create_task(self._sweep_forever())
         finally:
-            self._running = False
+            self._stopped = True
             for each in (*self._deciding, *self._waiting):
                 if not each.decided.done():
                     each.decided.set_exception(StoppingError())
@@ -206,7 +205,7 @@ class Registrar:
     async def _decide(
         self, backend_id: str, operation: LeaseOperation[Refusal], written: Callable[[LeaseWrite], object]
     ) -> LeaseWrite | Refusal | NotWritten:
-        if not self._running:
+        if self._stopped:
             raise StoppingError
         waiting = _Waiting(backend_id, operation, written, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

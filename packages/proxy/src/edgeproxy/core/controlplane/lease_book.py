@@ -75,9 +75,12 @@ class LeaseBook:
         return now_s - held.heard_s <= self._ttl_s
 
     def beat(self, backend_id: str, now_s: float) -> bool:
-        """Note a heartbeat; false when only the store can take it, for the lease is unknown or ran out."""
+        """Note a heartbeat; false when only the store can take it.
+
+        That is when the lease is unknown or ran out, be it that this is only about to be written.
+        """
         held = self._held.get(backend_id)
-        if held is None or held.ran_out:
+        if held is None or held.ran_out or not self.is_current(held, now_s):
             return False
         held.heard_s = now_s
         return True
