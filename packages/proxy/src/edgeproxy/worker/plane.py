@@ -108,9 +108,7 @@ class Plane:
     def admits(self, network: int) -> bool:
         """Whether a client of this network may open one more connection, which is counted then."""
         limit = self._rate_limit
-        return limit is None or self._buckets.take(
-            limit, client_tag(self._secret, network), self.loop.now_s
-        )
+        return limit is None or self._buckets.take(limit, client_tag(self._secret, network), self.loop.now_s)
 
     def change_table(self, change: TableChanged) -> None:
         """Route by these rows from now on; open connections stay where they are."""
@@ -198,7 +196,7 @@ class Plane:
             self.contain(connection, error)
 
     def _admits_peer(self, listening: Listening, address: str) -> bool:
-        """Who may speak for others, in a PROXY header, is not limited himself; they are, once he has spoken."""
+        """Who may speak for others, in a PROXY header, is not limited himself: they are, when he has spoken."""
         speaks_for_others = listening.proxy_protocol and self.networks_trusted.hold(address)
         return speaks_for_others or self.admits(affinity_network(address))
 

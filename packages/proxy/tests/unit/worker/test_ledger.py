@@ -109,3 +109,71 @@ def test_records_that_nobody_fetches_are_bounded_and_counted(monkeypatch: pytest
     assert report.sessions_dropped == 3
     assert report.closes == {"complete": 5}
     assert ledger.report().sessions_dropped == 0
+
+
+class Calls:
+    """Counts how often it is called."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+def test_outcomes_are_noted_in_their_order_when_somebody_wants_to_know() -> None:
+    ledger = Ledger(access_log_every=0, on_failure=Calls())
+    ledger.opened("DE", "eu-1", 0.0)
+    ledger.connect_failed("eu-2")
+    ledger.opened("DE", "eu-1", 0.0)
+    ledger.closed(record(), was_opened=True)
+    ledger.closed(record(reason="backend_reset", bytes_sent=0), was_opened=True)
+    assert ledger.report().outcomes == {"eu-1": "ccsd", "eu-2": "f"}
+    assert ledger.report().outcomes == {}
+
+
+def test_outcomes_are_not_noted_for_nobody() -> None:
+    ledger = Ledger(access_log_every=0)
+    ledger.opened("DE", "eu-1", 0.0)
+    ledger.connect_failed("eu-1")
+    ledger.closed(record(), was_opened=True)
+    assert ledger.report().outcomes == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"bytes_sent": 1, "reason": "backend_reset"}, "s"),
+        ({"bytes_sent": 1, "reason": "client_reset"}, "s"),
+        ({"bytes_sent": 0, "reason": "client_reset"}, ""),
+        ({"bytes_sent": 0, "reason": "complete"}, ""),
+        ({"bytes_sent": 0, "reason": "shutdown"}, ""),
+    ],
+)
+def test_only_a_reset_before_the_first_byte_speaks_against_a_backend(
+    changes: dict[str, object], expected: str
+) -> None:
+    failed = Calls()
+    ledger = Ledger(access_log_every=0, on_failure=failed)
+    ledger.closed(record(**changes), was_opened=True)
+    assert ledger.report().outcomes.get("eu-1", "") == expected
+    assert failed.count == 0
+
+
+def test_each_failure_is_told_at_once_and_after_it_was_counted() -> None:
+    reports: list[Report] = []
+    ledger = Ledger(access_log_every=0, on_failure=lambda: reports.append(ledger.report()))
+    ledger.opened("DE", "eu-1", 0.0)
+    ledger.connect_failed("eu-1")
+    ledger.closed(record(reason="backend_reset", bytes_sent=0), was_opened=True)
+    assert [report.outcomes for report in reports] == [{"eu-1": "cf"}, {"eu-1": "d"}]
+    assert reports[0].connect_errors == {"eu-1": 1}
+    assert reports[1].closes == {"backend_reset": 1}
+
+
+def test_a_session_that_never_got_a_backend_speaks_against_none() -> None:
+    failed = Calls()
+    ledger = Ledger(access_log_every=0, on_failure=failed)
+    ledger.closed(record(backend="", reason="no_backend", bytes_sent=0), was_opened=False)
+    assert ledger.report().outcomes == {}
+    assert failed.count == 0

@@ -7,9 +7,7 @@ come at the shorter interval: it is then that a minute of clients depends on the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import StrEnum
-from heapq import heappop, heappush
 
 import msgspec
 
@@ -81,36 +79,3 @@ class Health:
         if self.is_changing:
             nominal_s = min(nominal_s, self._settings.fast_interval_s)
         return nominal_s * (_SHORTEST + (1 - _SHORTEST) * draw)
-
-
-class CheckSchedule:
-    """Which backend is to be checked when. A backend under check has no time until it is put again."""
-
-    def __init__(self) -> None:
-        self._at_s: dict[str, float] = {}
-        self._queue: list[tuple[float, str]] = []
-
-    def put(self, backend_id: str, at_s: float) -> None:
-        """Check this backend at ``at_s``, and no more at the time that was set before."""
-        self._at_s[backend_id] = at_s
-        heappush(self._queue, (at_s, backend_id))
-
-    def discard(self, backend_id: str) -> None:
-        """Check it no more; unknown ones are ignored."""
-        self._at_s.pop(backend_id, None)
-
-    def next_at_s(self) -> float | None:
-        """When the next check is due, ``None`` without any."""
-        while self._queue:
-            at_s, backend_id = self._queue[0]
-            if self._at_s.get(backend_id) == at_s:
-                return at_s
-            heappop(self._queue)
-        return None
-
-    def due(self, now_s: float) -> Iterator[str]:
-        """Take out those that are due, the one that has waited longest first."""
-        while (at_s := self.next_at_s()) is not None and at_s <= now_s:
-            backend_id = heappop(self._queue)[1]
-            del self._at_s[backend_id]
-            yield backend_id

@@ -35,7 +35,7 @@ class TokenBucket(msgspec.Struct, frozen=True):
         return self.burst / self.per_s
 
     def level(self, tokens: float, at_s: float, now_s: float) -> float:
-        """What a bucket that held ``tokens`` at ``at_s`` holds now."""
+        """What a bucket that held ``tokens`` at ``at_s`` holds at ``now_s``, which must not be earlier."""
         return min(self.burst, tokens + (now_s - at_s) * self.per_s)
 
     def allows(self, level: float, cost: float) -> bool:

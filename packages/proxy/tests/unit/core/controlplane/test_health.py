@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.controlplane.health import CheckSchedule, Health, HealthSettings, Status
+from edgeproxy.core.controlplane.health import Health, HealthSettings, Status
 
 REFUSED = "connection refused"
 
@@ -88,36 +88,3 @@ def test_the_jitter_only_shortens(draw: float) -> None:
 def test_jitter_spreads_over_its_range() -> None:
     assert checked(None, None).next_interval_s(0.0) == pytest.approx(4.5)
     assert checked(None, None).next_interval_s(0.5) == pytest.approx(4.75)
-
-
-# ---- the schedule --------------------------------------------------------------------------------
-
-
-def test_backends_are_due_in_order_and_once() -> None:
-    schedule = CheckSchedule()
-    for backend_id, at_s in (("late", 3.0), ("soon", 1.0), ("next", 2.0)):
-        schedule.put(backend_id, at_s)
-    assert list(schedule.due(0.9)) == []
-    assert list(schedule.due(2.0)) == ["soon", "next"]
-    assert list(schedule.due(2.0)) == []
-    assert schedule.next_at_s() == 3.0
-
-
-def test_a_new_time_replaces_the_old_one() -> None:
-    schedule = CheckSchedule()
-    schedule.put("a", 1.0)
-    schedule.put("a", 5.0)
-    assert list(schedule.due(4.0)) == []
-    schedule.put("a", 4.5)
-    assert schedule.next_at_s() == 4.5
-    assert list(schedule.due(9.0)) == ["a"]
-    assert schedule.next_at_s() is None
-
-
-def test_a_discarded_backend_is_not_due() -> None:
-    schedule = CheckSchedule()
-    schedule.put("a", 1.0)
-    schedule.discard("a")
-    schedule.discard("unknown")
-    assert schedule.next_at_s() is None
-    assert list(schedule.due(9.0)) == []
