@@ -100,7 +100,7 @@ def _ipv4(text: str) -> int | None:
 def _ipv6_groups(address: str) -> list[int]:
     """The eight 16-bit groups of ``address``, with or without a zone."""
     text, zone_mark, zone = address.partition("%")
-    if zone_mark and (not zone or "%" in zone):
+    if zone_mark and (not zone or "%" in zone or "/" in zone):
         _refuse(address)
     if "." in text:
         text, _, quad = text.rpartition(":")

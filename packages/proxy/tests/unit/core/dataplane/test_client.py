@@ -159,6 +159,7 @@ class TestMalformedAddresses:
             "::203.0.113.256",
             "fe80::1%",
             "fe80::1%eth0%eth1",
+            "fe80::1%eth0/64",
         ],
     )
     def test_are_refused_by_name(self, text: str) -> None:
