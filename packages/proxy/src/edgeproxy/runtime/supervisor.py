@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 from time import monotonic
@@ -248,11 +249,9 @@ class Supervisor:
             self.restarts += 1
 
     async def _stops_within(self, pause_s: float) -> bool:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), pause_s)
-        except TimeoutError:
-            return False
-        return True
+        return self._stopping.is_set()
 
     async def _serve(self, worker: Worker) -> int:
         """Until ``worker`` has ended and its leases are given back; return its exit code."""
@@ -271,6 +270,9 @@ class Supervisor:
             del self._workers[worker.place]
             worker.close()
             self._counts.clear_worker(worker.place)
+        if worker.has_drained:
+            # A service manager tells all processes at once, and this one may be the last to hear of it.
+            await self._stops_within(_FIRST_PAUSE_S)
         if not self._stopping.is_set():
             self._observer.died(worker.place, worker.pid, exit_code)
         return exit_code
@@ -300,6 +302,7 @@ class Supervisor:
             case Notice():
                 self._observer.noticed(worker.place, frame)
             case Drained(reset):
+                worker.has_drained = True
                 self._sessions_reset += reset
 
 

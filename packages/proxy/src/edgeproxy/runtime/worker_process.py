@@ -23,6 +23,8 @@ class Worker:
         self.place = place
         self.started_s = monotonic()
         self.is_ready = False
+        self.has_drained = False
+        """It ends because it was told to."""
         self.version = -1
         """Table version it routes by."""
         self.lagging = False
