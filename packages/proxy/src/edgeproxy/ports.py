@@ -27,6 +27,21 @@ class CountryLookup(Protocol):
         ...
 
 
+class Probe(Protocol):
+    """One way of asking a backend whether it is well."""
+
+    async def check(self, host: str, address: str, port: int) -> str | None:
+        """Return ``None`` when the backend at ``address`` is well, else what is wrong with it.
+
+        ``host`` is how the routing table calls it, a name or the same address. Waits without limit; being
+        cancelled ends the check and leaves nothing open.
+
+        Raises:
+            OSError: this machine cannot ask, which says nothing of the backend.
+        """
+        ...
+
+
 class RowChange(msgspec.Struct, frozen=True):
     """What to write for one id: the row gets ``values``; where there is no such row, it is made of them."""
 

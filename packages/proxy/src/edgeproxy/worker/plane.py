@@ -196,7 +196,7 @@ class Plane:
             self.contain(connection, error)
 
     def _admits_peer(self, listening: Listening, address: str) -> bool:
-        """Who may speak for others, in a PROXY header, is not limited himself: they are, when he has spoken."""
+        """Who may speak for others is not limited himself; they are, when his PROXY header has come."""
         speaks_for_others = listening.proxy_protocol and self.networks_trusted.hold(address)
         return speaks_for_others or self.admits(affinity_network(address))
 
