@@ -29,8 +29,8 @@ PURE_STANDARD_LIBRARY = frozenset({
 # fmt: on
 ADAPTER_FOLDERS = ("worker", "inbound", "outbound", "runtime")
 SHARED_BY_ADAPTERS = ("core", "ports", "errors", "config")
-# The composition roots: of the control process, and of a worker process.
-COMPOSITION_ROOTS = frozenset({"edgeproxy.app", "edgeproxy.worker.__main__"})
+# The composition roots: of the control process, of the stores that commands need too, of a worker process.
+COMPOSITION_ROOTS = frozenset({"edgeproxy.app", "edgeproxy.stores", "edgeproxy.worker.__main__"})
 
 
 def read_imports(source_folder: Path) -> dict[str, frozenset[str]]:

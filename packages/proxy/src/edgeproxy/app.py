@@ -35,14 +35,15 @@ from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
 from edgeproxy.outbound.resolver_system import SystemResolver
-from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
+from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.geo_watch import GeoWatch
 from edgeproxy.runtime.limits import raise_descriptor_limit
 from edgeproxy.runtime.listeners import Listeners, open_listeners
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, log_change
+from edgeproxy.stores import open_file, open_store, open_store_to_serve
 from edgeproxy.worker.shared_state import SharedState, create_segment
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class App:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._started_s = monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._open = contextlib.ExitStack()
         self._descriptors = raise_descriptor_limit()
         self._listeners = _open_all_listeners(config)
         self.address = self._listeners[0].address
@@ -98,7 +101,7 @@ class App:
         # While the workers boot, what they will be given is read.
         try:
             self._geo = GeoWatch(config.geoip_path, CountryDatabase.open, signature)
-            self._store = SqliteStore(config.db_path)
+            self._store = self._open.enter_context(open_store_to_serve(config, self._rows_changed))
             self._feed = TableFeed(
                 self._store,
                 RoutingTable(config.geography),
@@ -113,6 +116,7 @@ class App:
         except BaseException:
             self._supervisor.kill()
             self._close_listeners()
+            self._open.close()
             raise
 
     @cached_property
@@ -129,9 +133,14 @@ class App:
         Raises:
             EdgeproxyError: the workers do not come up.
         """
+        with self._open:
+            return await self._serve()
+
+    async def _serve(self) -> int:
         stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signum, self._on_signal, stop)
+            self._loop.add_signal_handler(signum, self._on_signal, stop)
         try:
             await self._admin.start()
             if self._feed.has_names():
@@ -157,7 +166,7 @@ class App:
                 region=self._config.region,
                 workers=self._config.workers,
                 backends=len(self._feed.table.snapshot()),
-                database=str(self._config.db_path),
+                database=str(self._store),
                 countries=str(self._geo.database.description),
                 descriptors=self._descriptors,
             )
@@ -184,6 +193,11 @@ class App:
         self._log.info("stopped", sessions_reset=reset)
         return exit_code
 
+    def _rows_changed(self) -> None:
+        """Called by the store, in a thread of its own."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._feed.poll_soon)
+
     def _close_listeners(self) -> None:
         for listeners in self._listeners:
             listeners.close()
@@ -195,6 +209,7 @@ class App:
             self._supervisor.watch(),
             self._feed.watch(self._supervisor, self._log),
             self._feed.watch_names(self._supervisor, self._log),
+            keep_change_log(self._store, self._log),
             self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged())),
             sweep_bindings(self._state, config.binding_ttl_secs, config.binding_gc_interval_secs),
         ]
@@ -246,7 +261,7 @@ class App:
             port,
             self._config,
             self._feed,
-            SqliteLeases(self._store),
+            SqliteLeases(open_file(self._config, "api")),
             lambda client, app: self._answer_explain({"client": client, "app": app}),
             self._supervisor.any_ready,
             __version__,
@@ -366,7 +381,8 @@ def explain_offline(config: Config, address: str, app: str | None) -> Explanatio
         ValueError: ``address`` is no IP address.
     """
     table = RoutingTable(config.geography)
-    table.replace(SqliteStore(config.db_path).poll() or ())
+    with open_store(config, "cli") as store:
+        table.replace(store.poll() or ())
     with contextlib.closing(CountryDatabase.open(config.geoip_path)) as countries:
         client = locate(address, countries.country, config.geography)
     return explain(

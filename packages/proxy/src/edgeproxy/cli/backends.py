@@ -27,15 +27,15 @@ from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.rows import RowIssue
 from edgeproxy.core.model import Backend
 from edgeproxy.errors import ConfigError
-from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import Operation
+from edgeproxy.stores import open_store
 
 group = typer.Typer(help="Look at and edit the backends in the routing database.", no_args_is_help=True)
 
 BackendId = Annotated[str, typer.Argument(metavar="ID", help="The backend's id.")]
 Database = Annotated[
     Path | None,
-    typer.Option("--db", metavar="PATH", help="The routing database, instead of that of the settings."),
+    typer.Option("--db", metavar="PATH", help="A routing database in a file, whatever the settings name."),
 ]
 _App = typer.Option("--app", help="The app it serves.")
 _Region = typer.Option("--region", help="Where it stands: sa, us, eu, ap, or a region of your own.")
@@ -53,6 +53,7 @@ Healthy = Annotated[
     bool | None, typer.Option("--healthy/--unhealthy", help="Whether it is to be given clients.")
 ]
 
+_AUTHOR = "cli"
 _COLUMNS = ("id", "app", "region", "country", "host", "port", "healthy", "weight", "soft_limit", "hard_limit")
 
 
@@ -66,7 +67,9 @@ def list_backends(
     """Print every backend, and every row that cannot be used with the reason."""
     config = _load(config_file, database)
     table = RoutingTable(config.geography)
-    table.replace(SqliteStore(config.db_path).poll() or ())
+    with open_store(config, _AUTHOR) as store:
+        table.replace(store.poll() or ())
+        place = str(store)
     backends = [placed.backend for placed in table.snapshot() if app in (None, placed.backend.app)]
     if json:
         document = {
@@ -80,7 +83,7 @@ def list_backends(
     else:
         of_app = f" of app {app}" if app is not None else ""
         print(
-            f"{config.db_path} holds no usable backend{of_app}; add one with: "
+            f"{place} holds no usable backend{of_app}; add one with: "
             "edgeproxy backends add ID --app APP --region REGION --host HOST --port PORT"
         )
     if table.issues:
@@ -141,7 +144,8 @@ def remove(backend_id: BackendId, database: Database = None, config_file: Config
 
 
 def _load(config_file: Path | None, database: Path | None) -> Config:
-    return load(os.environ, {} if database is None else {"db_path": str(database)}, config_file)
+    flags = {} if database is None else {"db_path": str(database), "postgres_enabled": "false"}
+    return load(os.environ, flags, config_file)
 
 
 def _values(
@@ -178,7 +182,8 @@ _REMEDIES = {
 
 
 def _apply(config: Config, operation: Operation[Refusal]) -> None:
-    decision = SqliteStore(config.db_path).apply(operation)
+    with open_store(config, _AUTHOR) as store:
+        decision = store.apply(operation)
     if isinstance(decision, Refusal):
         raise ConfigError([f"{problem}{_REMEDIES[decision.reason]}" for problem in decision.problems])
 

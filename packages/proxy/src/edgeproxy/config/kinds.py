@@ -182,7 +182,13 @@ domain = matching(
     lower=True,
 )
 url_path = matching(r"/[!-~]*", "path that begins with /")
-postgres_url = matching(r"postgres(ql)?://[!-~]+", "postgresql://user:password@host:port/database")
+_HOST_AND_PORT = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+# What is refused here is not shown, unlike what the driver would say of it.
+postgres_url = matching(
+    # The user's part may hold any character that can be typed but / ? and #, which would end it.
+    rf"postgres(ql)?://([!\"$-.0->@-~]*@)?({_HOST_AND_PORT}(,{_HOST_AND_PORT})*)?(/[!\"$->@-~]*)?(\?[!\"$-~]*)?",
+    "postgresql://user:password@host:port/database",
+)
 
 
 def _parse_path(text: str) -> Path:

@@ -101,7 +101,7 @@ HEALTH_CHECK = Section("Active health checking", available=False)
 POOL = Section("Pooling of connections", available=False)
 METRICS = Section("Serving metrics", available=False)
 CONFIG_WATCH = Section("Watching the configuration file", available=False)
-POSTGRES = Section("Storage in PostgreSQL", available=False)
+POSTGRES = Section("Storage in PostgreSQL")
 
 
 def _usable_cores(_values: Mapping[str, Any]) -> str:
@@ -177,6 +177,18 @@ class Config:
         "5",
         ROUTING,
         "Upper bound for seeing an edit of that file. Values above 1 still see it within a second.",
+    )
+    change_log_max_changes: int = _setting(
+        kinds.whole(100, 10_000_000, "entries"),
+        "20000",
+        ROUTING,
+        "Entries of the change log that are kept at most, the newest ones.",
+    )
+    change_log_max_age_secs: float = _setting(
+        kinds.seconds(60, 3_153_600_000),
+        "2592000",
+        ROUTING,
+        "Entries older than this are dropped from the change log.",
     )
     geoip_path: Path | None = _setting(
         kinds.optional(kinds.path),
@@ -464,22 +476,41 @@ class Config:
     )
 
     postgres_enabled: bool = _setting(
-        kinds.flag, "false", POSTGRES, "Keep the routing table in PostgreSQL.", switch=True
+        kinds.flag,
+        "false",
+        POSTGRES,
+        "Keep the routing table in PostgreSQL instead of a file.",
+        switch=True,
     )
     postgres_url: str | None = _setting(
-        kinds.optional(kinds.postgres_url), "", POSTGRES, "The database. Required when enabled.", secret=True
+        kinds.optional(kinds.postgres_url),
+        "",
+        POSTGRES,
+        "The database. Required when enabled. Several hosts, parted by commas, are tried in turn; the one "
+        "that takes writes is used, unless the URL sets `target_session_attrs`.",
+        secret=True,
     )
     postgres_max_connections: int = _setting(
-        kinds.whole(1, 10_000), "10", POSTGRES, "Connections to the database at most."
+        kinds.whole(1, 10_000),
+        "10",
+        POSTGRES,
+        "Connections for queries at most. One more listens for changes.",
     )
-    postgres_min_connections: int = _setting(kinds.whole(0, 10_000), "2", POSTGRES, "Connections kept open.")
+    postgres_min_connections: int = _setting(
+        kinds.whole(0, 10_000), "2", POSTGRES, "Connections for queries that are kept open."
+    )
     postgres_connect_timeout_secs: float = _setting(
-        kinds.seconds(), "5", POSTGRES, "How long connecting may take."
+        kinds.seconds(), "5", POSTGRES, "How long connecting to one host may take."
     )
     postgres_query_timeout_secs: float = _setting(
-        kinds.seconds(), "10", POSTGRES, "How long one query may take."
+        kinds.seconds(), "10", POSTGRES, "How long one query may take; waiting for a lock counts."
     )
-    postgres_reload_secs: float = _setting(kinds.seconds(), "5", POSTGRES, "Upper bound for seeing a change.")
+    postgres_reload_secs: float = _setting(
+        kinds.seconds(),
+        "5",
+        POSTGRES,
+        "Upper bound for seeing a change that no trigger told of. Others are seen at once.",
+    )
 
     geography: Geography = field(metadata={})
     """Which country lies in which region: the built-in table with the TOML file's changes."""

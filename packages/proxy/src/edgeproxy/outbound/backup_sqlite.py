@@ -14,7 +14,6 @@ import os
 import sqlite3
 import stat
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -22,12 +21,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edgeproxy.errors import DamagedStoreError, StoreError
-from edgeproxy.outbound.change_log_sqlite import forget_file, inconsistencies
-from edgeproxy.outbound.sqlite_file import translated_errors, what_to_do_about_damage
+from edgeproxy.outbound.change_log_sqlite import forget_file
+from edgeproxy.outbound.integrity_sqlite import damaged, damages_of, look_through
+from edgeproxy.outbound.sqlite_file import translated_errors
 from edgeproxy.outbound.sqlite_schema import columns_of
 from edgeproxy.outbound.store_sqlite import SqliteStore
-
-_MAX_DAMAGES: Final = 20
 
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
 """What SQLite keeps beside a file, and would take for part of the one put in its place."""
@@ -65,8 +63,8 @@ def _copy(store: SqliteStore, target: Path, like: Path) -> None:
     ):
         with translated_errors(aside):
             source.backup(copy)
-        if damages := _damages(copy):
-            raise _damaged(store, damages[0])
+        if damages := damages_of(copy):
+            raise damaged(store, damages[0])
         forget_file(copy, store.path)
 
 
@@ -106,73 +104,6 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# ---- looking through ---------------------------------------------------------------------------------
-
-
-def check_quickly(store: SqliteStore, limit_s: float) -> None:
-    """Look whether the file is sound; one so large that this takes longer than ``limit_s`` passes.
-
-    Raises:
-        StoreError: it is damaged, or cannot be read.
-    """
-    with store.reading() as connection:
-        done = threading.Event()
-
-        def interrupt_when_late() -> None:
-            # Again and again: an interruption before the check has begun does nothing.
-            while not done.wait(limit_s):
-                connection.interrupt()
-
-        # Not a progress handler: SQLite before 3.41 calls none during this check.
-        watch = threading.Thread(target=interrupt_when_late)
-        watch.start()
-        try:
-            (damage,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-                raise
-            return
-        finally:
-            done.set()
-            watch.join()
-    if damage != "ok":
-        raise _damaged(store, _one_line(damage))
-
-
-def _damaged(store: SqliteStore, damage: str) -> DamagedStoreError:
-    return DamagedStoreError(
-        f"routing database {store} is damaged ({damage}); {what_to_do_about_damage(store.path)}"
-    )
-
-
-class Findings(NamedTuple):
-    """What is wrong with a file that can be read, one line each."""
-
-    damages: list[str]
-    log: list[str]
-    """Where the change log does not agree with the rows or with itself."""
-
-
-def look_through(store: SqliteStore) -> Findings:
-    """Check every page of the file, its schema and its change log. Rows are judged by the routing table.
-
-    Raises:
-        StoreError: the file cannot be read, or has no table that could be used.
-    """
-    with store.reading() as connection:
-        damages = _damages(connection)
-        return Findings(damages, [] if damages else inconsistencies(connection, store.path))
-
-
-def _damages(connection: sqlite3.Connection) -> list[str]:
-    found = connection.execute(f"PRAGMA integrity_check({_MAX_DAMAGES})").fetchall()
-    return [] if found == [("ok",)] else [_one_line(damage) for (damage,) in found]
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 # ---- restoring ---------------------------------------------------------------------------------------
@@ -216,7 +147,7 @@ def _is_usable(store: SqliteStore) -> bool:
         return False
     try:
         with store.reading() as connection:
-            return not _damages(connection)
+            return not damages_of(connection)
     except DamagedStoreError:
         return False
 

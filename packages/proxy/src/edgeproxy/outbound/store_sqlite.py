@@ -46,6 +46,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, log: LogSettings | None = None) -> None:
         self.path = path.absolute()
+        self._named = str(path)
         self._stamp: _Stamp | None = None
         self._rows: list[Row] | None = None
         self._log = SqliteChangeLog(self.path, log) if log is not None else None
@@ -53,7 +54,7 @@ class SqliteStore:
         self._obstacle: str | None = None
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self._named
 
     @staticmethod
     def create(path: Path) -> None:

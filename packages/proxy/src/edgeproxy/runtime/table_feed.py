@@ -101,6 +101,10 @@ class TableFeed:
             self._watching = False
             _settle(self._next_poll)
 
+    def poll_soon(self) -> None:
+        """Poll before the interval is over, because there is something to be seen."""
+        self._poll_wanted.set()
+
     async def refresh(self) -> None:
         """Return when the table holds all that was in the store before the call, if that can be read.
 

@@ -15,8 +15,9 @@ import pytest
 
 from edgeproxy.errors import DamagedStoreError, StoreError
 from edgeproxy.outbound import sqlite_file
-from edgeproxy.outbound.backup_sqlite import Restored, back_up, check_quickly, look_through, restore
+from edgeproxy.outbound.backup_sqlite import Restored, back_up, restore
 from edgeproxy.outbound.change_log_sqlite import LogSettings
+from edgeproxy.outbound.integrity_sqlite import check_quickly, look_through
 from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import RowChange
 

@@ -1,0 +1,139 @@
+"""Which store the settings name, opened: the composition root of everything that reads and writes rows.
+
+Apart from :mod:`edgeproxy.app`, because commands need a store and nothing else of the control process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edgeproxy.config import Config
+from edgeproxy.outbound.change_log_sqlite import LogSettings
+from edgeproxy.outbound.store_sqlite import SqliteStore
+from edgeproxy.ports import ChangeLog, RowStore
+
+if TYPE_CHECKING:
+    from edgeproxy.outbound.backup_sqlite import Restored
+    from edgeproxy.outbound.integrity_sqlite import Findings
+
+PATIENCE_AT_START_S: Final = 30.0
+"""How long a proxy that starts waits for a database that may be starting, too."""
+
+CHECK_AT_START_S: Final = 0.25
+"""How long the check of a large file may delay a start."""
+
+
+class Store(RowStore, ChangeLog, Protocol):
+    """Rows and what happened to them. As text it is where they are, without secrets."""
+
+
+@contextmanager
+def open_store(
+    config: Config,
+    author: str,
+    *,
+    patience_s: float = 0.0,
+    on_change: Callable[[], None] = lambda: None,
+) -> Iterator[Store]:
+    """Open the store; what is written through it is logged as ``author``'s.
+
+    ``on_change`` is called, in another thread, when a poll is worth its while before its time; a store that
+    cannot know never calls it.
+
+    Raises:
+        ConfigError: the settings cannot be used.
+        StoreError: the store does not let us in, or cannot be reached within ``patience_s``.
+    """
+    if not config.postgres_enabled:
+        yield open_file(config, author)
+        return
+    # Takes a fifth of a second to import.
+    from edgeproxy.outbound.postgres_hosts import PostgresSettings
+    from edgeproxy.outbound.store_postgres import PostgresStore
+
+    assert config.postgres_url is not None
+    settings = PostgresSettings(
+        config.postgres_url,
+        config.postgres_min_connections,
+        config.postgres_max_connections,
+        config.postgres_connect_timeout_secs,
+        config.postgres_query_timeout_secs,
+        config.postgres_reload_secs,
+    )
+    store = PostgresStore(
+        settings,
+        author=author,
+        max_changes=config.change_log_max_changes,
+        max_age_s=config.change_log_max_age_secs,
+        patience_s=patience_s,
+        on_change=on_change,
+    )
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def open_store_to_serve(config: Config, on_change: Callable[[], None]) -> Iterator[Store]:
+    """Open the store for a proxy: wait for a database that is starting, look whether a file is sound.
+
+    Raises:
+        StoreError: it cannot be served from.
+    """
+    if not config.postgres_enabled:
+        check_file(config)
+    with open_store(config, "proxy", patience_s=PATIENCE_AT_START_S, on_change=on_change) as store:
+        yield store
+
+
+def open_file(config: Config, author: str, path: Path | None = None) -> SqliteStore:
+    """The store in the file at ``path``, which is by default that of the settings."""
+    log = LogSettings(
+        author, config.replication_node_id, config.change_log_max_changes, config.change_log_max_age_secs
+    )
+    return SqliteStore(path or config.db_path, log)
+
+
+def create_file(path: Path) -> None:
+    """Make a database with an empty table.
+
+    Raises:
+        StoreError: there is something at ``path`` already, or nothing can be made there.
+    """
+    SqliteStore.create(path)
+
+
+def check_file(config: Config) -> None:
+    """Look for damage, for as long as a start may take.
+
+    Raises:
+        StoreError: the file is damaged or cannot be read.
+    """
+    from edgeproxy.outbound.integrity_sqlite import check_quickly
+
+    check_quickly(open_file(config, "proxy"), CHECK_AT_START_S)
+
+
+def back_up(config: Config, target: Path) -> None:
+    """Copy the database of the settings; see :func:`edgeproxy.outbound.backup_sqlite.back_up`."""
+    from edgeproxy.outbound import backup_sqlite
+
+    backup_sqlite.back_up(open_file(config, "backup"), target)
+
+
+def restore(config: Config, backup: Path) -> Restored:
+    """Put a backup in place; see :func:`edgeproxy.outbound.backup_sqlite.restore`."""
+    from edgeproxy.outbound import backup_sqlite
+
+    return backup_sqlite.restore(open_file(config, "restore"), SqliteStore(backup))
+
+
+def look_through(path: Path) -> Findings:
+    """Check a file thoroughly; see :func:`edgeproxy.outbound.integrity_sqlite.look_through`."""
+    from edgeproxy.outbound import integrity_sqlite
+
+    return integrity_sqlite.look_through(SqliteStore(path))
