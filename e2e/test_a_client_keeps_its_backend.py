@@ -19,7 +19,6 @@ def _ask_all(proxy: Proxy) -> dict[str, str]:
 
 def test_clients_keep_their_backends_through_a_workers_death_and_a_restart(pop: Pop) -> None:
     backends = pop.start_backends(("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "FR"))
-    (pop.folder / "state").mkdir()
     pop.configure(state_dir="state")
     proxy = pop.start_proxy()
 

@@ -59,6 +59,10 @@ NAMES_AT_START_S = 2.0
 """How long the first client waits for names of backends to resolve, before they are left for later."""
 
 
+SAME_REQUEST_S = 0.5
+"""Signals this close are one request to stop: ``timeout`` and Ctrl-C tell the process, then its group."""
+
+
 def run(config: Config) -> int:
     """Run the proxy until SIGTERM or SIGINT; return the exit code.
 
@@ -74,8 +78,12 @@ class App:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._started_s = monotonic()
+        self._told_to_stop_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = contextlib.ExitStack()
+        if config.state_dir is not None:
+            with contextlib.suppress(OSError):  # what needs it says so itself
+                config.state_dir.mkdir(parents=True, exist_ok=True)
         self._descriptors = raise_descriptor_limit()
         self._listeners = _open_all_listeners(config)
         self.address = self._listeners[0].address
@@ -269,9 +277,11 @@ class App:
         )
 
     def _on_signal(self, stop: asyncio.Event) -> None:
-        if stop.is_set():
+        if stop.is_set() and monotonic() - self._told_to_stop_s > SAME_REQUEST_S:
             self._log.warning("told to stop a second time, ending at once")
             self._supervisor.reset()
+        if not stop.is_set():
+            self._told_to_stop_s = monotonic()
         # A service manager may have told the workers too; whoever ends from here on does as he was told.
         self._supervisor.retire()
         stop.set()
