@@ -23,6 +23,7 @@ from edgeproxy.core.controlplane.candidates import Candidates
 from edgeproxy.core.controlplane.directory import labels_of
 from edgeproxy.core.controlplane.explain import Explanation, explain
 from edgeproxy.core.controlplane.names import Zone
+from edgeproxy.core.controlplane.overview import Overview, backend_views, country_views
 from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
@@ -33,6 +34,7 @@ from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
 from edgeproxy.errors import EdgeproxyError, ListenError
 from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.dns_port import DnsPort
+from edgeproxy.inbound.metrics_port import MetricsPort
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
 from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.runtime import affinity_file
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from edgeproxy.inbound.api import ApiServer
     from edgeproxy.inbound.api_port import ApiPort
     from edgeproxy.inbound.dns import DnsServer
+    from edgeproxy.inbound.metrics_server import MetricsServer
     from edgeproxy.runtime.logs import Logger
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.worker")
@@ -91,6 +94,8 @@ class App:
         self._dns: DnsServer | None = None
         self._api_port = _api_port(config) if config.api_enabled else None
         self._api: ApiServer | None = None
+        self._metrics_port = _metrics_port(config) if config.metrics_enabled else None
+        self._metrics: MetricsServer | None = None
         saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
         self._segment_fd = create_segment(
             config.workers, config.affinity_capacity, saved.secret if saved is not None else None
@@ -163,12 +168,16 @@ class App:
             if self._api_port is not None:
                 self._api = self._api_server(self._api_port)
                 await self._api.start()
+            if self._metrics_port is not None:
+                self._metrics = self._metrics_server(self._metrics_port)
+                await self._metrics.start()
             self._log.info(
                 "listening",
                 address=self.address,
                 further=[listeners.address for listeners in self._listeners[1:]],
                 dns=self._dns_port.address if self._dns_port is not None else None,
                 api=self._api_port.address if self._api_port is not None else None,
+                metrics=self._metrics_port.address if self._metrics_port is not None else None,
                 version=__version__,
                 pid=os.getpid(),
                 region=self._config.region,
@@ -198,6 +207,8 @@ class App:
         self._save_affinity()
         if self._api is not None:
             await self._api.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
         self._log.info("stopped", sessions_reset=reset)
         return exit_code
 
@@ -276,6 +287,15 @@ class App:
             self._log,
         )
 
+    def _metrics_server(self, port: MetricsPort) -> MetricsServer:
+        # Imports that take a third of a second, while the workers serve already.
+        from edgeproxy.core.controlplane.metric_labels import BackendLabels
+        from edgeproxy.inbound.metrics import Metrics
+        from edgeproxy.inbound.metrics_server import MetricsServer
+
+        metrics = Metrics(self._overview, BackendLabels())
+        return MetricsServer(port, {self._config.metrics_path: metrics.answer})
+
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set() and monotonic() - self._told_to_stop_s > SAME_REQUEST_S:
             self._log.warning("told to stop a second time, ending at once")
@@ -332,6 +352,28 @@ class App:
 
     def not_started(self, worker: int, why: str) -> None:
         self._log.error("a worker cannot be started, trying again", worker=worker, why=why)
+
+    # ---- what can be seen from outside -------------------------------------------------------
+
+    def _overview(self) -> Overview:
+        table, uptime_s = self._feed.table, monotonic() - self._started_s
+        return Overview(
+            version=__version__,
+            node=self._config.replication_node_id,
+            region=self._config.region,
+            started_at_s=time() - uptime_s,
+            uptime_s=uptime_s,
+            workers=len(self._supervisor.pids()),
+            worker_restarts=self._supervisor.restarts,
+            table_version=table.version,
+            table_age_s=monotonic() - self._feed.read_at_s,
+            bad_rows=len(table.issues),
+            clients=self._traffic.clients,
+            closes=self._traffic.closes,
+            backends=backend_views(table.snapshot(), self._state.connections, self._traffic),
+            countries=country_views(self._traffic),
+            dns=self._dns.stats() if self._dns is not None else None,
+        )
 
     # ---- what the admin socket answers -------------------------------------------------------
 
@@ -426,6 +468,11 @@ def _open_all_listeners(config: Config) -> list[Listeners]:
             listeners.close()
         raise
     return opened
+
+
+def _metrics_port(config: Config) -> MetricsPort:
+    is_default = config.sources["metrics_listen_addr"] == SOURCE_DEFAULT
+    return MetricsPort(config.metrics_listen_addr, is_default=is_default)
 
 
 def _worker_settings(config: Config) -> Start:

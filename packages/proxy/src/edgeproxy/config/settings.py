@@ -99,7 +99,7 @@ RATE_LIMIT = Section("Rate limiting", available=False)
 CIRCUIT_BREAKER = Section("Circuit breaking", available=False)
 HEALTH_CHECK = Section("Active health checking", available=False)
 POOL = Section("Pooling of connections", available=False)
-METRICS = Section("Serving metrics", available=False)
+METRICS = Section("Metrics and status page")
 CONFIG_WATCH = Section("Watching the configuration file", available=False)
 POSTGRES = Section("Storage in PostgreSQL")
 
@@ -462,9 +462,14 @@ class Config:
     pool_idle_timeout_secs: float = _setting(kinds.seconds(), "60", POOL, "Dropped when unused for so long.")
     pool_max_lifetime_secs: float = _setting(kinds.seconds(), "300", POOL, "Dropped at this age.")
 
-    metrics_enabled: bool = _setting(kinds.flag, "false", METRICS, "Serve Prometheus metrics.", switch=True)
+    metrics_enabled: bool = _setting(
+        kinds.flag, "false", METRICS, "Serve Prometheus metrics, and a status page at `/`.", switch=True
+    )
     metrics_listen_addr: Address = _setting(
-        kinds.address, "0.0.0.0:9090", METRICS, "Where the metrics endpoint listens."
+        kinds.address,
+        "0.0.0.0:9090",
+        METRICS,
+        "Where both are served, without a password. Left at its default, only on 127.0.0.1.",
     )
     metrics_path: str = _setting(kinds.url_path, "/metrics", METRICS, "Path of the metrics.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
@@ -63,6 +64,8 @@ class TableFeed:
         self._poll_wanted = asyncio.Event()
         self._next_poll: asyncio.Future[None] | None = None
         self.table = table
+        self.read_at_s = monotonic()
+        """When the table was last known to be that of the store."""
 
     def load(self) -> TableChange:
         """Read the rows for the first time.
@@ -163,6 +166,7 @@ class TableFeed:
                 self._failing = True
                 log.warning("the routing table cannot be read, keeping the last good one", why=str(error))
             return
+        self.read_at_s = monotonic()
         if self._failing:
             self._failing = False
             log.info("the routing table can be read again")

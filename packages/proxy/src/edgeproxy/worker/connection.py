@@ -32,8 +32,8 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_backend", "_client", "_lease", "_network", "_peer", "_plane", "_session",
-        "_started_s", "_tried",
+        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_lease", "_network", "_peer", "_plane",
+        "_session", "_started_s", "_tried",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
@@ -47,6 +47,8 @@ class Connection:
         self._backend: Side | None = None
         self._attempt: socket.socket | None = None
         """The socket of the connect under way."""
+        self._attempted_s = 0.0
+        """When that connect began."""
         self._lease: Lease | None = None
         self._tried: list[int] = []
         plane.loop.register(sock, self._client)
@@ -143,6 +145,7 @@ class Connection:
             self._handle(Event.OVERLOAD)
             return
         self._attempt = sock
+        self._attempted_s = self._plane.loop.now_s
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sock.connect_ex(address) not in (0, errno.EINPROGRESS):
             sock.close()
@@ -226,6 +229,7 @@ class Connection:
         plane.connects.discard(self)
         plane.renewals.add(self, plane.loop.now_s)
         plane.ledger.opened(self._peer.country, lease.backend.id, lease.score)
+        plane.ledger.connected(lease.backend.id, plane.loop.now_s - self._attempted_s, lease.from_affinity)
         backend = self._backend = Side(sock, self, plane.relay)
         plane.loop.hand_over(sock, backend)
         plane.relay.begin(self._client, backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.outcomes import Outcome, Outcomes
 from edgeproxy.core.dataplane.session import CloseReason
 from edgeproxy.core.wire.frames import Report, SessionRecord, Traffic
@@ -39,6 +40,7 @@ class Ledger:
         self._rows: dict[tuple[str, str], _Row] = {}
         self._closes: dict[str, int] = {}
         self._connect_errors: dict[str, int] = {}
+        self._connects: dict[str, Connects] = {}
         self._sessions: list[SessionRecord] = []
         self._sessions_dropped = 0
 
@@ -49,6 +51,13 @@ class Ledger:
         row.score_sum += score
         if self._on_failure is not None:
             self._outcomes.add(backend, Outcome.CONNECTED)
+
+    def connected(self, backend: str, connect_s: float, from_affinity: bool) -> None:
+        """How that connection came about: the connect to ``backend`` took ``connect_s``."""
+        connects = self._connects.get(backend)
+        if connects is None:
+            connects = self._connects[backend] = Connects()
+        connects.add(connect_s, from_affinity)
 
     def closed(self, record: SessionRecord, was_opened: bool) -> None:
         """A session ended; ``was_opened`` tells whether :meth:`opened` was reported for it."""
@@ -98,6 +107,7 @@ class Ledger:
             sessions=tuple(self._sessions),
             sessions_dropped=self._sessions_dropped,
             outcomes=self._outcomes.take(),
+            connects=self._connects,
         )
         self._clear()
         return report

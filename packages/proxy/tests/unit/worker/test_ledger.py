@@ -177,3 +177,14 @@ def test_a_session_that_never_got_a_backend_speaks_against_none() -> None:
     ledger.closed(record(backend="", reason="no_backend", bytes_sent=0), was_opened=False)
     assert ledger.report().outcomes == {}
     assert failed.count == 0
+
+
+def test_connects_are_counted_by_backend() -> None:
+    ledger = Ledger(access_log_every=0)
+    ledger.opened("DE", "eu-1", 0.0)
+    ledger.connected("eu-1", connect_s=0.004, from_affinity=False)
+    ledger.opened("US", "eu-1", 0.0)
+    ledger.connected("eu-1", connect_s=2.0, from_affinity=True)
+    connects = ledger.report().connects["eu-1"]
+    assert (connects.count, connects.from_affinity, connects.seconds_sum) == (2, 1, 2.004)
+    assert ledger.report().connects == {}

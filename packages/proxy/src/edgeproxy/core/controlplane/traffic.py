@@ -6,6 +6,7 @@ from collections import Counter
 
 import msgspec
 
+from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.wire.frames import Report
 
 
@@ -31,6 +32,9 @@ class TrafficTotals:
         self._active_by_worker: dict[int, Counter[tuple[str, str]]] = {}
         self.closes: Counter[str] = Counter()
         self.connect_errors: Counter[str] = Counter()
+        self.connects: dict[str, Connects] = {}
+        """Connections established, by backend id."""
+        self._ended_without_backend = 0
 
     def add(self, worker: int, report: Report) -> None:
         """Take in what a worker counted since its last report."""
@@ -47,6 +51,14 @@ class TrafficTotals:
             active[key] += traffic.opened - traffic.closed
         self.closes.update(report.closes)
         self.connect_errors.update(report.connect_errors)
+        self._ended_without_backend += sum(report.closes.values()) - sum(t.closed for t in report.traffic)
+        for backend, connects in report.connects.items():
+            self.connects.setdefault(backend, Connects()).merge(connects)
+
+    @property
+    def clients(self) -> int:
+        """Connections of clients since the start, each counted when it has a backend or ends without one."""
+        return self._ended_without_backend + sum(row.opened for row in self._rows.values())
 
     def worker_died(self, worker: int) -> None:
         """Its connections are gone without a report."""

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.selection import PANIC_THRESHOLD
@@ -147,6 +148,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     """Records that the access log lost because the control process did not keep up."""
     outcomes: dict[str, str] = {}
     """How connections went by backend id, a letter for each (:mod:`edgeproxy.core.dataplane.outcomes`)."""
+    connects: dict[str, Connects] = {}
+    """Connections established, by backend id."""
 
 
 class Notice(msgspec.Struct, frozen=True, tag="notice"):

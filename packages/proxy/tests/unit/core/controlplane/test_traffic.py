@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.core.controlplane.traffic import TrafficRow, TrafficTotals
+from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.wire.frames import Report, Traffic
 
 
@@ -115,3 +117,20 @@ def test_active_is_the_sum_over_the_workers_that_live(
             active[worker, country] = active.get((worker, country), 0) + opened - closed
     for row in totals.rows():
         assert row.active == sum(count for (_, country), count in active.items() if country == row.country)
+
+
+def test_clients_are_those_with_a_backend_and_those_that_ended_without_one() -> None:
+    totals = TrafficTotals()
+    totals.add(0, report(moved(opened=3, closed=1), closes={"complete": 1, "no_backend": 4}))
+    totals.add(1, report(moved(closed=1), closes={"client_reset": 1}))
+    totals.worker_died(0)
+    assert totals.clients == 7
+
+
+def test_connects_add_up_by_backend() -> None:
+    totals = TrafficTotals()
+    for backend in ("one", "two", "one"):
+        connects = Connects()
+        connects.add(0.1, from_affinity=True)
+        totals.add(0, msgspec.structs.replace(report(), connects={backend: connects}))
+    assert {backend: connects.count for backend, connects in totals.connects.items()} == {"one": 2, "two": 1}
