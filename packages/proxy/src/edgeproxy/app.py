@@ -210,6 +210,9 @@ class App:
         if self._metrics is not None:
             await self._metrics.stop()
         self._log.info("stopped", sessions_reset=reset)
+        # The loop's end would give signals their default effect again, and one more of an impatient
+        # user would turn the exit code of an orderly stop into that of a kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         return exit_code
 
     def _rows_changed(self) -> None:
