@@ -127,7 +127,9 @@ class Responder:
             return None
         reply = _reply_to(message)
         reply.flags |= dns.flags.TC
-        return reply.to_wire()
+        wire = reply.to_wire()
+        # A name that is compressed by pointing into the header comes back in full length.
+        return wire if len(wire) <= len(query) else None
 
     def _reply(self, query: dns.message.Message, asker: str, now_s: float, *, stream: bool) -> bytes:
         reply = _reply_to(query)

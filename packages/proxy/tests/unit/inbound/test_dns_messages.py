@@ -356,6 +356,11 @@ class TestTruncated:
         assert reply.question[0].name.labels == (b"SHOP", b"internal", b"")
         assert len(wire) <= len(question.to_wire())
 
+    def test_is_not_said_where_it_would_be_longer_than_the_query(self, responder: Responder) -> None:
+        name_in_header = bytes.fromhex("0474 0100 0001 0000 0000 0000 c000 0001 0001")
+        assert dns.message.from_wire(name_in_header).question[0].name.labels == (b"t\1\0\0", b"\0", b"")
+        assert responder.truncated(name_in_header) is None
+
     def test_is_not_said_to_what_cannot_be_read(self, responder: Responder) -> None:
         assert responder.truncated(query("shop.internal.").to_wire()[:-3]) is None
 
