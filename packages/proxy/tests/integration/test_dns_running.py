@@ -162,12 +162,14 @@ class TestAnswers:
     def test_begin_with_the_backend_that_explain_names(self, proxy: Proxy, name: str, source: str) -> None:
         candidates = proxy.ask("explain", client=source, app="shop")["candidates"]
         region = name.split(".")[0] if name == "sa.shop" else None
-        best = next(
-            each["address"].rpartition(":")[0]
+        left = [
+            each
             for each in candidates
             if each["left_out"] is None and "." in each["address"] and region in (None, each["region"])
-        )
-        assert data(ask(proxy, f"{name}.edge.example.", source=source))[0] == best
+        ]
+        # Best first; among equals a draw decides.
+        best = {each["address"].rpartition(":")[0] for each in left if each["score"] == left[0]["score"]}
+        assert data(ask(proxy, f"{name}.edge.example.", source=source))[0] in best
 
     def test_hold_what_host_names_resolve_to(self, proxy: Proxy) -> None:
         assert "127.0.0.1" in data(ask(proxy, "local.edge.example.")) or "::1" in data(
