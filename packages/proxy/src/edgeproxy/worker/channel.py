@@ -87,7 +87,6 @@ class Channel:
             del self._unsent[:sent]
 
     def _lose(self) -> None:
-        if not self._lost:
-            self._lost = True
-            self._unsent.clear()
-            self._on_lost()
+        self._lost = True
+        self._unsent.clear()
+        self._on_lost()

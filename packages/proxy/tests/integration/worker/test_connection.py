@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -276,6 +277,18 @@ def test_a_client_that_resets_while_its_backend_is_connected_to_gives_back_its_p
     assert report.closes == {"client_reset": 1}
     assert report.connect_errors == {}
     assert plane.state.connections(0) == 0
+
+
+def test_only_the_end_of_a_connect_ends_it(start_plane: StartPlane) -> None:
+    with filled_listener() as silent:
+        plane = start_plane(row("silent", silent))
+        client = plane.connect()
+        wait_until(lambda: plane.state.connections(0) == 1, reason="the connect to begin")
+        (connection,) = plane.plane._connections
+        plane.call(lambda: connection.ready(select.EPOLLIN))
+        assert plane.state.connections(0) == 1
+        reset(client)
+        plane.report(1)
 
 
 def test_clients_that_reset_at_once_leave_nothing_behind(start_plane: StartPlane, backend: Backends) -> None:

@@ -134,7 +134,7 @@ print("done", flush=True)
 def test_a_limit_is_exact_when_processes_contend_for_it(
     make_segment: MakeSegment, start_child: StartChild, tmp_path: Path
 ) -> None:
-    workers, limit, rounds = 4, 2, 500
+    workers, limit, rounds = 4, 2, 100
     fd = make_segment(workers)
     judge_path = tmp_path / "judge"
     judge_path.write_bytes(bytes(mmap.PAGESIZE))

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -334,10 +334,10 @@ def connected(address: tuple[str, int], source: str | None = None) -> socket.soc
     return sock
 
 
-def is_turned_away(address: tuple[str, int]) -> bool:
+def is_turned_away(address: tuple[str, int], source: str | None = None) -> bool:
     """Connect; tell whether that was answered with a reset, which may be so quick that connecting fails."""
     try:
-        with connected(address) as client:
+        with connected(address, source) as client:
             return is_reset(client)
     except ConnectionResetError:
         return True
@@ -402,8 +402,9 @@ class RealWorker:
         """Close the channel, as the death of the control process does."""
         self._channel.close()
 
-    def descriptors(self) -> int:
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+    def descriptors(self) -> set[int]:
+        """Numbers of its open descriptors."""
+        return {int(entry.name) for entry in Path(f"/proc/{self.pid}/fd").iterdir()}
 
     def resident_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
@@ -424,10 +425,15 @@ class RealWorker:
         self.process.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
+        """Let it drain, which saves what was measured; kill it if it does not."""
         self._channel.close()
-        with suppress(ProcessLookupError):
+        self.terminate()
+        try:
+            self.process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.communicate()
+            self.process.communicate()
+            raise
 
 
 def totals(reports: Sequence[Report]) -> Traffic:
