@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
 from edgeproxy import __version__
 from edgeproxy.config import Config
 from edgeproxy.config.load import SOURCE_DEFAULT
@@ -24,6 +26,7 @@ from edgeproxy.core.controlplane.directory import labels_of
 from edgeproxy.core.controlplane.explain import Explanation, explain
 from edgeproxy.core.controlplane.names import Zone
 from edgeproxy.core.controlplane.overview import Overview, backend_views, country_views
+from edgeproxy.core.controlplane.registry import Refusal
 from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
@@ -33,10 +36,12 @@ from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
 from edgeproxy.errors import EdgeproxyError, ListenError
 from edgeproxy.inbound.admin import AdminServer
+from edgeproxy.inbound.admin_commands import SetBackend
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.metrics_port import MetricsPort
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
 from edgeproxy.outbound.resolver_system import SystemResolver
+from edgeproxy.ports import Operation, RowChange
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
@@ -124,7 +129,14 @@ class App:
             )
             self._first_rows = self._feed.load()
             self._admin = AdminServer(
-                config.admin_socket, {"explain": self._answer_explain, "stats": self._answer_stats}
+                config.admin_socket,
+                {
+                    "explain": self._answer_explain,
+                    "overview": lambda _request: self._overview(),
+                    "set_backend": SetBackend(self._write_row, config.geography, self._feed.refresh),
+                    "stats": self._answer_stats,
+                    "table": self._answer_table,
+                },
             )
         except BaseException:
             self._supervisor.kill()
@@ -407,6 +419,19 @@ class App:
             bound_to,
             counts_known=True,
         )
+
+    def _answer_table(self, _request: dict[str, Any]) -> dict[str, Any]:
+        table = self._feed.table
+        return {
+            "version": table.version,
+            "age_s": monotonic() - self._feed.read_at_s,
+            "backends": [asdict(placed.backend) for placed in table.snapshot()],
+            "issues": [str(issue) for issue in table.issues],
+        }
+
+    def _write_row(self, operation: Operation[Refusal]) -> RowChange | Refusal:
+        with open_store(self._config, "ctl") as store:
+            return store.apply(operation)
 
     def _answer_stats(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {

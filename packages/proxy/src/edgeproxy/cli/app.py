@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy import __version__
-from edgeproxy.cli import backends, config, db, explain, register, token
+from edgeproxy.cli import backends, config, ctl, db, explain, register, token
 from edgeproxy.cli import run as run_command
 
 app = typer.Typer(
@@ -52,5 +52,6 @@ app.command("register")(register.register)
 # The groups, in the order in which the help shows them.
 app.add_typer(backends.group, name="backends")
 app.add_typer(db.group, name="db")
+app.add_typer(ctl.group, name="ctl")
 app.add_typer(token.group, name="token")
 app.add_typer(config.group, name="config")

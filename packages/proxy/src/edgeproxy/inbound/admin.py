@@ -11,21 +11,25 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeproxy.errors import ListenError
+from edgeproxy.errors import EdgeproxyError, ListenError
 
 MAX_REQUEST_BYTES = 64 << 10
 MAX_CLIENTS = 32
 _IDLE_S = 60.0
 _BACKLOG = 128
 
-Answer = Callable[[dict[str, Any]], Any]
-"""Takes the request, returns what msgspec can encode; ``ValueError`` says what is wrong with it."""
+Answer = Callable[[dict[str, Any]], Any | Awaitable[Any]]
+"""Takes the request, returns what msgspec can encode, at once or later.
+
+``ValueError`` says what is wrong with the request, ``EdgeproxyError`` why it cannot be met.
+"""
 
 
 class AdminServer:
@@ -90,17 +94,18 @@ class AdminServer:
                 return
             if not line:
                 return
-            await _send(writer, self._answer(line))
+            await _send(writer, await self._answer(line))
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = msgspec.json.decode(line, type=dict[str, Any])
             command = self._commands.get(str(request.get("command")))
             if command is None:
                 known = ", ".join(sorted(self._commands))
                 return _refusal(f"unknown command {request.get('command')!r}; there are: {known}")
-            return {"ok": True, "result": command(request)}
-        except (ValueError, RecursionError) as error:  # msgspec raises both
+            result = command(request)
+            return {"ok": True, "result": await result if isawaitable(result) else result}
+        except (EdgeproxyError, ValueError, RecursionError) as error:  # msgspec raises the last two
             return _refusal(str(error))
 
 

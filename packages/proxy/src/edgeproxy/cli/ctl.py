@@ -1,0 +1,201 @@
+"""``edgeproxy ctl``: looking at the proxy that runs, and steering it, over its admin socket."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+from edgeproxy.admin_client import AdminClient
+from edgeproxy.cli import explain as explain_command
+from edgeproxy.cli.options import ConfigFile, load_config
+from edgeproxy.errors import ConfigError, EdgeproxyError
+
+group = typer.Typer(help="Look at the running proxy, and steer it.", no_args_is_help=True)
+show = typer.Typer(help="Show what the running proxy does.", no_args_is_help=True)
+set_ = typer.Typer(help="Change the routing table as the running proxy sees it.", no_args_is_help=True)
+group.add_typer(show, name="show")
+group.add_typer(set_, name="set")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Action(StrEnum):
+    DRAIN = "drain"
+    READY = "ready"
+    WEIGHT = "weight"
+
+
+@show.command()
+def stats(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Print what the proxy has done since its start."""
+    answer, overview = _ask(config_file, "stats"), _ask(config_file, "overview")
+    if json:
+        _screen().print_json(answer)
+        return
+    screen = _screen()
+    backends = overview["backends"]
+    active = sum(each["active"] for each in backends)
+    sent = screen.size_text(sum(each["bytes_sent"] for each in backends))
+    received = screen.size_text(sum(each["bytes_received"] for each in backends))
+    closes = [f"{reason} {count}" for reason, count in sorted(overview["closes"].items())]
+    rows = [
+        ("proxy", f"{overview['version']}, process {answer['pid']}, on {answer['address']}"),
+        ("POP", f"{overview['node']}, region {overview['region']}"),
+        ("up for", screen.duration_text(overview["uptime_s"])),
+        (
+            "workers",
+            f"{overview['workers']} ({_words(answer['workers'])}), {overview['worker_restarts']} restarts",
+        ),
+        ("table", _table_line(overview["table_version"], overview["table_age_s"], overview["bad_rows"])),
+        ("connections", f"{active} open, {overview['clients']} since the start"),
+        ("bytes", f"{sent} to clients, {received} from clients"),
+        ("ended", ", ".join(closes) or "none"),
+    ]
+    screen.console().print(screen.table(("", ""), rows))
+
+
+@show.command()
+def backends(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Print every backend with its state and its traffic."""
+    views = _ask(config_file, "overview")["backends"]
+    if json:
+        _screen().print_json(views)
+        return
+    screen = _screen()
+    if not views:
+        print("There is no backend in the routing table.")
+        return
+    rows = [
+        (
+            *(view["id"], view["state"], view["app"], view["region"], view["country"], view["address"]),
+            *(view["weight"], f"{view['connections']}/{view['hard_limit'] or '∞'}", view["opened"]),
+            *(view["errors"], screen.size_text(view["bytes_sent"]), _connect_time(view["connects"])),
+        )
+        for view in views
+    ]
+    columns = ("backend", "state", "app", "region", "country", "address")
+    numbers = (">weight", ">open/limit", ">connections", ">errors", ">sent", ">connect")
+    faint = [view["state"] != "ready" for view in views]
+    screen.console().print(screen.table((*columns, *numbers), rows, dim=faint))
+
+
+@show.command()
+def connections(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Print how many connections are open between which countries and backends."""
+    open_rows = [row for row in _ask(config_file, "stats")["traffic"] if row["active"]]
+    open_rows.sort(key=lambda row: (-row["active"], row["country"], row["backend"]))
+    if json:
+        _screen().print_json(open_rows)
+        return
+    screen = _screen()
+    if not open_rows:
+        print("No connection is open.")
+        return
+    rows = [(row["country"] or "unknown", row["backend"], row["active"], row["opened"]) for row in open_rows]
+    screen.console().print(screen.table(("country", "backend", ">open", ">since the start"), rows))
+
+
+@show.command()
+def table(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Print the routing table that is in force, and every row that is skipped with the reason."""
+    answer = _ask(config_file, "table")
+    if json:
+        _screen().print_json(answer)
+        return
+    screen = _screen()
+    console = screen.console()
+    console.print(_table_line(answer["version"], answer["age_s"], len(answer["issues"])))
+    columns = ("id", "app", "region", "country", "host")
+    numbers = ("port", "weight", "soft_limit", "hard_limit")
+    rows = [
+        (*(row[name] for name in (*columns, *numbers)), "yes" if row["healthy"] else "no")
+        for row in answer["backends"]
+    ]
+    if rows:
+        console.print()
+        console.print(screen.table((*columns, *(f">{name}" for name in numbers), "healthy"), rows))
+    for issue in answer["issues"]:
+        console.print(f"skipped  {issue}")
+
+
+@set_.command("backend")
+def set_backend(
+    backend: Annotated[str, typer.Argument(metavar="ID", help="The backend's id.")],
+    action: Annotated[Action, typer.Argument(help="What to do with it.")],
+    weight: Annotated[int | None, typer.Argument(metavar="[N]", help="The weight, 0 to 255.")] = None,
+    json: Json = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Drain a backend (no new clients), make it ready again, or give it another weight.
+
+    Returns when the routing table shows it. As with `edgeproxy backends set`, it is written to the database
+    and outlasts a restart.
+    """
+    if (action is Action.WEIGHT) != (weight is not None):
+        raise ConfigError(
+            ["write `set backend ID drain`, `set backend ID ready` or `set backend ID weight N`"]
+        )
+    values = {"weight": weight} if weight is not None else {"healthy": int(action is Action.READY)}
+    answer = _ask(config_file, "set_backend", backend=backend, values=values)
+    if json:
+        _screen().print_json(answer)
+    else:
+        done = {Action.DRAIN: "gets no new clients", Action.READY: "is ready for clients"}
+        print(f"backend {backend} {done.get(action, f'has weight {weight}')}")
+
+
+@group.command("explain")
+def explain(
+    client: Annotated[str, typer.Option("--client", metavar="ADDRESS", help="The client's IP address.")],
+    app: Annotated[str | None, typer.Option("--app", help="The app asked for; that of the listener.")] = None,
+    json: Json = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Show which backend a client gets, as `edgeproxy explain`, but only from the running proxy."""
+    with _connected(config_file):
+        explain_command.explain(client, app, json, config_file)
+
+
+def _ask(config_file: Path | None, command: str, **arguments: object) -> Any:
+    with _connected(config_file) as proxy:
+        return proxy.ask(command, **arguments)
+
+
+def _connected(config_file: Path | None) -> AdminClient:
+    """The running proxy.
+
+    Raises:
+        EdgeproxyError: there is none.
+    """
+    path = load_config(config_file).admin_socket
+    proxy = AdminClient.connect(path)
+    if proxy is None:
+        raise EdgeproxyError(
+            f"no running proxy answers on {path}; start one with `edgeproxy run`, or say with "
+            "EDGEPROXY_ADMIN_SOCKET where it listens"
+        )
+    return proxy
+
+
+def _screen() -> ModuleType:
+    from edgeproxy.cli import screen  # rich takes a twentieth of a second to import
+
+    return screen
+
+
+def _table_line(version: int, age_s: float, bad_rows: int) -> str:
+    bad = f", {bad_rows} problems of rows that are skipped" if bad_rows else ""
+    return f"version {version}, read {_screen().duration_text(age_s)} ago{bad}"
+
+
+def _connect_time(connects: dict[str, Any]) -> str:
+    count = sum(connects["counts"])
+    return f"{1000 * connects['seconds_sum'] / count:.1f} ms" if count else ""
+
+
+def _words(numbers: list[int]) -> str:
+    return " ".join(map(str, numbers))

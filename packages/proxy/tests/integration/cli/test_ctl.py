@@ -1,0 +1,246 @@
+"""``edgeproxy ctl`` with a proxy that runs, and without one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from edgeproxy.__main__ import main
+from edgeproxy.core.controlplane.routing_table import RoutingTable
+from edgeproxy.core.geography import Geography
+from edgeproxy.errors import EdgeproxyError
+from edgeproxy.outbound.store_sqlite import SqliteStore
+from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, edit, greeting, row
+from testkit.wait import wait_until
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    errors: list[str]
+
+
+Ctl = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def backend(start_backend: Callable[[str], Backend]) -> Backend:
+    return start_backend("one")
+
+
+@pytest.fixture(scope="module")
+def proxy(start_shared_proxy: StartProxy, backend: Backend) -> Proxy:
+    rows = [
+        row("one", backend.port, country="DE", hard_limit=10),
+        row("down", 9, healthy=0),
+        row("bad", 0),
+    ]
+    return start_shared_proxy(rows)
+
+
+@pytest.fixture
+def ctl(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ctl:
+    """Run a command with the settings of the proxy, in this process."""
+    monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", str(proxy.admin_path))
+    monkeypatch.setenv("EDGEPROXY_DB_PATH", str(proxy.db_path))
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["edgeproxy", "ctl", *arguments])
+        try:
+            code = main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return Result(code, out, [line.removeprefix("edgeproxy: error: ") for line in err.splitlines()])
+
+    return run
+
+
+@pytest.fixture
+def ctl_json(ctl: Ctl) -> Callable[..., Any]:
+    def run(*arguments: str) -> Any:
+        done = ctl(*arguments, "--json")
+        assert (done.code, done.errors) == (0, [])
+        return json.loads(done.out)
+
+    return run
+
+
+def word_rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line]
+
+
+# ---- show ----------------------------------------------------------------------------------------
+
+
+def test_stats_say_what_runs_and_what_it_did(ctl: Ctl, proxy: Proxy, new_client: Callable[[], str]) -> None:
+    assert proxy.backend_of(new_client()) == "one"
+    wait_until(lambda: proxy.stats()["closes"].get("complete"), reason="the session to be reported")
+    lines = {line.split()[0]: line for line in ctl("show", "stats").out.splitlines() if line.strip()}
+    assert f"process {proxy.process.pid}, on {proxy.address}" in lines["proxy"]
+    assert "region eu" in lines["POP"]
+    assert f"({' '.join(map(str, proxy.stats()['workers']))}), 0 restarts" in lines["workers"]
+    assert "1 problems of rows that are skipped" in lines["table"]
+    assert "since the start" in lines["connections"]
+    assert "to clients" in lines["bytes"]
+    assert "complete" in lines["ended"]
+
+
+def test_stats_as_json_are_those_of_the_proxy(ctl_json: Callable[..., Any], proxy: Proxy) -> None:
+    answer = ctl_json("show", "stats")
+    assert (answer["pid"], answer["address"]) == (proxy.process.pid, proxy.address)
+
+
+def test_backends_are_shown_with_their_state_and_traffic(
+    ctl: Ctl, proxy: Proxy, backend: Backend, new_client: Callable[[], str]
+) -> None:
+    with proxy.connect(new_client()) as client:
+        greeting(client)
+        wait_until(lambda: "1/10" in ctl("show", "backends").out, reason="the connection to be shown")
+        header, down, one = word_rows(ctl("show", "backends").out)
+    assert header[:6] == ["backend", "state", "app", "region", "country", "address"]
+    assert down[:6] == ["down", "down", "test", "eu", "DE", "127.0.0.1:9"]
+    assert one[:8] == ["one", "ready", "test", "eu", "DE", f"127.0.0.1:{backend.port}", "1", "1/10"]
+
+
+def test_backends_as_json_hold_everything(ctl_json: Callable[..., Any]) -> None:
+    down, one = ctl_json("show", "backends")
+    assert (down["id"], down["state"], one["id"], one["hard_limit"]) == ("down", "down", "one", 10)
+
+
+def test_open_connections_are_counted_by_country_and_backend(
+    ctl: Ctl, ctl_json: Callable[..., Any], proxy: Proxy, new_client: Callable[[], str]
+) -> None:
+    wait_until(lambda: ctl("show", "connections").out == "No connection is open.\n", reason="others to end")
+    with proxy.connect(new_client()) as client:
+        greeting(client)
+        (found,) = wait_until(lambda: ctl_json("show", "connections"), reason="it to be reported")
+        rows = word_rows(ctl("show", "connections").out)
+    assert (found["country"], found["backend"], found["active"]) == ("", "one", 1)
+    assert rows[0] == ["country", "backend", "open", "since", "the", "start"]
+    assert rows[1][:3] == ["unknown", "one", "1"]
+
+
+def test_the_table_is_shown_with_the_rows_that_are_skipped(ctl: Ctl, ctl_json: Callable[..., Any]) -> None:
+    lines = ctl("show", "table").out.splitlines()
+    assert lines[0].startswith("version ")
+    assert lines[-1].startswith("skipped  backend 'bad': port 0 ")
+    answer = ctl_json("show", "table")
+    assert {each["id"] for each in answer["backends"]} == {"one", "down"}
+    assert len(answer["issues"]) == 1
+
+
+def test_an_empty_table_is_said_to_be_empty(
+    ctl: Ctl, start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = start_proxy()
+    monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", str(empty.admin_path))
+    assert ctl("show", "backends").out == "There is no backend in the routing table.\n"
+    assert len(ctl("show", "table").out.splitlines()) == 1
+    assert "none" in ctl("show", "stats").out
+
+
+def test_explain_asks_the_running_proxy(ctl: Ctl, ctl_json: Callable[..., Any]) -> None:
+    assert "Client   200.160.2.3" in ctl("explain", "--client", "200.160.2.3").out
+    assert ctl_json("explain", "--client", "200.160.2.3")["counts_known"] is True
+
+
+# ---- set -----------------------------------------------------------------------------------------
+
+
+def test_a_drained_backend_gets_no_new_clients_until_it_is_ready(
+    ctl: Ctl, proxy: Proxy, new_client: Callable[[], str]
+) -> None:
+    with proxy.connect(new_client()) as client:
+        greeting(client)
+        assert ctl("set", "backend", "one", "drain").out == "backend one gets no new clients\n"
+        wait_until(lambda: proxy.backend_of(new_client()) == "", reason="clients to be refused")
+        client.sendall(b"still here")
+        assert client.recv(100) == b"still here"
+    assert ctl("set", "backend", "one", "ready").out == "backend one is ready for clients\n"
+    wait_until(lambda: proxy.backend_of(new_client()) == "one", reason="clients to be served")
+
+
+def test_a_weight_is_in_the_table_when_the_command_returns(
+    ctl: Ctl, ctl_json: Callable[..., Any], proxy: Proxy
+) -> None:
+    assert ctl("set", "backend", "one", "weight", "7").out == "backend one has weight 7\n"
+    weights = {each["id"]: each["weight"] for each in ctl_json("show", "table")["backends"]}
+    assert weights == {"one": 7, "down": 1}
+    stored = RoutingTable(Geography.built_in())
+    stored.replace(SqliteStore(proxy.db_path).poll() or ())
+    assert {placed.backend.id: placed.backend.weight for placed in stored.snapshot()} == weights
+    assert ctl_json("set", "backend", "one", "weight", "1") == {"backend": "one", "values": {"weight": 1}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (("nobody", "drain"), 1, "there is no backend 'nobody'"),
+        (("one", "weight", "256"), 1, "weight 256 "),
+        (("one", "weight"), 2, "write `set backend ID drain`"),
+        (("one", "drain", "5"), 2, "write `set backend ID drain`"),
+    ],
+)
+def test_what_cannot_be_set_is_one_line(
+    ctl: Ctl, arguments: tuple[str, ...], code: int, problem: str
+) -> None:
+    done = ctl("set", "backend", *arguments)
+    assert (done.code, done.out, len(done.errors)) == (code, "", 1)
+    assert problem in done.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"values": {"weight": 1}}, "set_backend needs a backend"),
+        ({"backend": "one"}, "set_backend needs a backend"),
+        ({"backend": "one", "values": {}}, "set_backend needs a backend"),
+        ({"backend": "one", "values": {"port": 1}}, "set_backend changes healthy and weight, not port"),
+    ],
+)
+def test_the_proxy_checks_what_it_is_asked(proxy: Proxy, arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(EdgeproxyError, match=problem):
+        proxy.ask("set_backend", **arguments)
+
+
+def test_a_store_that_cannot_be_written_is_told(
+    ctl: Ctl, start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
+    broken = start_proxy([row("one", backend.port)])
+    monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", str(broken.admin_path))
+    edit(broken.db_path, "ALTER TABLE backends RENAME TO others")
+    done = ctl("set", "backend", "one", "drain")
+    assert (done.code, len(done.errors)) == (1, 1)
+    assert str(broken.db_path) in done.errors[0]
+
+
+# ---- nobody there --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "stats"),
+        ("show", "backends"),
+        ("show", "connections"),
+        ("show", "table"),
+        ("set", "backend", "one", "drain"),
+        ("explain", "--client", "192.0.2.1"),
+    ],
+)
+def test_without_a_running_proxy_there_is_one_error(
+    ctl: Ctl, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", "/nowhere/admin.sock")
+    done = ctl(*arguments)
+    assert (done.code, done.out) == (1, "")
+    (problem,) = done.errors
+    assert problem == (
+        "no running proxy answers on /nowhere/admin.sock; start one with `edgeproxy run`, or say with "
+        "EDGEPROXY_ADMIN_SOCKET where it listens"
+    )
