@@ -22,7 +22,7 @@ from edgeproxy.core.controlplane.explain import Explanation
 from edgeproxy.core.controlplane.flood import FloodLimit
 from edgeproxy.errors import ConfigError, ListenError
 from edgeproxy.inbound.api_access import Access
-from edgeproxy.inbound.api_errors import ApiError, Handler, from_aiohttp
+from edgeproxy.inbound.api_errors import ApiError, Handler, continue_only, from_aiohttp
 from edgeproxy.inbound.api_openapi import document
 from edgeproxy.inbound.api_port import ApiPort
 from edgeproxy.inbound.api_registrar import Registrar, Table
@@ -135,10 +135,11 @@ class ApiServer:
         application = web.Application(middlewares=[self._refuse_in_json], client_max_size=max_body_bytes)
         application.on_response_prepare.append(_name_no_versions)
         for call in CALLS:
+            handler = self._handler(call)
             if call.method == "GET":
-                application.router.add_get(call.path, self._handler(call))  # and HEAD with it
+                application.router.add_get(call.path, handler, expect_handler=continue_only)  # and HEAD
             else:
-                application.router.add_route(call.method, call.path, self._handler(call))
+                application.router.add_route(call.method, call.path, handler, expect_handler=continue_only)
         text = msgspec.json.encode(openapi)
 
         async def answer(_request: web.Request) -> web.Response:

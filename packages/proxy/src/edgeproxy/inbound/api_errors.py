@@ -18,7 +18,6 @@ _CODES: Final = {
     HTTPStatus.NOT_FOUND: "no_such_route",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
-    HTTPStatus.EXPECTATION_FAILED: "expectation_failed",
 }
 
 # msgspec says where in words: "… - at `$.port`", "Object missing required field `id`".
@@ -69,6 +68,17 @@ def refused_body(error: msgspec.ValidationError) -> ApiError:
 def invalid(field: str | None, why: str) -> ApiError:
     """A value that the request must not have."""
     return ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", why, field=field)
+
+
+async def continue_only(request: web.Request) -> None:
+    """Meet the one expectation that HTTP defines. Runs before everything else, so that it answers itself."""
+    if request.headers["Expect"].lower() != "100-continue":
+        refusal = Error("expectation_failed", "only 100-continue can be expected")
+        raise web.HTTPExpectationFailed(
+            text=msgspec.json.encode(refusal).decode(), content_type="application/json"
+        )
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
 
 
 def from_aiohttp(refusal: web.HTTPException) -> web.Response:

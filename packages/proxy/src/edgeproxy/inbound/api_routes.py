@@ -228,10 +228,12 @@ async def _body(request: web.Request, shape: type[S]) -> S:
             HTTPStatus.REQUEST_TIMEOUT, "body_too_slow", f"the body took longer than {BODY_TIMEOUT_S:g} s"
         ) from None
     try:
+        # By itself first, because a wrong shape is noticed before the end is seen to be missing.
+        msgspec.json.decode(body)
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise refused_body(error) from None
-    except ValueError as error:  # also bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError too
         raise ApiError(HTTPStatus.BAD_REQUEST, "malformed_json", str(error)) from None
 
 
