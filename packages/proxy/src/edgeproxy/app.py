@@ -31,6 +31,7 @@ from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
 from edgeproxy.core.dataplane.client import affinity_network, locate
+from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
@@ -519,6 +520,7 @@ def _worker_settings(config: Config) -> Start:
         binding_ttl_s=config.binding_ttl_secs,
         connect_timeout_s=config.pool_connect_timeout_secs,
         opening_timeout_s=config.opening_timeout_secs,
+        lifetimes=Lifetimes(config.idle_timeout_secs, config.half_close_timeout_secs, config.max_age_secs),
         shutdown_timeout_s=config.shutdown_timeout_secs,
         access_log_every=every,
     )

@@ -213,6 +213,26 @@ class Config:
         LISTENING,
         "How long a client may take to send the PROXY header or TLS hello that its listener expects.",
     )
+    idle_timeout_secs: float = _setting(
+        kinds.seconds(0),
+        "3600",
+        LISTENING,
+        "An open connection over which no byte has moved for so long is reset. 0 never does. This timeout and "
+        "the two that follow may take up to a quarter longer.",
+    )
+    half_close_timeout_secs: float = _setting(
+        kinds.seconds(0),
+        "300",
+        LISTENING,
+        "The same when one side has sent its end and the other side is silent. 0 leaves it to the idle "
+        "timeout.",
+    )
+    max_age_secs: float = _setting(
+        kinds.seconds(0),
+        "0",
+        LISTENING,
+        "A connection of this age is reset, whatever it is doing. 0 never does.",
+    )
     proxy_protocol_trusted: tuple[Network, ...] = _setting(
         kinds.networks,
         "",

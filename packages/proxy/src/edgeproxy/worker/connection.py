@@ -32,8 +32,8 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_lease", "_network", "_peer", "_plane",
-        "_session", "_started_s", "_tried",
+        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_lease", "_moved_bytes", "_network",
+        "_peer", "_plane", "_session", "_silent_since_s", "_started_s", "_tried",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
@@ -51,6 +51,10 @@ class Connection:
         """When that connect began."""
         self._lease: Lease | None = None
         self._tried: list[int] = []
+        self._moved_bytes = 0
+        """Handed on up to the last look."""
+        self._silent_since_s = 0.0
+        """The last look that found something handed on since the one before, or the last half-close."""
         plane.loop.register(sock, self._client)
 
     def start(self, listening: Listening) -> None:
@@ -126,6 +130,24 @@ class Connection:
         assert self._lease is not None
         self._plane.dispatcher.renew(self._lease, self._plane.loop.now_s)
         self._plane.renewals.add(self, self._plane.loop.now_s)
+
+    def look(self) -> None:
+        """See whether the connection has been silent for too long, or open."""
+        plane, backend = self._plane, self._backend
+        assert backend is not None
+        assert plane.looks is not None
+        now_s = plane.loop.now_s
+        moved_bytes = self._client.sent_bytes + backend.sent_bytes
+        if moved_bytes != self._moved_bytes:
+            self._moved_bytes = moved_bytes
+            self._silent_since_s = now_s
+        event = plane.lifetimes.verdict(
+            self._session.state is not State.OPEN, now_s - self._silent_since_s, now_s - self._started_s
+        )
+        if event is None:
+            plane.looks.add(self, now_s)
+        else:
+            self._handle(event)
 
     # ---- connecting --------------------------------------------------------------------------
 
@@ -208,8 +230,10 @@ class Connection:
                 else:
                     self._handle(Event.UNREACHABLE)
             case Command.END_BACKEND:
+                self._silent_since_s = self._plane.loop.now_s
                 _end(self._backend)
             case Command.END_CLIENT:
+                self._silent_since_s = self._plane.loop.now_s
                 _end(self._client)
             case Command.CLOSE:
                 self._close()
@@ -228,6 +252,9 @@ class Connection:
         self._attempt = None
         plane.connects.discard(self)
         plane.renewals.add(self, plane.loop.now_s)
+        if plane.looks is not None:
+            self._silent_since_s = plane.loop.now_s
+            plane.looks.add(self, plane.loop.now_s)
         plane.ledger.opened(self._peer.country, lease.backend.id, lease.score)
         plane.ledger.connected(lease.backend.id, plane.loop.now_s - self._attempted_s, lease.from_affinity)
         backend = self._backend = Side(sock, self, plane.relay)
@@ -239,6 +266,8 @@ class Connection:
         self._give_up_attempt()
         plane.openings.discard(self)
         plane.renewals.discard(self)
+        if plane.looks is not None:
+            plane.looks.discard(self)
         if lease is not None:
             if backend is not None:
                 plane.dispatcher.renew(lease, plane.loop.now_s)

@@ -80,6 +80,12 @@ class Plane:
         self.renewals: Deadlines[Connection] = loop.deadlines(
             renewal_interval(settings.binding_ttl_s), Connection.renew
         )
+        self.lifetimes = settings.lifetimes
+        look_interval_s = settings.lifetimes.look_interval_s
+        self.looks: Deadlines[Connection] | None = None
+        """Open connections that must be looked at, unless they may last for ever."""
+        if look_interval_s is not None:
+            self.looks = loop.deadlines(look_interval_s, Connection.look)
         self._rate_limit = settings.rate_limit
         self._buckets = buckets
         self._secret = bindings.secret

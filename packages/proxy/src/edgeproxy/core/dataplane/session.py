@@ -7,7 +7,8 @@ carried out at once.
 
 A half-close is passed on and nothing more: the other direction goes on until its own end. A reset
 is passed on as a reset, never softened into an orderly end, because the peer must not take a
-truncated answer for a whole one. While the backend is not connected nothing is read from the
+truncated answer for a whole one. For the same reason every end that is ours and not the peers' own,
+such as that of an idle connection, is a reset. While the backend is not connected nothing is read from the
 client, so another backend may be tried: none of the client's bytes has been sent on.
 """
 
@@ -44,6 +45,9 @@ class Event(StrEnum):
     BACKEND_EOF = "backend_eof"
     CLIENT_RESET = "client_reset"
     BACKEND_RESET = "backend_reset"
+    IDLE_TIMEOUT = "idle_timeout"
+    HALF_CLOSE_TIMEOUT = "half_close_timeout"
+    MAX_AGE = "max_age"
     SHUTDOWN = "shutdown"
     """The worker ends and the time to drain is over."""
     DEFECT = "defect"
@@ -71,6 +75,12 @@ class CloseReason(StrEnum):
     COMPLETE = "complete"
     CLIENT_RESET = "client_reset"
     BACKEND_RESET = "backend_reset"
+    IDLE_TIMEOUT = "idle_timeout"
+    """No byte has moved in either direction for too long."""
+    HALF_CLOSE_TIMEOUT = "half_close_timeout"
+    """One direction has ended, and in the other no byte has moved for too long."""
+    MAX_AGE = "max_age"
+    """The connection has lasted as long as any may."""
     SHUTDOWN = "shutdown"
     NO_BACKEND = "no_backend"
     """No row of the app is healthy."""
@@ -119,6 +129,10 @@ for _state in (_S.OPENING, _S.CONNECTING, _S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DO
     _TABLE[_state, _E.DEFECT] = (_S.CLOSED, _C.RESET, CloseReason.INTERNAL)
 for _state in (_S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
     _TABLE[_state, _E.BACKEND_RESET] = (_S.CLOSED, _C.RESET, CloseReason.BACKEND_RESET)
+    _TABLE[_state, _E.IDLE_TIMEOUT] = (_S.CLOSED, _C.RESET, CloseReason.IDLE_TIMEOUT)
+    _TABLE[_state, _E.MAX_AGE] = (_S.CLOSED, _C.RESET, CloseReason.MAX_AGE)
+for _state in (_S.CLIENT_DONE, _S.BACKEND_DONE):
+    _TABLE[_state, _E.HALF_CLOSE_TIMEOUT] = (_S.CLOSED, _C.RESET, CloseReason.HALF_CLOSE_TIMEOUT)
 
 
 class Session:

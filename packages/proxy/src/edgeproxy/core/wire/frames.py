@@ -14,6 +14,7 @@ import msgspec
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.connects import Connects
+from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.selection import PANIC_THRESHOLD
@@ -47,6 +48,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     connect_timeout_s: float
     opening_timeout_s: float = 10.0
     """How long a client may take to send what a listener wants to know first."""
+    lifetimes: Lifetimes = Lifetimes()
+    """When open connections are ended."""
     shutdown_timeout_s: float
     access_log_every: int
     """Report each N-th session to the access log; 0 for none."""

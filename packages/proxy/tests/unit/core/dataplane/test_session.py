@@ -42,6 +42,8 @@ TRANSCRIPTS = {
 for _ending, _reason in {
     E.CLIENT_RESET: CloseReason.CLIENT_RESET,
     E.BACKEND_RESET: CloseReason.BACKEND_RESET,
+    E.IDLE_TIMEOUT: CloseReason.IDLE_TIMEOUT,
+    E.MAX_AGE: CloseReason.MAX_AGE,
     E.SHUTDOWN: CloseReason.SHUTDOWN,
     E.DEFECT: CloseReason.INTERNAL,
 }.items():
@@ -54,6 +56,14 @@ for _ending, _reason in {
         [(E.CONNECTED, C.RELAY), (E.BACKEND_EOF, C.END_CLIENT), (_ending, C.RESET)],
         _reason,
     )
+TRANSCRIPTS["the backend goes silent after the client's end"] = (
+    [(E.CONNECTED, C.RELAY), (E.CLIENT_EOF, C.END_BACKEND), (E.HALF_CLOSE_TIMEOUT, C.RESET)],
+    CloseReason.HALF_CLOSE_TIMEOUT,
+)
+TRANSCRIPTS["the client goes silent after the backend's end"] = (
+    [(E.CONNECTED, C.RELAY), (E.BACKEND_EOF, C.END_CLIENT), (E.HALF_CLOSE_TIMEOUT, C.RESET)],
+    CloseReason.HALF_CLOSE_TIMEOUT,
+)
 
 OPENING_TRANSCRIPTS = {
     "opening tells what is wanted": (

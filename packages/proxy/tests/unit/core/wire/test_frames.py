@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.model import Backend, Verdict
@@ -71,6 +72,7 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         app_by_server_name=st.dictionaries(texts, texts, max_size=3),
         proxy_protocol_trusted=tuples(texts),
         opening_timeout_s=seconds,
+        lifetimes=st.builds(Lifetimes, idle_s=seconds, half_close_s=seconds, max_age_s=seconds),
         region_by_country=st.dictionaries(texts, texts, max_size=3),
         geoip_path=st.none() | texts,
         binding_ttl_s=seconds,
