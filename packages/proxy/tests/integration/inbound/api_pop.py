@@ -78,16 +78,14 @@ class Pop:
             config.api_listen_addr, self.tokens, chosen_by=None if source == SOURCE_DEFAULT else source
         )
         log: Any = self.log
-        self.server = ApiServer(
-            self.port,
-            config,
-            self.feed,
-            SqliteLeases(self.store),
-            self._explain,
-            lambda: self.ready,
-            "0.0.0",
-            log,
-        )
+        leases = SqliteLeases(self.store)
+        try:
+            self.server = ApiServer(
+                self.port, config, self.feed, leases, self._explain, lambda: self.ready, "0.0.0", log
+            )
+        except BaseException:
+            self.port.close()
+            raise
         self.token: str | None = None
         """What `ask` shows."""
 

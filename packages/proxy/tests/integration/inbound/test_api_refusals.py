@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -317,7 +318,7 @@ async def test_requests_that_wait_when_the_proxy_ends_are_answered(
             asking = []
             for queue, name in (("_deciding", "being-written"), ("_waiting", "still-waiting")):
                 asking.append(asyncio.create_task(pop.register(name)))
-                await wait_until_async(lambda queue=queue: getattr(registrar, queue), reason=f"{name} to wait")
+                await wait_until_async(partial(getattr, registrar, queue), reason=f"{name} to wait")
         for answer in await asyncio.gather(*asking):
             assert (answer.status, answer.body["code"]) == (503, "draining")
     finally:
