@@ -95,6 +95,7 @@ class PostgresSession:
         """Disconnect. Who waits for an answer gets an error instead, and so does who asks later."""
         with self._closing:
             self._closed = True
+        self._away = f"{self.hosts} is disconnected"
         asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -109,12 +110,12 @@ class PostgresSession:
         with self._closing:
             if self._closed:
                 work.close()
-                raise StoreError(f"{self.hosts} is disconnected")
+                raise StoreError(self._away)
             outcome = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return outcome.result()
         except CancelledError:
-            raise StoreError(f"{self.hosts} is disconnected") from None
+            raise StoreError(self._away) from None
 
     def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows of one query.
@@ -181,7 +182,10 @@ class PostgresSession:
         try:
             yield
         except DRIVER_ERRORS as error:
-            raise StoreError(f"{self.hosts}: {explained(error)}") from error
+            # When the listener was lost first, what the driver says is about its own bookkeeping.
+            raise StoreError(
+                self._away if self._pool is None else f"{self.hosts}: {explained(error)}"
+            ) from error
 
     # ---- in the session's thread -----------------------------------------------------------------
 
@@ -215,7 +219,9 @@ class PostgresSession:
         """Serve until the connection breaks, connect again, and so on until cancelled."""
         while True:
             await self._watch(listener)
-            self._drop()
+            pool = self._usable_pool()
+            self._pool = None
+            pool.terminate()
             self._away = f"{self.hosts}: the connection was lost"
             self._on_change()
             listener = await self._connect_at_last()
@@ -226,11 +232,10 @@ class PostgresSession:
         lost = asyncio.Event()
         listener.add_termination_listener(lambda _: lost.set())
         try:
-            while not listener.is_closed():
+            while not lost.is_set():
+                await listener.execute("SELECT 1")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), self._settings.reload_s)
-                    return
-                await listener.execute("SELECT 1")
         except DRIVER_ERRORS:
             return
         finally:
@@ -247,22 +252,16 @@ class PostgresSession:
                 max_size=self._settings.max_connections,
                 connect=cast(Any, self._connect_for_pool),
             )
-        except DRIVER_ERRORS as error:
+        except BaseException as error:
             listener.terminate()
+            if not isinstance(error, DRIVER_ERRORS):
+                raise
             final = isinstance(error, asyncpg.InsufficientPrivilegeError)
             raise (RefusedError if final else StoreError)(f"{self.hosts}: {explained(error)}") from error
-        except BaseException:
-            listener.terminate()
-            raise
         return listener
 
     async def _connect_for_pool(self, *_: object, **__: object) -> asyncpg.Connection:
         return await self.hosts.connect()
-
-    def _drop(self) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool = None
 
     async def _disconnect(self) -> None:
         pending = asyncio.all_tasks() - {asyncio.current_task()}
@@ -272,7 +271,7 @@ class PostgresSession:
         if self._pool is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._pool.close(), CLOSING_S)
-            self._drop()
+            self._pool.terminate()
 
 
 async def _awaited(work: Awaitable[T]) -> T:
