@@ -326,21 +326,27 @@ class ThreadedPlane:
 
 
 def connected(address: tuple[str, int], source: str | None = None) -> socket.socket:
-    """A client of the proxy at ``address``."""
-    sock = socket.create_connection(
-        address, TIMEOUT_S, source_address=None if source is None else (source, 0)
-    )
+    """A client of the proxy at ``address``.
+
+    A reset that comes as quickly as the connection is left for the first read to find.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if source is not None:
+        sock.bind((source, 0))
+    sock.setblocking(False)
+    sock.connect_ex(address)
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    assert poll.poll(TIMEOUT_S * 1000), f"{address} does not answer"
+    sock.settimeout(TIMEOUT_S)
     return sock
 
 
 def is_turned_away(address: tuple[str, int], source: str | None = None) -> bool:
-    """Connect; tell whether that was answered with a reset, which may be so quick that connecting fails."""
-    try:
-        with connected(address, source) as client:
-            return is_reset(client)
-    except ConnectionResetError:
-        return True
+    """Connect; tell whether that was answered with a reset."""
+    with connected(address, source) as client:
+        return is_reset(client)
 
 
 class RealWorker:
