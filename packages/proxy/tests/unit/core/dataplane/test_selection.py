@@ -454,3 +454,14 @@ def test_memory_does_not_grow_with_the_number_of_loads_there_have_been() -> None
     queue = pool._trusted._everywhere
     assert len(queue._heap) == len(queue._buckets) <= 2 * 2 + 65
     assert choose(selection).slot == 1
+
+
+def test_several_are_the_best_in_their_order_and_stay_candidates() -> None:
+    selection = Selection(POP_REGION)
+    for slot, connections in enumerate([5, 1, 3, 0]):
+        selection.put(slot, backend(f"b{slot}", hard_limit=9), connections)
+    selection.put(4, backend("full", hard_limit=9), 9)
+    several = selection.choose_several("*", "DE", "eu", 3, lambda: 0.0)
+    assert [(chosen.slot, chosen.score) for chosen in several] == [(3, 0.0), (1, 1.0), (2, 3.0)]
+    assert len(selection.choose_several("*", "DE", "eu", 10, lambda: 0.0)) == 4
+    assert choose(selection).slot == 3
