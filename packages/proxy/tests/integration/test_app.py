@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,14 @@ def settings(tmp_path: Path, start_backend: StartBackend) -> dict[str, object]:
         "workers": 1,
         "log_format": "json",
     }
+
+
+@pytest.fixture(autouse=True)
+def _signal_mask() -> Iterator[None]:
+    """A proxy that ends in this process leaves signals blocked, which processes started later inherit."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- its surroundings ----------------------------------------------------------------------------
