@@ -308,9 +308,11 @@ class App:
         from edgeproxy.core.controlplane.metric_labels import BackendLabels
         from edgeproxy.inbound.metrics import Metrics
         from edgeproxy.inbound.metrics_server import MetricsServer
+        from edgeproxy.inbound.status import StatusPage
 
         metrics = Metrics(self._overview, BackendLabels())
-        return MetricsServer(port, {self._config.metrics_path: metrics.answer})
+        pages = StatusPage(self._overview).routes()
+        return MetricsServer(port, {**pages, self._config.metrics_path: metrics.answer})
 
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set() and monotonic() - self._told_to_stop_s > SAME_REQUEST_S:
