@@ -145,15 +145,15 @@ def _with_a_file(config_file: Path | None, program: str) -> Config:
 
 def _moment(text: str) -> str:
     """The time that ``text`` means, as in :attr:`edgeproxy.ports.Change.at`."""
-    if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
-        moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS_S[ago[2]])
-    else:
-        try:
+    try:
+        if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
+            moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS_S[ago[2]])
+        else:
             moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise ConfigError(
-                [f"--since {text}: write an age (90s, 10m, 2h, 3d) or a time in UTC (2026-11-20T10:00)"]
-            ) from None
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            [f"--since {text}: write an age (90s, 10m, 2h, 3d) or a time in UTC (2026-11-20T10:00)"]
+        ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     moment = moment.astimezone(UTC)

@@ -139,6 +139,25 @@ class TestMatching:
         assert kinds.postgres_url.parse("postgresql://h/d") == "postgresql://h/d"
         assert "postgresql://" in refusal(kinds.postgres_url, "mysql://h/d")
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://me:p%2Fw@db-1.example:5432,db-2,[::1]:5433/edge?target_session_attrs=any",
+            "postgresql://me:a@b:c!@h",
+            "postgresql:///edge?host=/run/postgresql",
+        ],
+    )
+    def test_a_postgres_url_names_hosts_in_all_their_forms(self, url: str) -> None:
+        assert kinds.postgres_url.parse(url) == url
+
+    @pytest.mark.parametrize(
+        "url",
+        ["", "postgresql:/h", "postgresql://me:a/b@h/d", "postgresql://h:port/d", "postgresql://h,,i/d",
+         "postgresql://h/d#x", "postgresql://a b/d", "postgresql://me:\u00e9@h/d"],
+    )  # fmt: skip
+    def test_a_postgres_url_that_cannot_be_read_is_refused(self, url: str) -> None:
+        assert "postgresql://user:password@host:port/database" in refusal(kinds.postgres_url, url)
+
     def test_a_refusal_never_repeats_a_secret(self) -> None:
         assert "hunter2" not in refusal(kinds.postgres_url, "mysql://me:hunter2@h/d")
 

@@ -1,0 +1,254 @@
+"""A running proxy and its store: the change log, backups, damage, and a PostgreSQL that comes and goes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packages.proxy.tests.integration.proxies import (
+    EDGEPROXY,
+    PROMISE_S,
+    Backend,
+    Proxy,
+    StartProxy,
+    edit,
+    environment,
+    greeting,
+    row,
+    write_rows,
+)
+from testkit.postgres import PostgresServer
+from testkit.process import ProcessFactory
+from testkit.wait import wait_until
+
+StartBackend = Callable[[str], Backend]
+NewClient = Callable[[], str]
+
+UNREADABLE = "the routing table cannot be read, keeping the last good one"
+READABLE = "the routing table can be read again"
+
+
+@pytest.fixture(scope="module")
+def ports(start_backend: StartBackend) -> dict[str, int]:
+    return {name: start_backend(name).port for name in ("one", "two")}
+
+
+def run(proxy: Proxy, *arguments: str, **settings: object) -> str:
+    """Run a command beside the proxy, with its settings, and return what it prints."""
+    done = subprocess.run(
+        [*EDGEPROXY, *arguments],
+        env={**os.environ, **environment({"db_path": proxy.db_path, **settings})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def wait_until_served_by(proxy: Proxy, new_client: NewClient, name: str) -> None:
+    wait_until(
+        lambda: proxy.backend_of(new_client()) == name,
+        reason=f"clients to reach {name}",
+        timeout_s=10 * PROMISE_S,
+    )
+
+
+# ---- files -------------------------------------------------------------------------------------------
+
+
+def has_log(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as database:
+        query = "SELECT count(*) FROM sqlite_master WHERE name LIKE 'edgeproxy%'"
+        return bool(database.execute(query).fetchone()[0])
+
+
+def test_edits_beside_a_running_proxy_are_in_its_log(start_proxy: StartProxy, ports: dict[str, int]) -> None:
+    proxy = start_proxy([row("one", ports["one"])])
+    wait_until(lambda: has_log(proxy.db_path), reason="the log to be installed")
+    edit(proxy.db_path, "UPDATE backends SET weight = 9")
+    run(proxy, "backends", "set", "one", "--unhealthy")
+    lines = run(proxy, "db", "log").splitlines()
+    assert [line.split()[1:3] for line in lines] == [["found", "one"], ["outside", "one"], ["cli", "one"]]
+    assert lines[1].endswith("weight 1 → 9")
+    assert lines[2].endswith("healthy 1 → 0")
+    assert "sound and holds 1 usable backends" in run(proxy, "db", "verify")
+
+
+def test_restored_backup_is_routed_to(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient, tmp_path: Path
+) -> None:
+    proxy = start_proxy([row("one", ports["one"])])
+    backup = tmp_path / "backup.db"
+    assert "is copied to" in run(proxy, "db", "backup", str(backup))
+    edit(proxy.db_path, f"UPDATE backends SET id = 'two', port = {ports['two']}")
+    wait_until_served_by(proxy, new_client, "two")
+    assert "1 rows added, 0 changed, 1 removed" in run(proxy, "db", "restore", str(backup))
+    wait_until_served_by(proxy, new_client, "one")
+    proxy.db_path.write_text("no database any more\n" * 1000)
+    proxy.wait_log(UNREADABLE)
+    assert "could not be used; it is kept as" in run(proxy, "db", "restore", str(backup))
+    proxy.wait_log(READABLE)
+    assert proxy.backend_of(new_client()) == "one"
+
+
+def test_damaged_database_is_refused_at_start_with_the_remedy(
+    process_factory: ProcessFactory, tmp_path: Path
+) -> None:
+    path = tmp_path / "routing.db"
+    write_rows(path, [row("one", 9)])
+    content = bytearray(path.read_bytes())
+    content[36:40] = (7).to_bytes(4, "big")
+    path.write_bytes(content)
+    settings = environment({"db_path": path, "listen_addr": "127.0.0.1:0", "workers": 1})
+    process = process_factory([*EDGEPROXY, "run"], env=settings, cwd=tmp_path)
+    assert process.wait_exit(20) == 3
+    assert "is damaged (" in process.log
+    assert "`edgeproxy db verify` says where, `edgeproxy db restore BACKUP` mends it" in process.log
+
+
+def test_read_only_database_is_served_and_said_to_have_no_log(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient, tmp_path: Path,
+    read_only_copy: Callable[[Path], Path],
+) -> None:  # fmt: skip
+    path = tmp_path / "routing.db"
+    write_rows(path, [row("one", ports["one"])])
+    proxy = start_proxy(db_path=read_only_copy(path))
+    (line,) = proxy.wait_log("changes are not logged")
+    assert line["why"] == "the database is read-only for this process"
+    assert proxy.backend_of(new_client()) == "one"
+
+
+# ---- PostgreSQL --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def database(postgres_factory: Callable[..., PostgresServer]) -> PostgresServer:
+    return postgres_factory()
+
+
+def with_postgres(server: PostgresServer, url: str = "", **settings: object) -> dict[str, Any]:
+    return {"postgres_enabled": "true", "postgres_url": url or server.url(), **settings}
+
+
+def insert(server: PostgresServer, name: str, port: int) -> None:
+    values = f"'{name}', 'test', 'eu', 'DE', '127.0.0.1', {port}, 1, 1, 100, 0, 0"
+    server.execute(f"INSERT INTO backends VALUES ({values})")
+
+
+@contextmanager
+def traffic(proxy: Proxy, new_client: NewClient) -> Iterator[list[str]]:
+    """New clients, one after the other, until the block ends; yields the names of those who greeted them."""
+    greeted: list[str] = []
+    stop = threading.Event()
+
+    def connect() -> None:
+        while not stop.is_set():
+            greeted.append(proxy.backend_of(new_client()))
+
+    client = threading.Thread(target=connect)
+    client.start()
+    try:
+        yield greeted
+    finally:
+        stop.set()
+        client.join()
+
+
+def test_edit_with_psql_is_routed_to_at_once(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient, database: PostgresServer
+) -> None:
+    # Without being told, the proxy would look an hour later.
+    settings = with_postgres(database, postgres_reload_secs=3600)
+    proxy = start_proxy(**settings)
+    assert database.password not in proxy.process.log
+    insert(database, "one", ports["one"])
+    wait_until_served_by(proxy, new_client, "one")
+    database.execute(f"UPDATE backends SET id = 'two', port = {ports['two']}")
+    wait_until_served_by(proxy, new_client, "two")
+    assert run(proxy, "backends", "set", "two", "--weight", "7", **settings) == "backend two changed\n"
+    assert "two" in run(proxy, "backends", "list", **settings)
+    assert (
+        run(proxy, "db", "log", **settings)
+        .splitlines()[-1]
+        .endswith("cli                       two  weight 1 → 7")
+    )
+    explained = run(proxy, "explain", "--client", "127.0.0.1", admin_socket=proxy.admin_path, **settings)
+    assert "two" in explained
+
+
+def test_no_connection_fails_while_the_database_is_killed_and_restarted(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient, database: PostgresServer
+) -> None:
+    proxy = start_proxy(**with_postgres(database))
+    insert(database, "one", ports["one"])
+    wait_until_served_by(proxy, new_client, "one")
+    with traffic(proxy, new_client) as greeted, proxy.connect() as open_before:
+        assert greeting(open_before) == "one"
+        database.kill()
+        (warning,) = proxy.wait_log(UNREADABLE)
+        assert database.password not in str(warning)
+        before = len(greeted)
+        wait_until(lambda: len(greeted) > before + 20, reason="clients to be served meanwhile")
+        database.start()
+        proxy.wait_log(READABLE, timeout_s=30)
+        database.execute(f"UPDATE backends SET id = 'two', port = {ports['two']}")
+        wait_until(lambda: greeted[-1] == "two", reason="the edit to be routed by", timeout_s=30)
+        open_before.sendall(b"still there?")
+        assert open_before.recv(64) == b"still there?"
+    assert set(greeted) == {"one", "two"}
+    assert len(proxy.log(UNREADABLE)) == len(proxy.log(READABLE)) == 1
+    assert database.password not in proxy.process.log
+
+
+def test_promoted_replica_is_routed_by(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient,
+    postgres_factory: Callable[..., PostgresServer],
+) -> None:  # fmt: skip
+    primary = postgres_factory()
+    standby = postgres_factory(standby_of=primary)
+    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+    url = f"postgresql://postgres:{primary.password}@{hosts}/postgres"
+    proxy = start_proxy(**with_postgres(primary, url))
+    insert(primary, "one", ports["one"])
+    wait_until_served_by(proxy, new_client, "one")
+    wait_until(
+        lambda: standby.execute("SELECT id FROM backends") == "one",
+        reason="the replica to have the row",
+        swallow=(AssertionError,),
+    )
+    primary.kill()
+    proxy.wait_log(UNREADABLE)
+    standby.promote()
+    proxy.wait_log(READABLE, timeout_s=60)
+    standby.execute(f"UPDATE backends SET id = 'two', port = {ports['two']}")
+    wait_until_served_by(proxy, new_client, "two")
+
+
+def test_database_that_refuses_ends_the_start_with_exit_code_3(
+    process_factory: ProcessFactory, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = postgres.url(password="hunter2")
+    settings = environment({**with_postgres(postgres, url), "listen_addr": "127.0.0.1:0", "workers": 1})
+    process = process_factory([*EDGEPROXY, "run"], env=settings, cwd=tmp_path)
+    assert process.wait_exit(20) == 3
+    assert 'password authentication failed for user "postgres"' in process.log
+    assert "hunter2" not in process.log
+
+
+def test_proxy_stops_at_once_while_the_database_is_away(
+    start_proxy: StartProxy, database: PostgresServer
+) -> None:
+    proxy = start_proxy(**with_postgres(database))
+    database.kill()
+    proxy.wait_log(UNREADABLE)
+    proxy.process.terminate(timeout_s=10)
