@@ -217,8 +217,8 @@ class Config:
         kinds.seconds(0),
         "3600",
         LISTENING,
-        "An open connection over which no byte has moved for so long is reset. 0 never does. This timeout and "
-        "the two that follow may take up to a quarter longer.",
+        "An open connection over which no byte has moved for so long is reset. 0 never does. This timeout "
+        "and the two that follow may take up to a quarter longer.",
     )
     half_close_timeout_secs: float = _setting(
         kinds.seconds(0),
@@ -246,6 +246,13 @@ class Config:
         "5",
         CONNECTING,
         "How long one attempt to connect to a backend may take before the next candidate is tried.",
+    )
+    retry_budget_percent: int = _setting(
+        kinds.whole(0, 100, "per cent"),
+        "20",
+        CONNECTING,
+        "Of a worker's open connections so many may be trying another backend at a time, but always three. "
+        "Further ones are reset when their first backend fails.",
     )
 
     binding_ttl_secs: float = _setting(

@@ -32,8 +32,8 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_lease", "_moved_bytes", "_network",
-        "_peer", "_plane", "_session", "_silent_since_s", "_started_s", "_tried",
+        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_is_retrying", "_lease", "_moved_bytes",
+        "_network", "_peer", "_plane", "_session", "_silent_since_s", "_started_s", "_tried",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
@@ -51,6 +51,8 @@ class Connection:
         """When that connect began."""
         self._lease: Lease | None = None
         self._tried: list[int] = []
+        self._is_retrying = False
+        """A part of the retry budget is ours."""
         self._moved_bytes = 0
         """Handed on up to the last look."""
         self._silent_since_s = 0.0
@@ -200,13 +202,43 @@ class Connection:
             self._attempt = None
 
     def _connect_failed(self) -> None:
-        lease = self._lease
+        assert self._lease is not None
+        self._plane.ledger.connect_failed(self._lease.backend.id)
+        self._go_elsewhere(self._lease, Event.CONNECT_FAILED)
+
+    def _rejected(self, backend: Side) -> None:
+        """The backend took the connection, and reset it unused."""
+        plane, lease = self._plane, self._lease
         assert lease is not None
-        self._plane.ledger.connect_failed(lease.backend.id)
+        plane.renewals.discard(self)
+        if plane.looks is not None:
+            plane.looks.discard(self)
+        plane.relay.forget(backend)
+        plane.loop.close(backend.sock)
+        backend.detach()
+        self._backend = self._client.peer = None
+        plane.ledger.rejected(self._peer.country, lease.backend.id)
+        self._go_elsewhere(lease, Event.BACKEND_REJECTED)
+
+    def _go_elsewhere(self, lease: Lease, event: Event) -> None:
         self._plane.dispatcher.unreachable(lease)
         self._lease = None
         self._tried.append(lease.slot)
-        self._handle(Event.CONNECT_FAILED)
+        self._handle(event)
+
+    def _try_another(self) -> None:
+        if len(self._tried) >= MAX_TRIES:
+            self._handle(Event.UNREACHABLE)
+        elif self._is_retrying or self._plane.retries.begin(self._plane.open_connections):
+            self._is_retrying = True
+            self._dispatch()
+        else:
+            self._handle(Event.RETRY_BUDGET)
+
+    def _end_retry(self) -> None:
+        if self._is_retrying:
+            self._is_retrying = False
+            self._plane.retries.end()
 
     # ---- what the relay reports --------------------------------------------------------------
 
@@ -214,7 +246,13 @@ class Connection:
         self._handle(Event.CLIENT_EOF if side is self._client else Event.BACKEND_EOF)
 
     def was_reset(self, side: Side) -> None:
-        self._handle(Event.CLIENT_RESET if side is self._client else Event.BACKEND_RESET)
+        client = self._client
+        if side is client:
+            self._handle(Event.CLIENT_RESET)
+        elif self._session.state is State.OPEN and not (side.sent_bytes or client.sent_bytes or client.kept):
+            self._rejected(side)
+        else:
+            self._handle(Event.BACKEND_RESET)
 
     # ---- what the session machine orders -----------------------------------------------------
 
@@ -225,10 +263,7 @@ class Connection:
             case Command.RELAY:
                 self._begin_relay()
             case Command.TRY_ANOTHER:
-                if len(self._tried) < MAX_TRIES:
-                    self._dispatch()
-                else:
-                    self._handle(Event.UNREACHABLE)
+                self._try_another()
             case Command.END_BACKEND:
                 self._silent_since_s = self._plane.loop.now_s
                 _end(self._backend)
@@ -250,6 +285,7 @@ class Connection:
         assert sock is not None
         assert lease is not None
         self._attempt = None
+        self._end_retry()
         plane.connects.discard(self)
         plane.renewals.add(self, plane.loop.now_s)
         if plane.looks is not None:
@@ -264,6 +300,7 @@ class Connection:
     def _close(self) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
+        self._end_retry()
         plane.openings.discard(self)
         plane.renewals.discard(self)
         if plane.looks is not None:

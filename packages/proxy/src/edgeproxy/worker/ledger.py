@@ -88,6 +88,14 @@ class Ledger:
             self._outcomes.add(backend, Outcome.CONNECT_FAILED)
             self._on_failure()
 
+    def rejected(self, country: str, backend: str) -> None:
+        """A connection that was established was reset before it was used: as good as not established."""
+        self._row(country, backend).closed += 1
+        self._connect_errors[backend] = self._connect_errors.get(backend, 0) + 1
+        if self._on_failure is not None:
+            self._outcomes.add(backend, Outcome.DROPPED)
+            self._on_failure()
+
     def shed(self, reason: str) -> None:
         """A client was turned away before anything was known of it."""
         self._closes[reason] = self._closes.get(reason, 0) + 1

@@ -16,6 +16,7 @@ from edgeproxy.core.dataplane.client import affinity_network, normalise
 from edgeproxy.core.dataplane.dispatch import Bindings, Dispatcher, Leases
 from edgeproxy.core.dataplane.listening import Listening, Networks, ServerNames
 from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
+from edgeproxy.core.dataplane.retry_budget import RetryBudget
 from edgeproxy.core.dataplane.selection import Selection
 from edgeproxy.core.dataplane.session import CloseReason
 from edgeproxy.core.model import Client
@@ -80,6 +81,7 @@ class Plane:
         self.renewals: Deadlines[Connection] = loop.deadlines(
             renewal_interval(settings.binding_ttl_s), Connection.renew
         )
+        self.retries = RetryBudget(settings.retry_budget_percent)
         self.lifetimes = settings.lifetimes
         look_interval_s = settings.lifetimes.look_interval_s
         self.looks: Deadlines[Connection] | None = None
@@ -105,6 +107,10 @@ class Plane:
             Listener(sock, self.loop, partial(self._accepted, listening), self._shed)
             for sock, listening in zip(sockets, self._listenings, strict=True)
         ]
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
 
     def locate(self, address: str) -> Client:
         """Who is at ``address``, which is normalised."""

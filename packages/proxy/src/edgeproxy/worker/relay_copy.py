@@ -45,7 +45,7 @@ class Side:
 
     __slots__ = (
         "broken", "ended", "kept", "kept_sent", "owner", "peer", "readable", "recv_into", "relay", "send",
-        "sent_bytes", "sock",
+        "sent_bytes", "sock", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, owner: Owner, relay: CopyRelay) -> None:
@@ -67,6 +67,8 @@ class Side:
         """It was reset: what comes for it is dropped, what it sent before is still handed on."""
         self.sent_bytes = 0
         """Bytes handed to this side."""
+        self.unsent = b""
+        """First bytes of this side, read but not handed on because its peer was reset: for the next peer."""
 
     def ready(self, events: int) -> None:
         if events & select.EPOLLERR:
@@ -102,7 +104,11 @@ class CopyRelay:
     def begin(self, one: Side, other: Side) -> None:
         """Connect two sides; both may have input already."""
         one.peer, other.peer = other, one
-        self.pump(one, exhaust=True)
+        if one.unsent:
+            first, one.unsent = one.unsent, b""
+            self._hand_over(other, memoryview(first))
+        if other.peer is one:
+            self.pump(one, exhaust=True)
         if other.peer is one:
             self.pump(other, exhaust=True)
 
@@ -169,6 +175,8 @@ class CopyRelay:
     def fail(self, side: Side) -> None:
         """``side`` is reset, but what it had sent before may still be unread: hand that on first."""
         side.broken = True
+        if side.kept is not None and not side.sent_bytes and side.peer is not None:
+            side.peer.unsent = side.kept
         self.forget(side)
         if side.ended or side.peer is None:
             side.owner.was_reset(side)
@@ -188,12 +196,17 @@ class CopyRelay:
         except BlockingIOError:
             sent = 0
         except OSError:
+            if not sink.sent_bytes:
+                self._keep(sink, data)
             self.fail(sink)
             return sink.peer is not None
         sink.sent_bytes += sent
         if sent == len(data):
             return True
-        sink.kept = bytes(data[sent:])
-        sink.kept_sent = 0
-        self._kept_bytes += len(sink.kept)
+        self._keep(sink, data[sent:])
         return False
+
+    def _keep(self, sink: Side, data: memoryview) -> None:
+        sink.kept = bytes(data)
+        sink.kept_sent = 0
+        self._kept_bytes += len(data)

@@ -52,6 +52,20 @@ def test_a_session_without_a_backend_is_an_ending_and_no_traffic() -> None:
     assert report.closes == {"no_backend": 1, "overload": 2}
 
 
+def test_a_connection_reset_unused_is_closed_and_counts_as_a_failed_connect() -> None:
+    failures: list[None] = []
+    for on_failure, outcomes in ((None, {}), (lambda: failures.append(None), {"eu-1": "cd"})):
+        ledger = Ledger(access_log_every=0, on_failure=on_failure)
+        ledger.opened("DE", "eu-1", 1.5)
+        ledger.rejected("DE", "eu-1")
+        report = ledger.report()
+        assert report.traffic == (Traffic("DE", "eu-1", 1, 1, 1.5, 0, 0),)
+        assert report.connect_errors == {"eu-1": 1}
+        assert report.closes == {}
+        assert report.outcomes == outcomes
+    assert len(failures) == 1
+
+
 def test_failed_connects_are_counted_by_backend() -> None:
     ledger = Ledger(access_log_every=0)
     for backend in ("a", "b", "a"):

@@ -320,6 +320,59 @@ def test_a_peer_that_is_stuck_is_read_on_when_the_other_is_reset(pair: Pair) -> 
     assert pair.story == ["one was reset"]
 
 
+def test_what_a_reset_peer_took_nothing_of_is_for_the_next_one(pair: Pair, relay: CopyRelay) -> None:
+    pair.other_sock.room = RESET
+    pair.other_sock.incoming.append(RESET)
+    pair.one_sock.incoming.append(b"question")
+    pair.one.ready(select.EPOLLIN)
+    assert pair.story == ["other was reset"]
+    assert pair.one.unsent == b"question"
+    assert relay._kept_bytes == 0
+
+
+def test_what_waits_for_a_peer_that_is_reset_is_for_the_next_one(pair: Pair, relay: CopyRelay) -> None:
+    pair.other_sock.room = 0
+    pair.one_sock.incoming.append(b"question")
+    pair.one.ready(select.EPOLLIN)
+    pair.other_sock.incoming.append(RESET)
+    pair.other.ready(select.EPOLLERR | select.EPOLLHUP)
+    assert pair.one.unsent == b"question"
+    assert relay._kept_bytes == 0
+
+
+@pytest.mark.parametrize("room", [100, 3, 0])
+def test_what_was_not_handed_on_comes_first(relay: CopyRelay, room: int) -> None:
+    pair = Pair(relay)
+    pair.one.unsent = b"question"
+    pair.one_sock.incoming.append(b" and more")
+    pair.other_sock.room = room
+    pair.begin()
+    assert pair.one.unsent == b""
+    assert pair.other.sent_bytes == min(room, len(b"question and more"))
+    pair.other_sock.room = 100
+    pair.other.ready(select.EPOLLOUT)
+    assert pair.other.sent_bytes == len(b"question and more")
+
+
+def test_a_next_peer_that_is_reset_as_well_leaves_it_for_another(relay: CopyRelay) -> None:
+    pair = Pair(relay)
+    pair.one.unsent = b"question"
+    pair.other_sock.room = RESET
+    pair.other_sock.incoming.append(RESET)
+    pair.begin()
+    assert pair.story == ["other was reset"]
+    assert pair.one.unsent == b"question"
+
+
+def test_a_peer_that_took_some_leaves_nothing_for_another(pair: Pair) -> None:
+    pair.other_sock.room = 3
+    pair.one_sock.incoming.append(b"question")
+    pair.one.ready(select.EPOLLIN)
+    pair.other_sock.incoming.append(RESET)
+    pair.other.ready(select.EPOLLERR | select.EPOLLHUP)
+    assert pair.one.unsent == b""
+
+
 def test_two_sides_that_cannot_be_sent_to_end_once(pair: Pair) -> None:
     pair.one_sock.room = pair.other_sock.room = PIPE
     pair.one_sock.incoming.extend([b"question"] * 3)

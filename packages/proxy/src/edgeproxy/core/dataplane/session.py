@@ -9,7 +9,8 @@ A half-close is passed on and nothing more: the other direction goes on until it
 is passed on as a reset, never softened into an orderly end, because the peer must not take a
 truncated answer for a whole one. For the same reason every end that is ours and not the peers' own,
 such as that of an idle connection, is a reset. While the backend is not connected nothing is read from the
-client, so another backend may be tried: none of the client's bytes has been sent on.
+client, so another backend may be tried: none of the client's bytes has been sent on. The same holds as
+long as nothing has been sent after it was connected, so a reset then counts as a failed connect.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Event(StrEnum):
     RATE_LIMITED = "rate_limited"
     CONNECTED = "connected"
     CONNECT_FAILED = "connect_failed"
+    BACKEND_REJECTED = "backend_rejected"
+    """It took the connection and reset it before anything was sent, either way."""
+    RETRY_BUDGET = "retry_budget"
     NO_BACKEND = "no_backend"
     AT_LIMIT = "at_limit"
     UNREACHABLE = "unreachable"
@@ -88,6 +92,8 @@ class CloseReason(StrEnum):
     """All healthy backends are at their hard limit."""
     UNREACHABLE = "unreachable"
     """The backends that were tried could not be connected to."""
+    RETRY_BUDGET = "retry_budget"
+    """The backend could not be connected to, and too many connections were trying another one already."""
     BAD_OPENING = "bad_opening"
     """The client sent something else than the PROXY header or TLS hello that the listener expects."""
     OPENING_TIMEOUT = "opening_timeout"
@@ -114,10 +120,12 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
     (_S.OPENING, _E.RATE_LIMITED): (_S.CLOSED, _C.RESET, CloseReason.RATE_LIMITED),
     (_S.CONNECTING, _E.CONNECTED): (_S.OPEN, _C.RELAY, None),
     (_S.CONNECTING, _E.CONNECT_FAILED): (_S.CONNECTING, _C.TRY_ANOTHER, None),
+    (_S.CONNECTING, _E.RETRY_BUDGET): (_S.CLOSED, _C.RESET, CloseReason.RETRY_BUDGET),
     (_S.CONNECTING, _E.NO_BACKEND): (_S.CLOSED, _C.RESET, CloseReason.NO_BACKEND),
     (_S.CONNECTING, _E.AT_LIMIT): (_S.CLOSED, _C.RESET, CloseReason.AT_LIMIT),
     (_S.CONNECTING, _E.UNREACHABLE): (_S.CLOSED, _C.RESET, CloseReason.UNREACHABLE),
     (_S.CONNECTING, _E.OVERLOAD): (_S.CLOSED, _C.RESET, CloseReason.OVERLOAD),
+    (_S.OPEN, _E.BACKEND_REJECTED): (_S.CONNECTING, _C.TRY_ANOTHER, None),
     (_S.OPEN, _E.CLIENT_EOF): (_S.CLIENT_DONE, _C.END_BACKEND, None),
     (_S.OPEN, _E.BACKEND_EOF): (_S.BACKEND_DONE, _C.END_CLIENT, None),
     (_S.CLIENT_DONE, _E.BACKEND_EOF): (_S.CLOSED, _C.CLOSE, CloseReason.COMPLETE),

@@ -46,6 +46,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Country database, ``None`` for the embedded one."""
     binding_ttl_s: float
     connect_timeout_s: float
+    retry_budget_percent: int = 20
+    """See :class:`~edgeproxy.core.dataplane.retry_budget.RetryBudget`."""
     opening_timeout_s: float = 10.0
     """How long a client may take to send what a listener wants to know first."""
     lifetimes: Lifetimes = Lifetimes()

@@ -28,6 +28,20 @@ TRANSCRIPTS = {
         ],
         CloseReason.CLIENT_RESET,
     ),
+    "the first backend resets the connection unused": (
+        [
+            (E.CONNECTED, C.RELAY),
+            (E.BACKEND_REJECTED, C.TRY_ANOTHER),
+            (E.CONNECTED, C.RELAY),
+            (E.BACKEND_EOF, C.END_CLIENT),
+            (E.CLIENT_EOF, C.CLOSE),
+        ],
+        CloseReason.COMPLETE,
+    ),
+    "too many are trying another backend": (
+        [(E.CONNECT_FAILED, C.TRY_ANOTHER), (E.RETRY_BUDGET, C.RESET)],
+        CloseReason.RETRY_BUDGET,
+    ),
     "none answers": (
         [(E.CONNECT_FAILED, C.TRY_ANOTHER), (E.UNREACHABLE, C.RESET)],
         CloseReason.UNREACHABLE,

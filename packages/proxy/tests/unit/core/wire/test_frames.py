@@ -71,6 +71,7 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         ),
         app_by_server_name=st.dictionaries(texts, texts, max_size=3),
         proxy_protocol_trusted=tuples(texts),
+        retry_budget_percent=whole,
         opening_timeout_s=seconds,
         lifetimes=st.builds(Lifetimes, idle_s=seconds, half_close_s=seconds, max_age_s=seconds),
         region_by_country=st.dictionaries(texts, texts, max_size=3),
