@@ -1,9 +1,32 @@
-"""What every test of the repository shares: how hypothesis draws."""
+"""What every test of the repository shares: how hypothesis draws, and what is run in full only when asked."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # A slow machine is no failure, and what fails prints the blob that reproduces it.
 settings.register_profile("edgeproxy", deadline=None, print_blob=True)
 settings.load_profile("edgeproxy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="run in full what is run small otherwise: the stories about load (200,000 requests, 30 s of new "
+        "connections, 1 GiB), schemathesis (200 requests of each kind for every call, three seeds)",
+    )
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether tests that have a small and a full version are to run in full."""
+    return bool(request.config.getoption("full"))
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep coverage out of the processes that the test starts, for it would slow them down."""
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)

@@ -8,6 +8,7 @@ refused, ``api_shapes`` what travels, ``api_openapi`` the document, ``api_port``
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
@@ -39,6 +40,11 @@ SHUTDOWN_TIMEOUT_S: Final = 2.0
 
 TOKENS_INTERVAL_S: Final = 0.5
 """How often it is looked whether tokens came or went."""
+
+
+# What aiohttp would tell is what clients send that is no HTTP; our own faults are told by us.
+_SILENT: Final = logging.getLogger("edgeproxy.api")
+_SILENT.disabled = True
 
 
 class Log(Protocol):
@@ -83,6 +89,7 @@ class ApiServer:
         self._runner = web.AppRunner(
             self._application(openapi, config.api_max_body_bytes),
             access_log=None,
+            logger=_SILENT,
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         )

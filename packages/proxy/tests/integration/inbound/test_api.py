@@ -78,6 +78,11 @@ async def test_weight_and_limits_have_the_defaults_of_the_original(pop: Pop) -> 
     assert sql(pop, "SELECT weight, soft_limit, hard_limit, country FROM backends") == [(2, 100, 150, None)]
 
 
+async def test_whole_numbers_may_be_written_with_a_point(pop: Pop) -> None:
+    assert (await pop.register(port=9001.0, weight=7.0)).status == 201
+    assert sql(pop, "SELECT port, weight FROM backends") == [(9001, 7)]
+
+
 async def test_heartbeat_answers_as_the_original(pop: Pop) -> None:
     await pop.register()
     answer = await pop.ask("POST", "/api/v1/heartbeat/b1")

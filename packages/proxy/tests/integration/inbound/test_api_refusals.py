@@ -55,6 +55,7 @@ async def post(pop: Pop, body: bytes, content_type: str = "application/json") ->
         ({"port": 65536}, "port"),
         ({"port": "9001"}, "port"),
         ({"port": True}, "port"),
+        ({"port": 80.5}, "port"),
         ({"weight": 256}, "weight"),
         ({"weight": -1}, "weight"),
         ({"soft_limit": -1}, "soft_limit"),
@@ -181,6 +182,17 @@ async def test_expectation_that_is_not_met_is_refused(pop: Pop) -> None:
 async def test_client_may_wait_to_be_told_to_go_on(pop: Pop) -> None:
     answer = await pop.ask("POST", "/api/v1/register", dict(BACKEND), expect100=True)
     assert answer.status == 201
+
+
+async def test_what_is_no_http_is_refused_and_not_logged(pop: Pop, capfd: pytest.CaptureFixture[str]) -> None:
+    host, port = pop.port.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /health HTTP/1.1\r\nHost: \0\r\n\r\n")
+    assert b" 400 Bad Request" in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    assert pop.log.lines == []
+    assert capfd.readouterr().err == ""
 
 
 # ---- floods ----------------------------------------------------------------------------------
