@@ -13,6 +13,7 @@ import signal
 import sys
 from functools import cached_property
 from pathlib import Path
+from random import random
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,21 @@ from edgeproxy.config import Config
 from edgeproxy.config.load import SOURCE_DEFAULT
 from edgeproxy.core.controlplane.candidates import Candidates
 from edgeproxy.core.controlplane.directory import labels_of
+from edgeproxy.core.controlplane.events import Event, EventBus, Priority, RecentEvents, Topic
 from edgeproxy.core.controlplane.explain import Explanation, explain
+from edgeproxy.core.controlplane.health import HealthSettings
 from edgeproxy.core.controlplane.names import Zone
+from edgeproxy.core.controlplane.outlier import CircuitSettings
 from edgeproxy.core.controlplane.overview import Overview, backend_views, country_views
 from edgeproxy.core.controlplane.registry import Refusal
-from edgeproxy.core.controlplane.routing_table import RoutingTable
+from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
 from edgeproxy.core.controlplane.traffic import TrafficTotals
+from edgeproxy.core.controlplane.verdicts import Verdicts, VerdictSettings
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
 from edgeproxy.core.dataplane.client import affinity_network, locate
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
+from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
 from edgeproxy.errors import EdgeproxyError, ListenError
@@ -41,16 +47,21 @@ from edgeproxy.inbound.admin_commands import SetBackend
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.metrics_port import MetricsPort
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
+from edgeproxy.outbound.probe_http import HttpProbe
+from edgeproxy.outbound.probe_tcp import TcpProbe
 from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.ports import Operation, RowChange
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
+from edgeproxy.runtime.event_bus import EventFeed
 from edgeproxy.runtime.geo_watch import GeoWatch
+from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
 from edgeproxy.runtime.listeners import Listeners, open_listeners
 from edgeproxy.runtime.supervisor import Supervisor
-from edgeproxy.runtime.table_feed import TableFeed, log_change
+from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
+from edgeproxy.runtime.verdict_feed import VerdictFeed
 from edgeproxy.stores import open_file, open_store, open_store_to_serve
 from edgeproxy.worker.shared_state import SharedState, create_segment
 
@@ -63,6 +74,9 @@ if TYPE_CHECKING:
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.worker")
 """``-P``: a file in the working directory must not be taken for a module of the same name."""
+
+BUCKET_SWEEP_INTERVAL_S = 60.0
+"""How often clients are forgotten whose token buckets are full again."""
 
 NAMES_AT_START_S = 2.0
 """How long the first client waits for names of backends to resolve, before they are left for later."""
@@ -103,13 +117,21 @@ class App:
         self._metrics_port = _metrics_port(config) if config.metrics_enabled else None
         self._metrics: MetricsServer | None = None
         saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
+        self._rate_limit = _rate_limit(config)
         self._segment_fd = create_segment(
-            config.workers, config.affinity_capacity, saved.secret if saved is not None else None
+            config.workers,
+            config.affinity_capacity,
+            saved.secret if saved is not None else None,
+            config.rate_limit_capacity if self._rate_limit is not None else 0,
         )
         self._state = SharedState(self._segment_fd)
         if saved is not None:
             affinity_file.restore(saved, self._state, monotonic(), time(), config.binding_ttl_secs)
         self._traffic = TrafficTotals()
+        self._events = EventFeed(EventBus(), wall_clock=time)
+        self._recent_events = RecentEvents()
+        self._events.bus.subscribe("log", self._log_event)
+        self._events.bus.subscribe("recent", self._recent_events)
         self._supervisor = Supervisor(
             WORKER_PROGRAM,
             list(zip(*(listeners.sockets for listeners in self._listeners), strict=True)),
@@ -127,13 +149,18 @@ class App:
                 SystemResolver().resolve,
                 self._state.connections,
                 config.db_reload_secs,
+                on_change=self._follow,
             )
+            self._verdicts = self._verdict_feed()
+            self._checks = self._health_checks()
             self._first_rows = self._feed.load()
             self._admin = AdminServer(
                 config.admin_socket,
                 {
+                    "events": self._answer_events,
                     "explain": self._answer_explain,
                     "overview": lambda _request: self._overview(),
+                    "rate_limit": self._answer_rate_limit,
                     "set_backend": SetBackend(self._write_row, config.geography, self._feed.refresh),
                     "stats": self._answer_stats,
                     "table": self._answer_table,
@@ -165,6 +192,7 @@ class App:
     async def _serve(self) -> int:
         stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        telling = asyncio.create_task(self._events.run())
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, stop)
         try:
@@ -174,7 +202,8 @@ class App:
                     async with asyncio.timeout(NAMES_AT_START_S):
                         await self._feed.resolve_names(self._supervisor, self._log)
             await self._supervisor.start(_worker_settings(self._config), self._feed)
-            log_change(self._first_rows, self._log)
+            log_issues(self._first_rows, self._log)
+            self._follow(self._first_rows)
             if self._dns_port is not None:
                 self._dns = self._dns_server(self._dns_port)
                 await self._dns.start()
@@ -184,8 +213,10 @@ class App:
             if self._metrics_port is not None:
                 self._metrics = self._metrics_server(self._metrics_port)
                 await self._metrics.start()
-            self._log.info(
+            self._tell(
+                Topic.CONFIG,
                 "listening",
+                priority=Priority.NORMAL,  # behind the rows it listens with
                 address=self.address,
                 further=[listeners.address for listeners in self._listeners[1:]],
                 dns=self._dns_port.address if self._dns_port is not None else None,
@@ -204,6 +235,7 @@ class App:
         except BaseException:
             self._supervisor.kill()
             self._close_listeners()
+            self._events.flush()
             raise
         finally:
             await self._admin.stop()
@@ -213,7 +245,7 @@ class App:
                 self._dns_port.close()
         if self._api is not None:
             self._api.drain()
-        self._log.info("draining", timeout_s=self._config.shutdown_timeout_secs)
+        self._tell(Topic.DRAIN, "draining", timeout_s=self._config.shutdown_timeout_secs)
         # With these open, clients would go on being queued after the workers have closed theirs, for nobody.
         self._close_listeners()
         reset = await self._supervisor.stop(self._config.shutdown_timeout_secs)
@@ -222,7 +254,9 @@ class App:
             await self._api.stop()
         if self._metrics is not None:
             await self._metrics.stop()
-        self._log.info("stopped", sessions_reset=reset)
+        self._tell(Topic.DRAIN, "stopped", sessions_reset=reset)
+        telling.cancel()
+        self._events.flush()
         # The loop's end would give signals their default effect again, and one more of an impatient
         # user would turn the exit code of an orderly stop into that of a kill.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
@@ -248,6 +282,12 @@ class App:
             self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged())),
             sweep_bindings(self._state, config.binding_ttl_secs, config.binding_gc_interval_secs),
         ]
+        if self._verdicts is not None:
+            jobs.append(self._verdicts.run(self._supervisor))
+        if self._checks is not None:
+            jobs.append(self._checks.run())
+        if self._rate_limit is not None:
+            jobs.append(sweep_bindings(self._state.clients, self._rate_limit.fill_s, BUCKET_SWEEP_INTERVAL_S))
         if self._api is not None:
             jobs.append(self._api.run())
         try:
@@ -261,6 +301,43 @@ class App:
             self._log.critical("the control process failed, stopping", why=why, exc_info=failures)
             return EdgeproxyError.exit_code
         return 0
+
+    def _verdict_feed(self) -> VerdictFeed | None:
+        settings = _verdict_settings(self._config)
+        if settings.checks is None and settings.circuits is None:
+            return None
+        apps = {each.app for each in _listenings(self._config)}
+        return VerdictFeed(
+            Verdicts(settings, all_are_a_pool=ANY_APP in apps),
+            self._feed.table,
+            self._state.grant_trial,
+            self._events.publish,
+        )
+
+    def _health_checks(self) -> HealthChecks | None:
+        config, feed = self._config, self._verdicts
+        if feed is None or not config.health_check_enabled:
+            return None
+        return HealthChecks(
+            HttpProbe(config.health_check_path) if config.health_check_type == "http" else TcpProbe(),
+            interval_s=config.health_check_interval_secs,
+            timeout_s=config.health_check_timeout_secs,
+            addresses=self._feed.addresses,
+            next_check_s=feed.verdicts.next_check_s,
+            on_result=feed.checked,
+            on_unable=lambda why: self._tell(
+                Topic.HEALTH, "backends cannot be checked by this machine", level="error", why=why
+            ),
+            draw=random,
+        )
+
+    def _follow(self, change: TableChange) -> None:
+        """The rows have changed, or were read for the first time."""
+        self._events.publish(*events_of(change, self._state.connections))
+        if self._verdicts is not None:
+            self._verdicts.follow(change)
+        if self._checks is not None:
+            self._checks.follow(change)
 
     def _dns_server(self, port: DnsPort) -> DnsServer:
         # Imports that take an eighth of a second, while the workers serve already.
@@ -279,6 +356,7 @@ class App:
                 table,
                 self._state,
                 lambda: {each.host: each.addresses for each in self._feed.resolved_hosts()},
+                _panic_threshold(config),
             ),
             lambda: table.version,
             lambda address: locate(address, self._geo.database.country, config.geography),
@@ -341,6 +419,8 @@ class App:
 
     def reported(self, worker: int, report: Report) -> None:
         self._traffic.add(worker, report)
+        if self._verdicts is not None:
+            self._verdicts.reported(report)
         for session in report.sessions:
             self._log.info(
                 "session",
@@ -363,13 +443,38 @@ class App:
 
     def died(self, worker: int, pid: int, exit_code: int) -> None:
         self._traffic.worker_died(worker)
-        self._log.error("a worker died, starting another", worker=worker, pid=pid, exit_code=exit_code)
+        self._tell(
+            Topic.WORKER,
+            "a worker died, starting another",
+            level="error",
+            worker=worker,
+            pid=pid,
+            exit_code=exit_code,
+        )
 
     def undecodable(self, worker: int, why: str) -> None:
-        self._log.error("a worker sent what is no frame, ending it", worker=worker, why=why)
+        what = "a worker sent what is no frame, ending it"
+        self._tell(Topic.WORKER, what, level="error", worker=worker, why=why)
 
     def not_started(self, worker: int, why: str) -> None:
-        self._log.error("a worker cannot be started, trying again", worker=worker, why=why)
+        what = "a worker cannot be started, trying again"
+        self._tell(Topic.WORKER, what, level="error", worker=worker, why=why)
+
+    # ---- events ------------------------------------------------------------------------------
+
+    def _tell(
+        self,
+        topic: Topic,
+        name: str,
+        *,
+        priority: Priority = Priority.CRITICAL,
+        level: str = "info",
+        **fields: Any,
+    ) -> None:
+        self._events.publish(Event(topic, name, fields, priority, level))
+
+    def _log_event(self, event: Event) -> None:
+        getattr(self._log, event.level)(event.name, **event.fields)
 
     # ---- what can be seen from outside -------------------------------------------------------
 
@@ -421,7 +526,46 @@ class App:
             self._state.connections,
             bound_to,
             counts_known=True,
+            why=self._why,
+            panic_threshold=_panic_threshold(self._config),
+            connections_allowed=self._connections_allowed(client.address),
         )
+
+    def _why(self, backend_id: str) -> str:
+        return self._verdicts.verdicts.why(backend_id, monotonic()) if self._verdicts is not None else ""
+
+    def _connections_allowed(self, address: str) -> float | None:
+        if self._rate_limit is None:
+            return None
+        return self._state.clients.remaining(self._rate_limit, self._client_tag(address), monotonic())
+
+    def _client_tag(self, address: str) -> int:
+        return client_tag(self._state.secret, affinity_network(address))
+
+    def _answer_events(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The latest events, of one ``topic`` if that is given, and what the bus has counted."""
+        count, topic = request.get("count", 100), request.get("topic")
+        if not isinstance(count, int) or count < 0:
+            raise ValueError("events takes a count as a whole number")
+        if topic is not None and topic not in list(Topic):
+            raise ValueError(f"there is no topic {topic!r}; there are: {', '.join(Topic)}")
+        return {
+            "events": self._recent_events.latest(count, Topic(topic) if topic is not None else None),
+            "statistics": self._events.bus.statistics(),
+        }
+
+    def _answer_rate_limit(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a client may still do; with ``clear``, make it a new client, or without ``client`` all."""
+        address, clear = request.get("client"), request.get("clear", False)
+        if self._rate_limit is None:
+            raise ValueError("there is no rate limit; set EDGEPROXY_RATE_LIMIT_ENABLED")
+        if not (address is None or isinstance(address, str)) or (address is None and clear is not True):
+            raise ValueError("rate_limit needs a client, an IP address as text, or clear for all clients")
+        if address is None:
+            return {"cleared": self._state.clients.clear_all()}
+        if clear:
+            self._state.clients.clear(self._client_tag(address))
+        return {"client": address, "connections_allowed": self._connections_allowed(address)}
 
     def _answer_table(self, _request: dict[str, Any]) -> dict[str, Any]:
         table = self._feed.table
@@ -453,6 +597,10 @@ class App:
             "traffic": self._traffic.rows(),
             "closes": self._traffic.closes,
             "connect_errors": self._traffic.connect_errors,
+            "verdicts": (
+                self._verdicts.verdicts.statuses(monotonic()) if self._verdicts is not None else None
+            ),
+            "events": self._events.bus.statistics(),
         }
 
 
@@ -511,10 +659,7 @@ def _worker_settings(config: Config) -> Start:
     return Start(
         worker=0,
         pop_region=config.region,
-        listeners=(
-            Listening(app=config.app or ANY_APP),
-            *(each.listening for each in config.listeners),
-        ),
+        listeners=_listenings(config),
         app_by_server_name=dict(config.app_by_server_name),
         proxy_protocol_trusted=tuple(map(str, config.proxy_protocol_trusted)),
         region_by_country=config.geography.region_by_country,
@@ -526,6 +671,47 @@ def _worker_settings(config: Config) -> Start:
         lifetimes=Lifetimes(config.idle_timeout_secs, config.half_close_timeout_secs, config.max_age_secs),
         shutdown_timeout_s=config.shutdown_timeout_secs,
         access_log_every=every,
+        panic_threshold=_panic_threshold(config),
+        watch_outcomes=config.circuit_breaker_enabled,
+        rate_limit=_rate_limit(config),
+    )
+
+
+def _listenings(config: Config) -> tuple[Listening, ...]:
+    return Listening(app=config.app or ANY_APP), *(each.listening for each in config.listeners)
+
+
+def _rate_limit(config: Config) -> TokenBucket | None:
+    if not config.rate_limit_enabled:
+        return None
+    return TokenBucket(
+        burst=config.rate_limit_burst,
+        per_s=config.rate_limit_max_requests / config.rate_limit_window_secs,
+    )
+
+
+def _panic_threshold(config: Config) -> float:
+    return config.panic_threshold_percent / 100
+
+
+def _verdict_settings(config: Config) -> VerdictSettings:
+    checks = HealthSettings(
+        interval_s=config.health_check_interval_secs,
+        fast_interval_s=config.health_check_fast_interval_secs,
+        healthy_threshold=config.health_healthy_threshold,
+        unhealthy_threshold=config.health_unhealthy_threshold,
+    )
+    circuits = CircuitSettings(
+        failure_threshold=config.circuit_failure_threshold,
+        success_threshold=config.circuit_success_threshold,
+        timeout_s=config.circuit_timeout_secs,
+    )
+    return VerdictSettings(
+        checks=checks if config.health_check_enabled else None,
+        circuits=circuits if config.circuit_breaker_enabled else None,
+        slow_start_s=config.slow_start_secs,
+        max_ejected_percent=config.circuit_max_ejected_percent,
+        panic_threshold=_panic_threshold(config),
     )
 
 

@@ -66,6 +66,13 @@ def _print(explanation: Any) -> None:
         console.print(
             "No running proxy was found: connections are taken for 0, affinity for empty.", style="yellow"
         )
+    if explanation.connections_allowed is not None:
+        allowed = f"{explanation.connections_allowed:.1f} connections at this moment"
+        console.print(f"Limit    {allowed}", highlight=False)
+    if explanation.is_panicking:
+        console.print(
+            "Panic: too few backends are good, so this POP's own verdicts are ignored.", style="yellow"
+        )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("", "backend"):
         table.add_column(name, no_wrap=True)
@@ -74,7 +81,10 @@ def _print(explanation: Any) -> None:
     for name in ("place", "region", "country", "address"):
         table.add_column(name, no_wrap=True)
     table.add_column("left out")
-    for candidate in explanation.candidates:
+    # What is left out for its verdict shows it there.
+    verdicts = [each.verdict if each.verdict != each.left_out else "" for each in explanation.candidates]
+    table.add_column("verdict" if any(verdicts) else "")
+    for candidate, verdict in zip(explanation.candidates, verdicts, strict=True):
         table.add_row(
             "*" if candidate.is_best else "",
             candidate.backend,
@@ -85,6 +95,7 @@ def _print(explanation: Any) -> None:
             candidate.country,
             candidate.address,
             candidate.left_out or "",
+            verdict,
             style="dim" if candidate.left_out else None,
         )
     console.print()

@@ -95,9 +95,10 @@ TLS = Section("TLS termination", available=False)
 API = Section("Self-registration of backends")
 DNS = Section("Geo-aware DNS")
 REPLICATION = Section("Replication", available=False)
-RATE_LIMIT = Section("Rate limiting", available=False)
-CIRCUIT_BREAKER = Section("Circuit breaking", available=False)
-HEALTH_CHECK = Section("Active health checking", available=False)
+RATE_LIMIT = Section("Rate limiting")
+CIRCUIT_BREAKER = Section("Circuit breaking")
+HEALTH_CHECK = Section("Active health checking")
+RECOVERY = Section("Recovery and panic")
 POOL = Section("Pooling of connections", available=False)
 METRICS = Section("Metrics and status page")
 CONFIG_WATCH = Section("Watching the configuration file", available=False)
@@ -437,7 +438,7 @@ class Config:
     )
 
     rate_limit_enabled: bool = _setting(
-        kinds.flag, "false", RATE_LIMIT, "Limit each client's connections.", switch=True
+        kinds.flag, "false", RATE_LIMIT, "Limit the connections of each client address.", switch=True
     )
     rate_limit_max_requests: int = _setting(
         kinds.whole(1, _COUNT_MAX), "100", RATE_LIMIT, "Connections that a client may open in a window."
@@ -446,18 +447,39 @@ class Config:
     rate_limit_burst: int = _setting(
         kinds.whole(1, _COUNT_MAX), "10", RATE_LIMIT, "Connections that may come at once."
     )
+    rate_limit_capacity: int = _setting(
+        kinds.whole(1_024, 16_777_216, "clients"),
+        "65536",
+        RATE_LIMIT,
+        "Clients that are remembered at most. When full, those that have not come for longest make room.",
+    )
 
     circuit_breaker_enabled: bool = _setting(
         kinds.flag, "false", CIRCUIT_BREAKER, "Leave out backends that keep failing.", switch=True
     )
     circuit_failure_threshold: int = _setting(
-        kinds.whole(1, _COUNT_MAX), "5", CIRCUIT_BREAKER, "Failures within 60 s that open the circuit."
+        kinds.whole(1, _COUNT_MAX),
+        "5",
+        CIRCUIT_BREAKER,
+        "Failures in a row, within 60 s, that eject a backend.",
     )
     circuit_success_threshold: int = _setting(
-        kinds.whole(1, _COUNT_MAX), "3", CIRCUIT_BREAKER, "Successes that close it again."
+        kinds.whole(1, _COUNT_MAX),
+        "3",
+        CIRCUIT_BREAKER,
+        "Successes that readmit it, and connections that a trial lets through to find out.",
     )
     circuit_timeout_secs: float = _setting(
-        kinds.seconds(), "30", CIRCUIT_BREAKER, "How long it stays open before a trial."
+        kinds.seconds(),
+        "30",
+        CIRCUIT_BREAKER,
+        "How long it is ejected before a trial; the n-th time, n times as long, up to 300 s.",
+    )
+    circuit_max_ejected_percent: int = _setting(
+        kinds.whole(0, 100, "per cent"),
+        "10",
+        CIRCUIT_BREAKER,
+        "Of an app's backends so many may be ejected at a time, but always one.",
     )
 
     health_check_enabled: bool = _setting(
@@ -465,6 +487,12 @@ class Config:
     )
     health_check_interval_secs: float = _setting(
         kinds.seconds(), "5", HEALTH_CHECK, "Time between checks of one backend."
+    )
+    health_check_fast_interval_secs: float = _setting(
+        kinds.seconds(),
+        "1",
+        HEALTH_CHECK,
+        "The same while its status is changing, if that is shorter.",
     )
     health_check_timeout_secs: float = _setting(
         kinds.seconds(), "2", HEALTH_CHECK, "How long one check may take."
@@ -478,6 +506,19 @@ class Config:
     )
     health_unhealthy_threshold: int = _setting(
         kinds.whole(1, _COUNT_MAX), "3", HEALTH_CHECK, "Bad checks in a row that make it unhealthy."
+    )
+
+    slow_start_secs: float = _setting(
+        kinds.seconds(0, 86_400),
+        "30",
+        RECOVERY,
+        "How long the weight of a backend that is good again takes to grow back. 0 gives it all at once.",
+    )
+    panic_threshold_percent: int = _setting(
+        kinds.whole(0, 100, "per cent"),
+        "50",
+        RECOVERY,
+        "When fewer of an app's backends are good, checks and ejections are ignored. 0 never ignores them.",
     )
 
     pool_enabled: bool = _setting(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.core.controlplane.events import Event, Topic
 from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
 from edgeproxy.core.wire.frames import HostAddresses, TableChanged
 from edgeproxy.errors import StoreError
@@ -52,10 +53,13 @@ class TableFeed:
         resolve: Callable[[str], Awaitable[tuple[str, ...]]],
         connections: Callable[[int], int],
         poll_interval_s: float,
+        on_change: Callable[[TableChange], None] = lambda _change: None,
     ) -> None:
+        """``on_change`` hears of each change of the rows but the first, when workers have been told."""
         self._store = store
         self._resolve = resolve
         self._connections = connections
+        self._on_change = on_change
         self._poll_interval_s = min(poll_interval_s, POLL_INTERVAL_S)
         self._hosts: dict[str, tuple[str, ...]] = {}
         self._names_changed = asyncio.Event()
@@ -84,6 +88,10 @@ class TableFeed:
         return [HostAddresses(host, addresses) for host, addresses in self._hosts.items()]
 
     # ---- while running -----------------------------------------------------------------------
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        """The numeric addresses of a backend's host; none while a name does not resolve."""
+        return self._hosts.get(host, ()) if _is_name(host) else (host,)
 
     async def watch(self, workers: Workers, log: Logger) -> None:
         """Follow the store until cancelled."""
@@ -173,13 +181,14 @@ class TableFeed:
         if rows is None:
             return
         change = self.table.replace(rows)
-        log_change(change, log)
+        log_issues(change, log)
         if change.alters_routing:
             removed = tuple(placed.slot for placed in change.removed)
             workers.publish(
                 TableChanged(change.version, whole=False, upserts=change.upserts, removed_slots=removed)
             )
             self._names_changed.set()
+            self._on_change(change)
 
     def _release_slots(self, workers: Workers) -> None:
         """Let slots be used again whose backend is gone from every worker, with all its connections."""
@@ -189,8 +198,8 @@ class TableFeed:
                     self.table.release(slot)
 
 
-def log_change(change: TableChange, log: Logger) -> None:
-    """Name what a set of rows changed: bad rows one by one, as far as anybody reads that many."""
+def log_issues(change: TableChange, log: Logger) -> None:
+    """Name bad rows that came or went, one by one as far as anybody reads that many."""
     for issue in change.issues[:_TOLD_AT_ONCE]:
         log.warning(
             "skipping a bad row", row=issue.row, column=issue.column, value=issue.value, why=issue.problem
@@ -201,15 +210,22 @@ def log_change(change: TableChange, log: Logger) -> None:
         log.info("a bad row is gone", row=issue.row, column=issue.column)
     if (untold := len(change.resolved) - _TOLD_AT_ONCE) > 0:
         log.info("more bad rows are gone", problems=untold)
+
+
+def events_of(change: TableChange, connections: Callable[[int], int]) -> Iterator[Event]:
+    """What a change of the rows means for routing; ``connections`` gives a slot's open ones."""
     if change.alters_routing:
-        log.info(
-            "routing table changed",
-            version=change.version,
-            changed=[placed.backend.id for placed in change.upserts[:_TOLD_AT_ONCE]],
-            removed=[placed.backend.id for placed in change.removed[:_TOLD_AT_ONCE]],
-            changed_total=len(change.upserts),
-            removed_total=len(change.removed),
-        )
+        fields = {
+            "version": change.version,
+            "changed": [placed.backend.id for placed in change.upserts[:_TOLD_AT_ONCE]],
+            "removed": [placed.backend.id for placed in change.removed[:_TOLD_AT_ONCE]],
+            "changed_total": len(change.upserts),
+            "removed_total": len(change.removed),
+        }
+        yield Event(Topic.REGISTRY, "routing table changed", fields)
+    for placed in (*change.drained, *change.removed)[:_TOLD_AT_ONCE]:
+        drain = {"backend": placed.backend.id, "connections": connections(placed.slot)}
+        yield Event(Topic.DRAIN, "a backend takes no more clients", drain)
 
 
 def _settle(future: asyncio.Future[None] | None) -> None:

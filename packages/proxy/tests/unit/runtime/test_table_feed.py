@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.core.controlplane.routing_table import RoutingTable
+from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
 from edgeproxy.core.geography import parse_geography
 from edgeproxy.core.wire.frames import HostAddresses, TableChanged
 from edgeproxy.errors import StoreError
 from edgeproxy.ports import Row
 from edgeproxy.runtime import table_feed
-from edgeproxy.runtime.table_feed import TableFeed, log_change
+from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from testkit.wait import wait_until_async
 
 GEOGRAPHY, _ = parse_geography({})
@@ -100,6 +100,7 @@ class World:
         self.log: Any = FakeLog()
         self.names: dict[str, tuple[str, ...]] = {}
         self.connections: dict[int, int] = {}
+        self.followed: list[tuple[TableChange, int]] = []
         store: Any = self.store
         self.feed = TableFeed(
             store,
@@ -107,6 +108,7 @@ class World:
             self._resolve,
             lambda slot: self.connections.get(slot, 0),
             poll_interval_s=0.001,
+            on_change=lambda change: self.followed.append((change, len(self.workers.changes))),
         )
 
     async def _resolve(self, name: str) -> tuple[str, ...]:
@@ -155,7 +157,7 @@ async def test_workers_are_told_what_an_edit_changed(world: World) -> None:
     assert (change.version, change.whole, change.removed_slots) == (2, False, (one.slot,))
     assert {placed.backend.id: placed.backend.weight for placed in change.upserts} == {"two": 7, "three": 1}
     assert two.slot in {placed.slot for placed in change.upserts}
-    assert world.log.lines[-1][2]["changed"] == ["two", "three"]
+    assert world.log.lines == []
 
 
 async def test_nothing_is_published_without_an_edit(world: World) -> None:
@@ -201,7 +203,7 @@ async def test_a_slot_is_free_once_its_row_is_gone_everywhere_and_its_connection
 
 def test_bad_rows_are_named_when_they_come_and_when_they_go(world: World) -> None:
     world.store.rows = [row("one", port=0), row("two")]
-    log_change(world.feed.load(), world.log)
+    log_issues(world.feed.load(), world.log)
     assert world.log.lines[0] == (
         "warning",
         "skipping a bad row",
@@ -213,28 +215,71 @@ def test_bad_rows_are_named_when_they_come_and_when_they_go(world: World) -> Non
         },
     )
     change = world.feed.table.replace([row("two")])
-    log_change(change, world.log)
+    log_issues(change, world.log)
     assert world.log.lines[-1] == ("info", "a bad row is gone", {"row": "backend 'one'", "column": "port"})
 
 
 def test_very_many_bad_rows_are_counted(world: World) -> None:
     world.store.rows = [row(f"bad-{number}", port=0) for number in range(10_000)]
-    log_change(world.feed.load(), world.log)
+    log_issues(world.feed.load(), world.log)
     assert world.log.events() == ["skipping a bad row"] * 20 + ["skipping more bad rows"]
     assert world.log.lines[-1][2] == {"problems": 9_980}
-    log_change(world.feed.table.replace([]), world.log)
+    log_issues(world.feed.table.replace([]), world.log)
     assert world.log.events()[21:] == ["a bad row is gone"] * 20 + ["more bad rows are gone"]
     assert world.log.lines[-1][2] == {"problems": 9_980}
 
 
-def test_very_many_changed_backends_are_counted(world: World) -> None:
+def events(world: World, change: TableChange) -> list[tuple[str, str, dict[str, Any]]]:
+    told = events_of(change, lambda slot: world.connections.get(slot, 0))
+    return [(event.topic, event.name, dict(event.fields)) for event in told]
+
+
+def test_a_change_is_an_event_that_counts_very_many_backends(world: World) -> None:
     world.store.rows = [row(f"backend-{number}") for number in range(1_000)]
-    log_change(world.feed.load(), world.log)
-    ((_, event, fields),) = world.log.lines
-    assert (event, len(fields["changed"]), fields["changed_total"]) == ("routing table changed", 20, 1_000)
+    ((topic, event, fields),) = events(world, world.feed.load())
+    assert (topic, event) == ("registry", "routing table changed")
+    assert (len(fields["changed"]), fields["changed_total"]) == (20, 1_000)
+    assert (fields["removed"], fields["removed_total"], fields["version"]) == ([], 0, 1)
+
+
+def test_no_change_is_no_event(world: World) -> None:
+    world.store.rows = [row("one"), row("bad", port=0)]
+    world.feed.load()
+    assert events(world, world.feed.table.replace([row("one")])) == []
+
+
+def test_a_backend_that_takes_no_more_clients_is_told_with_the_connections_it_still_has(world: World) -> None:
+    world.store.rows = [row("one"), row("two"), row("three")]
+    world.feed.load()
+    world.connections = {0: 7, 1: 3}
+    told = events(world, world.feed.table.replace([row("one", healthy=0), row("three")]))
+    assert told[1:] == [
+        ("drain", "a backend takes no more clients", {"backend": "one", "connections": 7}),
+        ("drain", "a backend takes no more clients", {"backend": "two", "connections": 3}),
+    ]
+
+
+async def test_changes_are_handed_on_after_the_workers_have_been_told(world: World) -> None:
+    world.feed.load()
+    world.store.rows = [row("one")]
+    await world.watch_until(lambda: world.followed, "the change to be handed on")
+    ((change, published),) = world.followed
+    assert [placed.backend.id for placed in change.upserts] == ["one"]
+    assert published == 1
 
 
 # ---- names ---------------------------------------------------------------------------------------
+
+
+async def test_a_host_has_addresses_once_its_name_is_resolved(world: World) -> None:
+    world.store.rows = [row("one", wg_ip="one.test"), row("two", wg_ip="10.0.0.2"), row("three", wg_ip="::1")]
+    world.feed.load()
+    assert world.feed.addresses("one.test") == ()
+    world.names["one.test"] = ("10.0.0.7", "10.0.0.8")
+    await world.feed.resolve_names(world.workers, world.log)
+    assert world.feed.addresses("one.test") == ("10.0.0.7", "10.0.0.8")
+    assert world.feed.addresses("10.0.0.2") == ("10.0.0.2",)
+    assert world.feed.addresses("::1") == ("::1",)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Pop:
         circuits = CircuitSettings(failure_threshold=1, success_threshold=2, timeout_s=timeout_s)
         settings = VerdictSettings(checks, circuits, slow_start_s)
         self.feed = VerdictFeed(
-            Verdicts(settings, "shop"),
+            Verdicts(settings),
             self.table,
             lambda slot, connections: self.done.append(("grant", slot, connections)),
             self.events.append,

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
-from edgeproxy.core.dataplane.selection import ANY_APP, Selection, geo_score, has_room, load, score
+from edgeproxy.core.dataplane.selection import (
+    ANY_APP,
+    PANIC_THRESHOLD,
+    Selection,
+    geo_score,
+    has_room,
+    load,
+    score,
+)
 from edgeproxy.core.model import Backend, Client
 
 _PLACES = ("same country", "same region", "region of this POP", "elsewhere")
@@ -29,6 +37,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """``None`` for a candidate, else why it is none."""
     is_best: bool
     """Its score is the lowest; among several such the data plane draws."""
+    verdict: str = ""
+    """What this POP has found out about it by itself, empty for nothing: why it is left out, or takes less."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -45,6 +55,10 @@ class Explanation(msgspec.Struct, frozen=True):
     """Best first, those left out last."""
     counts_known: bool
     """False when no running proxy was asked, so that all connections were taken for 0."""
+    is_panicking: bool = False
+    """Too few backends of the app are good, so that this POP's own verdicts are ignored."""
+    connections_allowed: float | None = None
+    """How many the rate limit would let the client open at this moment, ``None`` without a limit."""
 
 
 def explain(
@@ -55,20 +69,34 @@ def explain(
     connections: Callable[[int], int],
     bound_to: str | None,
     counts_known: bool,
+    *,
+    why: Callable[[str], str] = lambda _backend_id: "",
+    panic_threshold: float = PANIC_THRESHOLD,
+    connections_allowed: float | None = None,
 ) -> Explanation:
     """Run the selection for ``client`` and show its work.
 
     ``connections`` gives a slot's open connections in this POP; ``bound_to`` names the backend of an
-    affinity binding that holds for this client, whether or not that backend can take it.
+    affinity binding that holds for this client, whether or not that backend can take it; ``why`` puts the
+    verdict on a backend, by its id, into words.
     """
-    selection = Selection(pop_region)
+    selection = Selection(pop_region, panic_threshold)
     counted = [(placed, connections(placed.slot)) for placed in table]
     for placed, count in counted:
-        selection.put(placed.slot, placed.backend, count)
+        selection.put(placed.slot, placed.backend, count, placed.verdict)
     chosen = selection.choose(app, client.country, client.region, draw=0.0)
     candidates = sorted(
         (
-            _candidate(placed.backend, count, client, app, pop_region, chosen.score if chosen else None)
+            _candidate(
+                placed,
+                count,
+                client,
+                app,
+                pop_region,
+                chosen.score if chosen else None,
+                why(placed.backend.id),
+                is_eligible=selection.eligible(app, placed.slot) is not None,
+            )
             for placed, count in counted
         ),
         key=lambda c: (c.left_out is not None, c.score, c.backend),
@@ -78,18 +106,30 @@ def explain(
         app=app,
         pop_region=pop_region,
         bound_to=bound_to,
-        decision=_decision(candidates, bound_to),
+        decision=_decision(candidates, bound_to, connections_allowed),
         candidates=tuple(candidates),
         counts_known=counts_known,
+        is_panicking=selection.is_panicking(app),
+        connections_allowed=connections_allowed,
     )
 
 
 def _candidate(
-    backend: Backend, connections: int, client: Client, app: str, pop_region: str, best: float | None
+    placed: PlacedBackend,
+    connections: int,
+    client: Client,
+    app: str,
+    pop_region: str,
+    best: float | None,
+    verdict: str,
+    *,
+    is_eligible: bool,
 ) -> Candidate:
+    backend = placed.backend
     geo = geo_score(backend, client.country, client.region, pop_region)
-    value = score(geo, load(backend, connections))
-    left_out = _left_out(backend, connections, app)
+    value = score(geo, load(backend, connections, placed.verdict.weight_factor))
+    # Whatever else keeps a backend out is told by its row and its count.
+    left_out = _left_out(backend, connections, app) or (None if is_eligible else verdict)
     return Candidate(
         backend=backend.id,
         app=backend.app,
@@ -103,6 +143,7 @@ def _candidate(
         score=value,
         left_out=left_out,
         is_best=left_out is None and value == best,
+        verdict=verdict,
     )
 
 
@@ -116,7 +157,9 @@ def _left_out(backend: Backend, connections: int, app: str) -> str | None:
     return None
 
 
-def _decision(candidates: list[Candidate], bound_to: str | None) -> str:
+def _decision(candidates: list[Candidate], bound_to: str | None, connections_allowed: float | None) -> str:
+    if connections_allowed is not None and connections_allowed < 1:
+        return "No backend: the client opens more connections than the rate limit allows"
     by_id = {candidate.backend: candidate for candidate in candidates}
     if bound_to is not None and (bound := by_id.get(bound_to)) is not None:
         if bound.left_out is None:

@@ -53,6 +53,8 @@ class TableChange(msgspec.Struct, frozen=True):
     """As they were last. None of their ids is among ``upserts``."""
     issues: tuple[RowIssue, ...]
     resolved: tuple[RowIssue, ...]
+    drained: tuple[PlacedBackend, ...] = ()
+    """Those of ``upserts`` that were healthy until now by the operator's word, and are not any more."""
 
     @property
     def alters_routing(self) -> bool:
@@ -119,6 +121,7 @@ class RoutingTable:
             del self._placed[placed.backend.id]
             self._slots.retire(placed.backend.id, placed.slot)
         upserts: list[PlacedBackend] = []
+        drained: list[PlacedBackend] = []
         for backend_id, (_, backend) in self._valid.items():
             current = self._placed.get(backend_id)
             if current is not None and current.backend == backend:
@@ -131,6 +134,8 @@ class RoutingTable:
             verdict = current.verdict if current is not None else GOOD
             self._placed[backend_id] = PlacedBackend(slot, backend, verdict)
             upserts.append(self._placed[backend_id])
+            if current is not None and current.backend.healthy and not backend.healthy:
+                drained.append(self._placed[backend_id])
         if upserts or removed:
             self._version += 1
         before, self._issues = self._issues, tuple(issues)
@@ -140,6 +145,7 @@ class RoutingTable:
             removed,
             issues=_difference(self._issues, before),
             resolved=_difference(before, self._issues),
+            drained=tuple(drained),
         )
 
     def judge(self, verdicts: Mapping[str, Verdict]) -> TableChange:

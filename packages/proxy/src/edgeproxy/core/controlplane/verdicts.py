@@ -103,10 +103,10 @@ class _Watched:
 class Verdicts:
     """The verdicts of one POP. ``now_s`` is everywhere the time on one steady clock."""
 
-    def __init__(self, settings: VerdictSettings, listener_app: str) -> None:
-        """``listener_app`` is ``*`` when the listener has no app, so that all rows are one pool, too."""
+    def __init__(self, settings: VerdictSettings, *, all_are_a_pool: bool = False) -> None:
+        """``all_are_a_pool``: a listener without an app chooses among all rows, so they are one pool, too."""
         self._settings = settings
-        self._all_are_a_pool = listener_app == ANY_APP
+        self._all_are_a_pool = all_are_a_pool
         self._watched: dict[str, _Watched] = {}
         self._pools: dict[str, _Pool] = {}
         self._timers: list[tuple[float, str]] = []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgeproxy.core.controlplane.explain import Candidate, Explanation, explain
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.selection import ANY_APP, Selection
-from edgeproxy.core.model import Backend, Client
+from edgeproxy.core.model import GOOD, Backend, Client, Verdict
 
 BRAZILIAN = Client("200.160.2.3", "BR", "sa")
 UNKNOWN = Client("127.0.0.1", "", "")
@@ -61,13 +61,18 @@ backends = st.builds(
 clients = st.sampled_from(sorted(COUNTRIES.items())).map(lambda place: Client("192.0.2.1", *place))
 
 
-@given(st.lists(st.tuples(backends, st.integers(0, 4)), max_size=8), clients, apps, regions)
+OUT = Verdict(is_good=False)
+HALF_WARM = Verdict(weight_factor=0.5)
+verdicts = st.sampled_from([GOOD, GOOD, GOOD, HALF_WARM, OUT])
+
+
+@given(st.lists(st.tuples(backends, st.integers(0, 4), verdicts), max_size=8), clients, apps, regions)
 def test_shows_as_best_exactly_what_the_data_plane_draws_from(
-    counted: list[tuple[Backend, int]], client: Client, app: str, pop_region: str
+    counted: list[tuple[Backend, int, Verdict]], client: Client, app: str, pop_region: str
 ) -> None:
     selection = Selection(pop_region)
-    for slot, (each, count) in enumerate(counted):
-        selection.put(slot, each, count)
+    for slot, (each, count, verdict) in enumerate(counted):
+        selection.put(slot, each, count, verdict)
     # More draws than there are backends, evenly spread: each that can be drawn is.
     draws = [selection.choose(app, client.country, client.region, draw / 64) for draw in range(64)]
     drawn = {chosen.backend.id for chosen in draws if chosen is not None}
@@ -76,18 +81,20 @@ def test_shows_as_best_exactly_what_the_data_plane_draws_from(
         client,
         app,
         pop_region,
-        [PlacedBackend(slot, each) for slot, (each, _) in enumerate(counted)],
+        [PlacedBackend(slot, each, verdict) for slot, (each, _, verdict) in enumerate(counted)],
         lambda slot: counted[slot][1],
         bound_to=None,
         counts_known=True,
+        why=lambda _backend_id: "its verdict",
     )
 
     assert {each.backend for each in explanation.candidates if each.is_best} == drawn
     assert len(explanation.candidates) == len(counted)
     eligible = {
-        each.id for slot, (each, _) in enumerate(counted) if selection.eligible(app, slot) is not None
+        each.id for slot, (each, *_) in enumerate(counted) if selection.eligible(app, slot) is not None
     }
     assert {each.backend for each in explanation.candidates if each.left_out is None} == eligible
+    assert explanation.is_panicking is selection.is_panicking(app)
     for chosen in draws:
         assert chosen is None or shown(explanation)[chosen.backend.id].score == chosen.score
 
@@ -219,3 +226,67 @@ def test_tells_what_it_was_asked_and_whether_it_knew_the_counts() -> None:
     )
     assert (explanation.client, explanation.app, explanation.pop_region) == (BRAZILIAN, "shop", "eu")
     assert not explanation.counts_known
+
+
+# ---- what this POP has found out -----------------------------------------------------------------
+
+
+def explained_verdicts(*verdicts: Verdict, **options: Any) -> Explanation:
+    """Backends ``b0``, ``b1`` … with these verdicts, each put into words as the name of its backend."""
+    table = [
+        PlacedBackend(slot, backend(f"b{slot}", country="BR", region="sa"), verdict)
+        for slot, verdict in enumerate(verdicts)
+    ]
+    words = {placed.backend.id: f"why {placed.backend.id}" for placed in table if placed.verdict != GOOD}
+    return explain(
+        BRAZILIAN,
+        ANY_APP,
+        "eu",
+        table,
+        lambda _slot: 2,
+        None,
+        counts_known=True,
+        why=lambda backend_id: words.get(backend_id, ""),
+        **options,
+    )
+
+
+def test_a_backend_found_bad_is_left_out_for_its_verdict() -> None:
+    explanation = explained_verdicts(OUT, GOOD)
+    candidates = shown(explanation)
+    assert (candidates["b0"].left_out, candidates["b0"].verdict) == ("why b0", "why b0")
+    assert (candidates["b1"].left_out, candidates["b1"].verdict) == (None, "")
+    assert not explanation.is_panicking
+
+
+def test_a_backend_that_warms_up_is_a_candidate_with_less_weight() -> None:
+    candidates = shown(explained_verdicts(HALF_WARM, GOOD))
+    assert candidates["b0"].left_out is None
+    assert candidates["b0"].verdict == "why b0"
+    assert (candidates["b0"].score, candidates["b1"].score) == (0.04, 0.02)
+
+
+def test_a_backend_on_trial_is_a_candidate() -> None:
+    candidates = shown(explained_verdicts(Verdict(is_good=False, trial=1), GOOD))
+    assert (candidates["b0"].left_out, candidates["b0"].verdict) == (None, "why b0")
+
+
+def test_in_panic_verdicts_are_shown_but_leave_nobody_out() -> None:
+    explanation = explained_verdicts(OUT, OUT, GOOD)
+    assert explanation.is_panicking
+    assert [candidate.left_out for candidate in explanation.candidates] == [None] * 3
+    assert shown(explanation)["b0"].verdict == "why b0"
+
+
+def test_the_panic_threshold_is_the_pops() -> None:
+    explanation = explained_verdicts(OUT, OUT, GOOD, panic_threshold=0.25)
+    assert not explanation.is_panicking
+    assert shown(explanation)["b0"].left_out == "why b0"
+
+
+@pytest.mark.parametrize(("allowed", "is_refused"), [(0.99, True), (1.0, False), (None, False)])
+def test_a_client_beyond_its_limit_gets_no_backend(allowed: float | None, is_refused: bool) -> None:
+    explanation = explained_verdicts(GOOD, connections_allowed=allowed)
+    refusal = "No backend: the client opens more connections than the rate limit allows"
+    assert (explanation.decision == refusal) is is_refused
+    assert explanation.connections_allowed == allowed

@@ -200,6 +200,15 @@ def test_placed_backend_survives_msgpack() -> None:
     assert msgspec.msgpack.decode(wire, type=tuple[PlacedBackend, ...]) == placed
 
 
+def test_what_the_operator_takes_out_is_told_once() -> None:
+    table = RoutingTable(GEOGRAPHY)
+    assert table.replace([row("a"), row("b", healthy=0)]).drained == ()
+    change = table.replace([row("a", healthy=0), row("b", healthy=0)])
+    assert change.drained == change.upserts
+    assert table.replace([row("a", healthy=0, weight=9)]).drained == ()
+    assert table.replace([row("a")]).drained == ()
+
+
 OUT = Verdict(is_good=False)
 
 

@@ -43,10 +43,10 @@ class Pop:
     """A routing table and the verdicts on it, applied to the table after each step."""
 
     def __init__(
-        self, settings: VerdictSettings = NO_SLOW_START, rows: int = 3, listener_app: str = "shop"
+        self, settings: VerdictSettings = NO_SLOW_START, rows: int = 3, *, all_are_a_pool: bool = False
     ) -> None:
         self.table = RoutingTable(Geography.built_in())
-        self.verdicts = Verdicts(settings, listener_app)
+        self.verdicts = Verdicts(settings, all_are_a_pool=all_are_a_pool)
         self.events: list[Event] = []
         self.load(*(row(f"b{number}") for number in range(rows)))
         self.events.clear()
@@ -281,7 +281,7 @@ def test_pools_are_spared_each_by_itself() -> None:
 
 
 def test_a_listener_without_an_app_has_all_rows_for_a_pool() -> None:
-    pop = Pop(rows=0, listener_app="*")
+    pop = Pop(rows=0, all_are_a_pool=True)
     pop.load(row("b0", app="shop"), row("b1", app="mail"), row("b2", app="*"))
     assert eject_all(pop, 3) == 1
 
