@@ -128,6 +128,14 @@ class Pop:
         )
 
 
+def _database(folder: Path) -> Path:
+    database = folder / "routing.db"
+    folder.mkdir(exist_ok=True)
+    if not database.exists():
+        SqliteStore.create(database)
+    return database
+
+
 async def _no_names(_name: str) -> tuple[str, ...]:
     return ()
 
@@ -135,9 +143,7 @@ async def _no_names(_name: str) -> tuple[str, ...]:
 @asynccontextmanager
 async def served(folder: Path, **settings: object) -> AsyncIterator[Pop]:
     """Serve the API with its database in ``folder``, on a free loopback port unless told otherwise."""
-    database = folder / "routing.db"
-    if not database.exists():
-        SqliteStore.create(database)
+    database = _database(folder)
     chosen = {"db_path": database, "api_listen_addr": "127.0.0.1:0", "region": "eu", **settings}
     environment = {f"EDGEPROXY_{name.upper()}": str(value) for name, value in chosen.items()}
     pop = Pop(load(environment, {}, None))
