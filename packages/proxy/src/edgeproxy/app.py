@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from random import random
@@ -41,7 +42,7 @@ from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
-from edgeproxy.errors import EdgeproxyError, ListenError
+from edgeproxy.errors import ConfigError, EdgeproxyError, ListenError
 from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.admin_commands import SetBackend
 from edgeproxy.inbound.dns_port import DnsPort
@@ -59,6 +60,7 @@ from edgeproxy.runtime.geo_watch import GeoWatch
 from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
 from edgeproxy.runtime.listeners import Listeners, open_listeners
+from edgeproxy.runtime.reload import Reloader
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from edgeproxy.runtime.verdict_feed import VerdictFeed
@@ -86,20 +88,29 @@ SAME_REQUEST_S = 0.5
 """Signals this close are one request to stop: ``timeout`` and Ctrl-C tell the process, then its group."""
 
 
-def run(config: Config) -> int:
+def run(config: Config, load: Callable[[], Config] | None = None, config_file: Path | None = None) -> int:
     """Run the proxy until SIGTERM or SIGINT; return the exit code.
+
+    ``load`` reads the settings again, from the same sources, of which ``config_file`` is one.
 
     Raises:
         EdgeproxyError: it cannot start.
     """
-    return asyncio.run(App(config).serve())
+    return asyncio.run(App(config, load, config_file).serve())
 
 
 class App:
     """The control process of one POP. Constructing it binds the addresses and starts the workers."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config] | None = None,
+        config_file: Path | None = None,
+    ) -> None:
         self._config = config
+        self._config_file = config_file
+        self._reloader = Reloader(config, load or (lambda: config), self._apply)
         self._started_s = monotonic()
         self._told_to_stop_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,6 +170,7 @@ class App:
                 {
                     "events": self._answer_events,
                     "explain": self._answer_explain,
+                    "reload": lambda _request: self._reloader.reload(self._log),
                     "overview": lambda _request: self._overview(),
                     "rate_limit": self._answer_rate_limit,
                     "set_backend": SetBackend(self._write_row, config.geography, self._feed.refresh),
@@ -178,7 +190,7 @@ class App:
         # start must wait for logs anything unless there is a problem to tell.
         from edgeproxy.runtime.logs import open_log
 
-        return open_log(self._config.log_level, self._config.log_format)
+        return open_log(lambda: self._config.log_level, self._config.log_format)
 
     async def serve(self) -> int:
         """Serve until told to stop, then drain; return the exit code.
@@ -195,6 +207,7 @@ class App:
         telling = asyncio.create_task(self._events.run())
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             await self._admin.start()
             if self._feed.has_names():
@@ -290,6 +303,9 @@ class App:
             jobs.append(sweep_bindings(self._state.clients, self._rate_limit.fill_s, BUCKET_SWEEP_INTERVAL_S))
         if self._api is not None:
             jobs.append(self._api.run())
+        if config.config_watch_enabled and self._config_file is not None:
+            interval_s = config.config_watch_interval_secs
+            jobs.append(self._reloader.watch(self._config_file, interval_s, self._log))
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(job) for job in jobs]
@@ -401,6 +417,14 @@ class App:
         # A service manager may have told the workers too; whoever ends from here on does as he was told.
         self._supervisor.retire()
         stop.set()
+
+    def _on_hangup(self) -> None:
+        with contextlib.suppress(ConfigError):  # said already
+            self._reloader.reload(self._log)
+
+    def _apply(self, config: Config) -> None:
+        self._config = config
+        self._supervisor.change_settings(_worker_settings(config))
 
     def _save_affinity(self) -> None:
         state_dir = self._config.state_dir

@@ -148,6 +148,21 @@ def set_backend(
         print(f"backend {backend} {done.get(action, f'has weight {weight}')}")
 
 
+@group.command("reload")
+def reload(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Have the proxy read its TOML file again, and print what changed and what needs a restart."""
+    answer = _ask(config_file, "reload")
+    if json:
+        _screen().print_json(answer)
+        return
+    for name, texts in answer["changed"].items():
+        print(f"{name}: {' -> '.join(texts)}")
+    for name, texts in answer["needs_restart"].items():
+        print(f"{name}: {' -> '.join(texts)} needs a restart" if texts else f"{name}: needs a restart")
+    if not any(answer.values()):
+        print("nothing has changed")
+
+
 @group.command("explain")
 def explain(
     client: Annotated[str, typer.Option("--client", metavar="ADDRESS", help="The client's IP address.")],

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeproxy.config import Config, kinds, load
+from edgeproxy.config.load import CONFIG_VARIABLE
 from edgeproxy.config.settings import SETTINGS, Computed, Setting
 
 _CONFIG_NAME = "config"
@@ -23,6 +24,12 @@ def load_with_flags(arguments: Sequence[str], config_file: Path | None = None) -
     if (named := flags.pop(_CONFIG_NAME, None)) is not None:
         config_file = Path(named)
     return load(os.environ, flags, config_file, known_problems=problems)
+
+
+def config_path(arguments: Sequence[str]) -> Path | None:
+    """The TOML file that the flags in ``arguments`` or the environment name, ``None`` without one."""
+    named = parse_flags(arguments)[0].get(_CONFIG_NAME) or os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else None
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeproxy.cli.flags import help_text, load_with_flags
+from edgeproxy.cli.flags import config_path, help_text, load_with_flags
 
 _HELP = (
     "Usage: edgeproxy run [--config FILE] [--SETTING VALUE]...",
@@ -30,4 +30,4 @@ def run(arguments: Sequence[str]) -> int:
     # Everything else waits until the settings are known to be right.
     from edgeproxy.app import run as run_proxy
 
-    return run_proxy(config)
+    return run_proxy(config, lambda: load_with_flags(arguments), config_path(arguments))

@@ -101,7 +101,7 @@ HEALTH_CHECK = Section("Active health checking")
 RECOVERY = Section("Recovery and panic")
 POOL = Section("Pooling of connections", available=False)
 METRICS = Section("Metrics and status page")
-CONFIG_WATCH = Section("Watching the configuration file", available=False)
+CONFIG_WATCH = Section("Watching the configuration file")
 POSTGRES = Section("Storage in PostgreSQL")
 
 
@@ -542,7 +542,7 @@ class Config:
     metrics_path: str = _setting(kinds.url_path, "/metrics", METRICS, "Path of the metrics.")
 
     config_watch_enabled: bool = _setting(
-        kinds.flag, "false", CONFIG_WATCH, "Reload the TOML file when it changes.", switch=True
+        kinds.flag, "false", CONFIG_WATCH, "Reload the TOML file when its content changes.", switch=True
     )
     config_watch_interval_secs: float = _setting(
         kinds.seconds(), "5", CONFIG_WATCH, "Time between looks at the file."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -18,9 +19,10 @@ Logger = structlog.typing.FilteringBoundLogger
 _FIRST_KEYS = ("timestamp", "level", "event")
 
 
-def open_log(level: str, log_format: str) -> Logger:
+def open_log(level: str | Callable[[], str], log_format: str) -> Logger:
     """Return a logger that writes to standard error, one line per event.
 
+    ``level`` is the least severe one that is written; a function is asked each time.
     ``log_format`` is ``json``, ``console``, or ``auto``: console on a terminal, json elsewhere.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
@@ -32,15 +34,31 @@ def open_log(level: str, log_format: str) -> Logger:
     logger: Logger = structlog.wrap_logger(
         _Lines(sys.stderr.fileno()),
         processors=[
+            _Threshold(level if callable(level) else lambda: level),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _first_keys_first,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
     )
     return logger
+
+
+class _Threshold:
+    """Drops what is less severe than the level of the moment."""
+
+    def __init__(self, level: Callable[[], str]) -> None:
+        self._level = level
+
+    def __call__(
+        self, _logger: object, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        severities = logging.getLevelNamesMapping()
+        if severities[method.upper()] < severities[self._level().upper()]:
+            raise structlog.DropEvent
+        return event
 
 
 def _first_keys_first(_logger: object, _method: str, event: structlog.typing.EventDict) -> dict[str, Any]:

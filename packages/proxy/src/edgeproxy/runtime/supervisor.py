@@ -21,6 +21,7 @@ from edgeproxy.core.wire.frames import (
     Ready,
     Report,
     Reset,
+    SettingsChanged,
     Start,
     TableApplied,
     TableChanged,
@@ -183,6 +184,15 @@ class Supervisor:
         """Send ``frame`` to all workers that run."""
         for worker in self._workers.values():
             worker.send(frame)
+
+    def change_settings(self, settings: Start) -> None:
+        """Have all workers, and those to come, go by ``settings``, as far as a running worker can."""
+        self._settings = settings
+        self.broadcast(
+            SettingsChanged(
+                settings.connect_timeout_s, settings.shutdown_timeout_s, settings.access_log_every
+            )
+        )
 
     def publish(self, change: TableChanged) -> None:
         """Send a change of the table; a worker that does not keep up gets the whole of it later."""

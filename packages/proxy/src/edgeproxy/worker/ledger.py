@@ -44,6 +44,10 @@ class Ledger:
         self._sessions: list[SessionRecord] = []
         self._sessions_dropped = 0
 
+    def log_each(self, access_log_every: int) -> None:
+        """Keep the record of each N-th session from now on, 0 for none."""
+        self._access_log_every = self._until_next_record = access_log_every
+
     def opened(self, country: str, backend: str, score: float) -> None:
         """A connection was established with ``backend``."""
         row = self._row(country, backend)

@@ -57,14 +57,15 @@ class Deadlines(Generic[_Item]):
     """
 
     def __init__(self, duration_s: float, due: Callable[[_Item], None], on_defect: OnDefect = _raise) -> None:
-        self._duration_s = duration_s
+        self.duration_s = duration_s
+        """May change. Items added before keep their time, and others wait behind them."""
         self._due = due
         self._on_defect = on_defect
         self._at: OrderedDict[_Item, float] = OrderedDict()
 
     def add(self, item: _Item, now_s: float) -> None:
         """Begin the item's time, again if it is running."""
-        self._at[item] = now_s + self._duration_s
+        self._at[item] = now_s + self.duration_s
         self._at.move_to_end(item)
 
     def discard(self, item: _Item) -> None:

@@ -20,7 +20,7 @@ from edgeproxy.core.dataplane.retry_budget import RetryBudget
 from edgeproxy.core.dataplane.selection import Selection
 from edgeproxy.core.dataplane.session import CloseReason
 from edgeproxy.core.model import Client
-from edgeproxy.core.wire.frames import Notice, Start, TableChanged
+from edgeproxy.core.wire.frames import Notice, SettingsChanged, Start, TableChanged
 from edgeproxy.ports import CountryLookup
 from edgeproxy.worker.connection import Connection
 from edgeproxy.worker.ledger import Ledger
@@ -100,6 +100,11 @@ class Plane:
         self._overload_told_s = -inf
         self._defects_told: set[str] = set()
         self._on_idle: Callable[[], None] | None = None
+
+    def change_settings(self, settings: SettingsChanged) -> None:
+        """Go by these from now on."""
+        self.connects.duration_s = settings.connect_timeout_s
+        self.ledger.log_each(settings.access_log_every)
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept clients from bound, listening sockets, one for each listener of the settings."""

@@ -7,6 +7,8 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from edgeproxy.core.wire.frames import (
     Drain,
     Drained,
@@ -15,6 +17,7 @@ from edgeproxy.core.wire.frames import (
     Notice,
     Ready,
     Reset,
+    SettingsChanged,
     Start,
     TableApplied,
     TableChanged,
@@ -77,6 +80,8 @@ class WorkerProcess:
                 self._the_plane().targets.resolve(host, addresses)
             case GeoDatabaseChanged():
                 self._reopen_geo()
+            case SettingsChanged():
+                self._change_settings(frame)
             case Drain():
                 self._drain()
             case Reset():
@@ -131,6 +136,12 @@ class WorkerProcess:
             plane.geo = self._open_geo(settings.geoip_path)
         except GeoDatabaseError as error:
             self._channel.send(Notice("warning", "keeping the country database in use", {"why": str(error)}))
+
+    def _change_settings(self, frame: SettingsChanged) -> None:
+        plane, settings = self._the_plane(), self._settings
+        assert settings is not None
+        self._settings = msgspec.structs.replace(settings, shutdown_timeout_s=frame.shutdown_timeout_s)
+        plane.change_settings(frame)
 
     def _drain(self) -> None:
         if self._draining:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -219,6 +220,30 @@ def test_a_store_that_cannot_be_written_is_told(
     assert str(broken.db_path) in done.errors[0]
 
 
+# ---- reload --------------------------------------------------------------------------------------
+
+
+def test_reload_prints_what_changed_and_what_waits(
+    ctl: Ctl, start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text("")
+    running = start_proxy(config=file)
+    monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", str(running.admin_path))
+    assert ctl("reload").out == "nothing has changed\n"
+    file.write_text('access_log = "all"\ndns_domain = "example"\n[countries]\nMX = "sa"')
+    assert ctl("reload").out == (
+        "access_log: off -> all\n"
+        "dns_domain: internal -> example needs a restart\n"
+        "geography: needs a restart\n"
+    )
+    assert json.loads(ctl("reload", "--json").out)["changed"] == {}
+    file.write_text("nonsense = 1")
+    done = ctl("reload")
+    assert (done.code, len(done.errors)) == (1, 1)
+    assert "nonsense: unknown setting" in done.errors[0]
+
+
 # ---- nobody there --------------------------------------------------------------------------------
 
 
@@ -230,6 +255,7 @@ def test_a_store_that_cannot_be_written_is_told(
         ("show", "connections"),
         ("show", "table"),
         ("set", "backend", "one", "drain"),
+        ("reload",),
         ("explain", "--client", "192.0.2.1"),
     ],
 )

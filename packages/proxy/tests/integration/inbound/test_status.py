@@ -23,6 +23,7 @@ from edgeproxy.inbound.metrics_server import MetricsServer
 from edgeproxy.inbound.status import StatusPage, status
 from packages.proxy.tests.integration.inbound.browser import Page, open_browser
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, edit, greeting, row
+from testkit.wait import wait_until_async
 
 STRANGE = "<b>bold</b>"
 
@@ -192,12 +193,12 @@ async def test_viewers_are_bounded_and_their_places_given_back(monkeypatch: pyte
         async with session.get(events) as refused:
             assert refused.status == 503
         viewers[0].close()
-        async with asyncio.timeout(10):
-            while True:
-                async with session.get(events) as another:
-                    if another.status == 200:
-                        break
-                await asyncio.sleep(0.02)
+
+        async def is_let_in() -> bool:
+            async with session.get(events) as another:
+                return another.status == 200
+
+        await wait_until_async(is_let_in, reason="the place to be given back")
         viewers[1].close()
     await server.stop()
 

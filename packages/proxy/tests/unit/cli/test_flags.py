@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.cli.flags import help_text, load_with_flags, parse_flags
+from edgeproxy.cli.flags import config_path, help_text, load_with_flags, parse_flags
 from edgeproxy.config.settings import SETTINGS
 from edgeproxy.errors import ConfigError
 
@@ -96,3 +96,18 @@ class TestHelp:
     def test_fits_the_width(self, width: int, longest: int) -> None:
         text = help_text(["word " * 50], width)
         assert max(map(len, text.splitlines())) <= longest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "path"),
+    [
+        ([], "", None),
+        ([], "from-environment", Path("from-environment")),
+        (["--config", "from-flag"], "from-environment", Path("from-flag")),
+    ],
+)
+def test_the_file_is_named_by_the_flag_or_the_environment(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, path: Path | None
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_CONFIG", variable)
+    assert config_path(arguments) == path

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,16 +12,22 @@ from edgeproxy.config import Config
 from edgeproxy.errors import ConfigError
 
 
-def test_runs_the_proxy_with_the_settings_and_returns_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_the_proxy_with_the_settings_and_returns_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text("")
     seen: list[Config] = []
 
-    def run_proxy(config: Config) -> int:
-        seen.append(config)
+    def run_proxy(config: Config, load: Callable[[], Config], config_file: Path | None) -> int:
+        assert config_file == file
+        file.write_text("heartbeat_ttl_secs = 7")
+        seen.extend((config, load()))
         return 7
 
     monkeypatch.setitem(sys.modules, "edgeproxy.app", SimpleNamespace(run=run_proxy))
-    assert run(["--region", "eu"]) == 7
-    assert [config.region for config in seen] == ["eu"]
+    assert run(["--region", "eu", "--config", str(file)]) == 7
+    assert [(config.region, config.heartbeat_ttl_secs) for config in seen] == [("eu", 60), ("eu", 7)]
 
 
 def test_does_not_touch_the_proxy_when_the_settings_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

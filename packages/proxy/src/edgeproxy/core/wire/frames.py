@@ -84,6 +84,14 @@ class GeoDatabaseChanged(msgspec.Struct, frozen=True, tag="geo"):
     """The country database was replaced by a valid one: open it again."""
 
 
+class SettingsChanged(msgspec.Struct, frozen=True, tag="settings"):
+    """Those of :class:`Start` that change while a worker runs."""
+
+    connect_timeout_s: float
+    shutdown_timeout_s: float
+    access_log_every: int
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting, let sessions end, reset the rest after the shutdown timeout, exit 0."""
 
@@ -92,7 +100,7 @@ class Reset(msgspec.Struct, frozen=True, tag="reset"):
     """Wait no longer: reset every open session, exit 0."""
 
 
-ToWorker = Start | TableChanged | HostAddresses | GeoDatabaseChanged | Drain | Reset
+ToWorker = Start | TableChanged | HostAddresses | GeoDatabaseChanged | SettingsChanged | Drain | Reset
 
 
 # ---- worker to control process -------------------------------------------------------------------
