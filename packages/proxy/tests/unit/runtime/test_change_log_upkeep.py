@@ -28,7 +28,7 @@ class Log:
 class Outcomes:
     """A change log whose tending has these outcomes, one after the other, and then ends the test."""
 
-    def __init__(self, *outcomes: str | None | Exception) -> None:
+    def __init__(self, *outcomes: str | Exception | None) -> None:
         self._outcomes = [*outcomes, asyncio.CancelledError()]
 
     def tend(self) -> str | None:
@@ -42,12 +42,12 @@ class Outcomes:
 
 
 async def said(
-    monkeypatch: pytest.MonkeyPatch, *outcomes: str | None | Exception
+    monkeypatch: pytest.MonkeyPatch, *outcomes: str | Exception | None
 ) -> list[tuple[str, str, str]]:
     monkeypatch.setattr(change_log_upkeep, "UPKEEP_INTERVAL_S", 0)
     log = Log()
     with contextlib.suppress(asyncio.CancelledError):
-        await keep_change_log(Outcomes(*outcomes), log)  # type: ignore[arg-type]
+        await keep_change_log(Outcomes(*outcomes), log)
     return log.said
 
 
