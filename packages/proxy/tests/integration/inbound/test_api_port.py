@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from pathlib import Path
 
@@ -97,6 +99,21 @@ def test_taken_port_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
             ListenError, match=r"another process has the port .*; set EDGEPROXY_API_LISTEN_ADDR"
         ):
             ApiPort(address, TokenFiles(tmp_path / "tokens"), chosen_by=None)
+
+
+@pytest.mark.parametrize(
+    ("number", "explanation"),
+    [(errno.EACCES, "ports below 1024 need root"), (errno.ENOBUFS, "No buffer space")],
+)
+def test_port_that_the_system_refuses_is_an_error_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, explanation: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(ListenError, match=explanation):
+        ApiPort(Address("127.0.0.1", 80), TokenFiles(tmp_path / "tokens"), chosen_by=None)
 
 
 def test_address_of_another_machine_is_an_error(tmp_path: Path) -> None:

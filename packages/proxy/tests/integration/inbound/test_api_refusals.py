@@ -6,13 +6,15 @@ import asyncio
 import socket
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgeproxy.errors import StoreError
 from edgeproxy.inbound import api_registrar, api_routes
 from edgeproxy.outbound import sqlite_file
 from edgeproxy.outbound.store_sqlite import SqliteStore
@@ -335,6 +337,34 @@ async def test_requests_that_wait_when_the_proxy_ends_are_answered(
             assert (answer.status, answer.body["code"]) == (503, "draining")
     finally:
         go_on.set()
+
+
+@pytest.mark.parametrize("locked", [False, True])
+async def test_request_that_is_given_up_takes_nothing_from_others_of_its_batch(
+    pop: Pop, monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
+    registrar = pop.server._registrar
+    apply, go_on = registrar._store.apply, threading.Event()
+
+    def wait_and_apply(operations: Sequence[Any]) -> Any:
+        assert go_on.wait(30)
+        if locked:
+            raise StoreError("is locked")
+        return apply(operations)
+
+    monkeypatch.setattr(registrar._store, "apply", wait_and_apply)
+    values = {"app": "web", "region": "eu", "country": None, "wg_ip": "10.0.0.7", "port": 1}
+    given_up, other = (asyncio.create_task(registrar.register(name, values, None)) for name in ("b1", "b2"))
+    await wait_until_async(lambda: len(registrar._deciding) == 2, reason="both to be written")
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    go_on.set()
+    if locked:
+        with pytest.raises(StoreError):
+            await other
+    else:
+        await other
+        assert {backend.id for backend in registrar.backends()} == {"b1", "b2"}
 
 
 async def test_fault_of_ours_is_told_to_the_log_and_not_to_the_caller(
