@@ -690,6 +690,7 @@ def _worker_settings(config: Config) -> Start:
         geoip_path=_absolute(config.geoip_path),
         binding_ttl_s=config.binding_ttl_secs,
         connect_timeout_s=config.pool_connect_timeout_secs,
+        backend_rules=config.backend_rules,
         retry_budget_percent=config.retry_budget_percent,
         opening_timeout_s=config.opening_timeout_secs,
         lifetimes=Lifetimes(config.idle_timeout_secs, config.half_close_timeout_secs, config.max_age_secs),

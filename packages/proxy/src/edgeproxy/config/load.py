@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edgeproxy.config import listeners
+from edgeproxy.config import backend_rules, listeners
 from edgeproxy.config.kinds import InvalidValueError, flag, text_from_toml
 from edgeproxy.config.settings import SETTINGS, VARIABLE_PREFIX, Computed, Config, Setting
 from edgeproxy.core.geography import Geography, parse_geography
@@ -24,7 +24,7 @@ _PAIRS = (
 )
 """Settings that need each other."""
 
-_TABLES = frozenset({"countries", "regions"}) | listeners.TABLES
+_TABLES = frozenset({"countries", "regions"}) | listeners.TABLES | backend_rules.TABLES
 
 
 def load(
@@ -60,7 +60,8 @@ def load(
     geography, problems = parse_geography(document)
     further, wrong_listeners = listeners.parse_listeners(document)
     names, wrong_names = listeners.parse_server_names(document)
-    problems = [*problems, *wrong_listeners, *wrong_names]
+    rules, wrong_rules = backend_rules.parse_backend_rules(document)
+    problems = [*problems, *wrong_listeners, *wrong_names, *wrong_rules]
     merging.problems.extend(f"{config_path}: {problem}" for problem in problems)
     merging.check(geography)
     if merging.problems:
@@ -70,6 +71,7 @@ def load(
         geography=geography,
         listeners=further,
         app_by_server_name=MappingProxyType(names),
+        backend_rules=rules,
         sources=MappingProxyType(merging.sources),
     )
 
@@ -112,8 +114,8 @@ class _Merging:
                     self._take(setting, text, source=path, label=label)
             elif isinstance(value, dict) and key not in _TABLES:
                 self.problems.append(
-                    f"{path}: [{key}]: unknown table; settings are flat keys such as listen_addr, "
-                    "the only tables are [countries], [regions.NAME], [[listeners]] and [sni]"
+                    f"{path}: [{key}]: unknown table; settings are flat keys such as listen_addr, the only "
+                    "tables are [countries], [regions.NAME], [[listeners]], [sni] and [[backend_rules]]"
                 )
             elif key not in _TABLES:
                 self.problems.append(f"{label}: unknown setting; {_suggest(key, SETTINGS, str)}")

@@ -61,7 +61,8 @@ default_country = "ZA"    # for backends of this region that name no country
 
 ## Further listeners
 
-`[[listeners]]` and `[sni]`, in the TOML file only: see [listeners](listeners.md).
+`[[listeners]]` and `[sni]`, in the TOML file only: see [listeners](listeners.md). So is `[[backend_rules]]`:
+which backends are [told who the client is](listeners.md#telling-backends-who-the-client-is).
 """
 
 _EXIT_CODES = """\

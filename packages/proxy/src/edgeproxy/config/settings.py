@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from edgeproxy.config import kinds
 from edgeproxy.config.kinds import Address, Kind, RegionalAddress
 from edgeproxy.config.listeners import Listener
+from edgeproxy.core.dataplane.backend_rules import BackendRule
 from edgeproxy.core.geography import Geography
 
 if TYPE_CHECKING:
@@ -591,6 +592,8 @@ class Config:
     """Further listeners, which the TOML file defines."""
     app_by_server_name: Mapping[str, str] = field(metadata={})
     """What server names in TLS hellos mean; the TOML file's ``[sni]``."""
+    backend_rules: tuple[BackendRule, ...] = field(metadata={})
+    """What is different about some backends, which the TOML file says."""
     sources: Mapping[str, str] = field(compare=False, repr=False)
     """Setting's name to what gave its value: ``default``, a variable, a flag or the TOML file's path."""
 

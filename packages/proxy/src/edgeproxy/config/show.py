@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeproxy.config.listeners import Listener
 from edgeproxy.config.settings import SETTINGS, Config, Setting
+from edgeproxy.core.dataplane.backend_rules import BackendRule
 from edgeproxy.core.dataplane.listening import NO_APP
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.geography import Geography
@@ -36,6 +37,7 @@ def as_json(config: Config) -> str:
             "settings": settings,
             "listeners": [_listener_json(each) for each in config.listeners],
             "sni": dict(config.app_by_server_name),
+            "backend_rules": [_rule_json(each) for each in config.backend_rules],
             "countries": moved,
             "default_countries": default_countries,
         },
@@ -63,6 +65,10 @@ def _listener_json(listener: Listener) -> dict[str, object]:
     }
 
 
+def _rule_json(rule: BackendRule) -> dict[str, str]:
+    return {"match": rule.match, "app": rule.app, "proxy_protocol": rule.proxy_protocol.value}
+
+
 def _items(value: Any) -> list[str]:
     return [str(item) for item in value]
 
@@ -80,6 +86,7 @@ def _toml_lines(config: Config) -> Iterator[str]:
             line = f"# {line}"
         yield f"{line.ljust(_COMMENT_COLUMN)}  # {config.sources[setting.name]}"
     yield from _listener_lines(config)
+    yield from _rule_lines(config)
     yield from _geography_lines(config.geography)
 
 
@@ -112,6 +119,16 @@ def _listener_lines(config: Config) -> Iterator[str]:
         yield "[sni]"
         for name, app in config.app_by_server_name.items():
             yield f"{_toml_string(name)} = {_toml_string(app)}"
+
+
+def _rule_lines(config: Config) -> Iterator[str]:
+    for rule in config.backend_rules:
+        yield ""
+        yield "[[backend_rules]]"
+        yield f"match = {_toml_string(rule.match)}"
+        if rule.app != ANY_APP:
+            yield f"app = {_toml_string(rule.app)}"
+        yield f"proxy_protocol = {_toml_string(rule.proxy_protocol.value)}"
 
 
 def _geography_changes(geography: Geography) -> tuple[dict[str, str], dict[str, str]]:

@@ -9,12 +9,15 @@ import socket
 from random import random
 from typing import TYPE_CHECKING
 
+from edgeproxy.core.dataplane.backend_rules import BackendRules, proxy_header
 from edgeproxy.core.dataplane.client import affinity_network
 from edgeproxy.core.dataplane.dispatch import Lease, Refusal
 from edgeproxy.core.dataplane.listening import NO_APP, Listening
+from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.dataplane.session import Command, Event, Session, State
-from edgeproxy.core.model import Client
+from edgeproxy.core.model import Backend, Client
 from edgeproxy.core.wire.frames import SessionRecord
+from edgeproxy.core.wire.proxy_protocol import Header
 from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
 from edgeproxy.worker.opening import Opening
 from edgeproxy.worker.relay_copy import Side
@@ -32,8 +35,8 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_is_retrying", "_lease", "_moved_bytes",
-        "_network", "_peer", "_plane", "_session", "_silent_since_s", "_started_s", "_tried",
+        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_lease",
+        "_moved_bytes", "_network", "_peer", "_plane", "_session", "_silent_since_s", "_started_s", "_tried",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
@@ -44,6 +47,8 @@ class Connection:
         self._session = Session(listening.has_opening)
         self._started_s = plane.loop.now_s
         self._client = Side(sock, self, plane.relay)
+        self._header: Header | None = None
+        """What a trusted peer said whose connection this is."""
         self._backend: Side | None = None
         self._attempt: socket.socket | None = None
         """The socket of the connect under way."""
@@ -75,16 +80,17 @@ class Connection:
         """Address that the client connects from; a PROXY header may name another."""
         return self._peer.address
 
-    def opened(self, source: str | None, server_name: str | None) -> None:
-        """The opening is read: the client is at ``source`` and asks for ``server_name``, if it said so."""
+    def opened(self, header: Header | None, server_name: str | None) -> None:
+        """The opening is read. ``header`` tells who the client is; it asks for ``server_name``, if any."""
         plane = self._plane
         plane.openings.discard(self)
         plane.loop.hand_over(self._client.sock, self._client)
         # The edge for what the client sent behind the opening has passed.
         self._client.readable = True
-        if source is not None:
-            self._peer = plane.locate(source)
-            self._network = affinity_network(source)
+        if header is not None and header.source is not None:
+            self._header = header
+            self._peer = plane.locate(header.source)
+            self._network = affinity_network(header.source)
             if not plane.admits(self._network):
                 self._handle(Event.RATE_LIMITED)
                 return
@@ -249,7 +255,9 @@ class Connection:
         client = self._client
         if side is client:
             self._handle(Event.CLIENT_RESET)
-        elif self._session.state is State.OPEN and not (side.sent_bytes or client.sent_bytes or client.kept):
+        elif self._session.state is State.OPEN and not (
+            side.sent_bytes > 0 or client.sent_bytes or client.kept
+        ):
             self._rejected(side)
         else:
             self._handle(Event.BACKEND_RESET)
@@ -295,7 +303,28 @@ class Connection:
         plane.ledger.connected(lease.backend.id, plane.loop.now_s - self._attempted_s, lease.from_affinity)
         backend = self._backend = Side(sock, self, plane.relay)
         plane.loop.hand_over(sock, backend)
-        plane.relay.begin(self._client, backend)
+        if plane.backend_rules is None:
+            plane.relay.begin(self._client, backend)
+        elif (header := self._header_for(lease.backend, plane.backend_rules)) is not None:
+            plane.relay.begin(self._client, backend, header)
+        else:
+            self._handle(Event.CLIENT_RESET)
+
+    def _header_for(self, backend: Backend, rules: BackendRules) -> bytes | None:
+        """What ``backend`` is told of the client, empty for nothing; ``None`` when the client has gone."""
+        version = rules.proxy_protocol(backend)
+        if version is None:
+            return b""
+        app = backend.app if self._app == ANY_APP else self._app
+        if (given := self._header) is not None and given.destination is not None:
+            destination, destination_port, port = given.destination, given.destination_port, given.source_port
+        else:
+            try:
+                _, port, *_ = self._client.sock.getpeername()
+                destination, destination_port, *_ = self._client.sock.getsockname()
+            except OSError:
+                return None
+        return proxy_header(version, self._peer, port, destination, destination_port, app)
 
     def _close(self) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
@@ -319,7 +348,7 @@ class Connection:
                 backend=lease.backend.id if lease is not None else "",
                 score=lease.score if lease is not None else 0.0,
                 from_affinity=lease is not None and lease.from_affinity,
-                bytes_received=backend.sent_bytes if backend is not None else 0,
+                bytes_received=max(backend.sent_bytes, 0) if backend is not None else 0,
                 bytes_sent=self._client.sent_bytes,
                 duration_s=plane.loop.now_s - self._started_s,
                 reason=reason,

@@ -25,7 +25,7 @@ class Owner(Protocol):
     @property
     def peer_address(self) -> str: ...
 
-    def opened(self, source: str | None, server_name: str | None) -> None: ...
+    def opened(self, header: Header | None, server_name: str | None) -> None: ...
 
     def opening_failed(self) -> None: ...
 
@@ -33,14 +33,14 @@ class Owner(Protocol):
 class Opening:
     """The first handler of a client's socket; the connection takes over when it has come to an end."""
 
-    __slots__ = ("_ended", "_owner", "_reads_header", "_reads_hello", "_sock", "_source")
+    __slots__ = ("_ended", "_header", "_owner", "_reads_header", "_reads_hello", "_sock")
 
     def __init__(self, sock: socket.socket, listening: Listening, owner: Owner, trusted: Networks) -> None:
         self._sock = sock
         self._owner = owner
         self._reads_header = listening.proxy_protocol and trusted.hold(owner.peer_address)
         self._reads_hello = listening.app_from_sni
-        self._source: str | None = None
+        self._header: Header | None = None
         self._ended = False
 
     @property
@@ -56,11 +56,11 @@ class Opening:
                 return
             self._reads_header = False
         if not self._reads_hello:
-            self._owner.opened(self._source, None)
+            self._owner.opened(self._header, None)
             return
         hello = read_client_hello(self._peek(client_hello.MAX_PREFIX_BYTES))
         if isinstance(hello, ClientHello):
-            self._owner.opened(self._source, hello.server_name)
+            self._owner.opened(self._header, hello.server_name)
         elif hello is not Verdict.NEED_MORE or self._ended:
             self._owner.opening_failed()
 
@@ -68,7 +68,7 @@ class Opening:
         header = read_header(self._peek(proxy_protocol.MAX_PREFIX_BYTES))
         if isinstance(header, Header):
             self._sock.recv(header.length)
-            self._source = header.source
+            self._header = header
             return True
         if isinstance(header, Malformed) or header is Verdict.OTHER_PROTOCOL or self._ended:
             self._owner.opening_failed()

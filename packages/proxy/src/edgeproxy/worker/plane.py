@@ -12,6 +12,7 @@ from typing import Protocol
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.affinity import renewal_interval
+from edgeproxy.core.dataplane.backend_rules import BackendRules
 from edgeproxy.core.dataplane.client import affinity_network, normalise
 from edgeproxy.core.dataplane.dispatch import Bindings, Dispatcher, Leases
 from edgeproxy.core.dataplane.listening import Listening, Networks, ServerNames
@@ -81,6 +82,7 @@ class Plane:
         self.renewals: Deadlines[Connection] = loop.deadlines(
             renewal_interval(settings.binding_ttl_s), Connection.renew
         )
+        self.backend_rules = BackendRules(settings.backend_rules) if settings.backend_rules else None
         self.retries = RetryBudget(settings.retry_budget_percent)
         self.lifetimes = settings.lifetimes
         look_interval_s = settings.lifetimes.look_interval_s

@@ -66,7 +66,7 @@ class Side:
         self.broken = False
         """It was reset: what comes for it is dropped, what it sent before is still handed on."""
         self.sent_bytes = 0
-        """Bytes handed to this side."""
+        """Bytes handed to this side; negative while so much of what is not counted has not been."""
         self.unsent = b""
         """First bytes of this side, read but not handed on because its peer was reset: for the next peer."""
 
@@ -101,11 +101,12 @@ class CopyRelay:
         self._buffer = memoryview(bytearray(_LARGE_READ_BYTES))
         self._kept_bytes = 0
 
-    def begin(self, one: Side, other: Side) -> None:
-        """Connect two sides; both may have input already."""
+    def begin(self, one: Side, other: Side, header: bytes = b"") -> None:
+        """Connect two sides; both may have input already. ``other`` is sent ``header`` first, uncounted."""
         one.peer, other.peer = other, one
-        if one.unsent:
-            first, one.unsent = one.unsent, b""
+        if header or one.unsent:
+            other.sent_bytes = -len(header)
+            first, one.unsent = header + one.unsent, b""
             self._hand_over(other, memoryview(first))
         if other.peer is one:
             self.pump(one, exhaust=True)
@@ -175,8 +176,8 @@ class CopyRelay:
     def fail(self, side: Side) -> None:
         """``side`` is reset, but what it had sent before may still be unread: hand that on first."""
         side.broken = True
-        if side.kept is not None and not side.sent_bytes and side.peer is not None:
-            side.peer.unsent = side.kept
+        if side.kept is not None and side.sent_bytes <= 0 and side.peer is not None:
+            side.peer.unsent = side.kept[side.kept_sent - side.sent_bytes :]
         self.forget(side)
         if side.ended or side.peer is None:
             side.owner.was_reset(side)
@@ -196,7 +197,7 @@ class CopyRelay:
         except BlockingIOError:
             sent = 0
         except OSError:
-            if not sink.sent_bytes:
+            if sink.sent_bytes <= 0:
                 self._keep(sink, data)
             self.fail(sink)
             return sink.peer is not None

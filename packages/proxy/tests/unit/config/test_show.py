@@ -62,6 +62,21 @@ def test_changes_to_the_geography_load_to_the_same_configuration(tmp_path: Path)
     assert shown["regions"] == {"af": {}, "moon": {}, "eu": {"default_country": "FR"}}
 
 
+def test_backend_rules_load_to_the_same_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "given.toml"
+    file.write_text(
+        '[[backend_rules]]\nmatch = "eu-[12]"\nproxy_protocol = "v2"\n'
+        '[[backend_rules]]\napp = "shop"\nproxy_protocol = "v1"\n'
+    )
+    config = load({}, {}, file)
+    assert json.loads(as_json(config))["backend_rules"] == [
+        {"match": "eu-[12]", "app": "*", "proxy_protocol": "v2"},
+        {"match": "*", "app": "shop", "proxy_protocol": "v1"},
+    ]
+    file.write_text(as_toml(config))
+    assert load({}, {}, file) == config
+
+
 def test_every_setting_is_shown_with_its_source() -> None:
     lines = as_toml(load({"EDGEPROXY_REGION": "eu"}, {"workers": "2"}, None)).splitlines()
     shown = {line.split(" = ")[0]: line for line in lines if " = " in line}

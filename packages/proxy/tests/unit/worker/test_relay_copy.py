@@ -373,6 +373,31 @@ def test_a_peer_that_took_some_leaves_nothing_for_another(pair: Pair) -> None:
     assert pair.one.unsent == b""
 
 
+@pytest.mark.parametrize("room", [100, 12, 8, 3, 0])
+def test_a_header_comes_first_and_is_not_counted(relay: CopyRelay, room: int) -> None:
+    pair = Pair(relay)
+    pair.one.unsent = b"question"
+    pair.one_sock.incoming.append(b" and more")
+    pair.other_sock.room = room
+    relay.begin(pair.one, pair.other, b"header: ")
+    assert pair.other.sent_bytes == min(room, len(b"header: question and more")) - len(b"header: ")
+    pair.other_sock.room = 100
+    pair.other.ready(select.EPOLLOUT)
+    assert pair.other.sent_bytes == len(b"question and more")
+
+
+@pytest.mark.parametrize("room", [0, 3, 8])
+def test_a_reset_peer_s_header_is_not_for_the_next_one(relay: CopyRelay, room: int) -> None:
+    pair = Pair(relay)
+    pair.one.unsent = b"question"
+    pair.other_sock.room = room
+    relay.begin(pair.one, pair.other, b"header: ")
+    pair.other_sock.incoming.append(RESET)
+    pair.other.ready(select.EPOLLERR | select.EPOLLHUP)
+    assert pair.story == ["other was reset"]
+    assert pair.one.unsent == b"question"
+
+
 def test_two_sides_that_cannot_be_sent_to_end_once(pair: Pair) -> None:
     pair.one_sock.room = pair.other_sock.room = PIPE
     pair.one_sock.incoming.extend([b"question"] * 3)

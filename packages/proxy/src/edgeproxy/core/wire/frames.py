@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.backend_rules import BackendRule
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
@@ -46,6 +47,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Country database, ``None`` for the embedded one."""
     binding_ttl_s: float
     connect_timeout_s: float
+    backend_rules: tuple[BackendRule, ...] = ()
     retry_budget_percent: int = 20
     """See :class:`~edgeproxy.core.dataplane.retry_budget.RetryBudget`."""
     opening_timeout_s: float = 10.0

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.backend_rules import BackendRule, ProxyVersion
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
@@ -71,6 +72,7 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         ),
         app_by_server_name=st.dictionaries(texts, texts, max_size=3),
         proxy_protocol_trusted=tuples(texts),
+        backend_rules=tuples(st.builds(BackendRule, st.sampled_from(ProxyVersion), match=texts, app=texts)),
         retry_budget_percent=whole,
         opening_timeout_s=seconds,
         lifetimes=st.builds(Lifetimes, idle_s=seconds, half_close_s=seconds, max_age_s=seconds),
