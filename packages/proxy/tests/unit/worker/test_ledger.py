@@ -202,3 +202,14 @@ def test_connects_are_counted_by_backend() -> None:
     connects = ledger.report().connects["eu-1"]
     assert (connects.count, connects.from_affinity, connects.seconds_sum) == (2, 1, 2.004)
     assert ledger.report().connects == {}
+
+
+def test_how_many_sessions_are_logged_may_change() -> None:
+    ledger = Ledger(access_log_every=0)
+    ledger.closed(record(tries=1), was_opened=True)
+    ledger.log_each(2)
+    for number in (2, 3, 4):
+        ledger.closed(record(tries=number), was_opened=True)
+    ledger.log_each(0)
+    ledger.closed(record(tries=5), was_opened=True)
+    assert [session.tries for session in ledger.report().sessions] == [3]
