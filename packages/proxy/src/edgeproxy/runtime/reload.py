@@ -7,6 +7,7 @@ file that is wrong changes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,12 @@ class Reloader:
         Raises:
             ConfigError: they are wrong; nothing has changed.
         """
+        outcome = self._follow(log)
+        if not any(outcome.values()):
+            log.info("settings are unchanged")
+        return outcome
+
+    def _follow(self, log: Log) -> dict[str, Any]:
         try:
             new = self._load()
         except ConfigError as error:
@@ -59,8 +66,6 @@ class Reloader:
             log.info("settings changed", changed=changed)
         if waiting:
             log.warning("settings that need a restart are left as they are", waiting=waiting)
-        if not different:
-            log.info("settings are unchanged")
         return {"changed": changed, "needs_restart": waiting}
 
     async def watch(self, path: Path, interval_s: float, log: Log) -> None:
@@ -70,6 +75,9 @@ class Reloader:
         saved as it was is none.
         """
         seen = _content(path)
+        # Nobody has looked since the start, which takes a while.
+        with contextlib.suppress(ConfigError):  # said already
+            self._follow(log)
         while True:
             await asyncio.sleep(interval_s)
             content = _content(path)
@@ -79,10 +87,8 @@ class Reloader:
             if content is None:
                 log.warning("the configuration file is gone, keeping the settings in force", path=str(path))
                 continue
-            try:
+            with contextlib.suppress(ConfigError):
                 self.reload(log)
-            except ConfigError:
-                continue  # said already
 
 
 def _differences(old: Config, new: Config) -> dict[str, list[str]]:
