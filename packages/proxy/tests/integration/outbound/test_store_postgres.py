@@ -214,6 +214,16 @@ def test_edit_with_psql_wakes_whoever_polls(
         assert store.poll() is not None
 
 
+def test_edit_of_which_the_news_has_not_come_yet_is_seen_by_its_number(
+    open_store: Open, postgres: PostgresServer, postgres_database: str
+) -> None:
+    store = open_store()
+    store.poll()
+    postgres.execute(f"ALTER TABLE backends DISABLE TRIGGER edgeproxy_notify; {TWO_ROWS}", postgres_database)
+    assert ids(store) == ["a", "b"]
+    assert store.poll() is None
+
+
 def test_edit_that_no_trigger_told_of_is_seen_when_it_is_time(
     open_store: Open, postgres: PostgresServer, postgres_database: str
 ) -> None:
@@ -334,6 +344,7 @@ def test_database_that_falls_silent_is_noticed(
         told = refused(store.poll)
         assert "no answer in time" in told or "the connection was lost" in told
         wait_until(lambda: "cannot be reached" in refused(store.poll), reason="attempts to connect to fail")
+        assert woken.wait(10), "whoever only waits to be told must hear of it, too"
     answered(store)
 
 
