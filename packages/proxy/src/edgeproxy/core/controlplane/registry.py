@@ -106,8 +106,6 @@ def _write(
 
 
 def _unknown(table: Mapping[str, Row], backend_id: str) -> Refusal:
-    close = [
-        written(known) for known in get_close_matches(backend_id, table) if not is_removed(table[known])
-    ]
+    close = [written(known) for known in get_close_matches(backend_id, table) if not is_removed(table[known])]
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     return Refusal(RefusalReason.UNKNOWN, (f"there is no backend {written(backend_id)}{hint}",))
