@@ -35,6 +35,7 @@ from edgeproxy.core.controlplane.registry import Refusal
 from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.controlplane.verdicts import Verdicts, VerdictSettings
+from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
 from edgeproxy.core.dataplane.client import affinity_network, locate
 from edgeproxy.core.dataplane.lifetime import Lifetimes
@@ -686,6 +687,12 @@ def _worker_settings(config: Config) -> Start:
         listeners=_listenings(config),
         app_by_server_name=dict(config.app_by_server_name),
         proxy_protocol_trusted=tuple(map(str, config.proxy_protocol_trusted)),
+        access=AccessLists(
+            tuple(map(str, config.allow)),
+            tuple(map(str, config.deny)),
+            config.allow_countries,
+            config.deny_countries,
+        ),
         region_by_country=config.geography.region_by_country,
         geoip_path=_absolute(config.geoip_path),
         binding_ttl_s=config.binding_ttl_secs,

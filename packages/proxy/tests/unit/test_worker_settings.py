@@ -6,6 +6,7 @@ import pytest
 
 from edgeproxy.app import _worker_settings
 from edgeproxy.config import load
+from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 
 
@@ -16,6 +17,11 @@ from edgeproxy.core.dataplane.lifetime import Lifetimes
             {"IDLE_TIMEOUT_SECS": "60", "HALF_CLOSE_TIMEOUT_SECS": "5", "MAX_AGE_SECS": "900"},
             "lifetimes",
             Lifetimes(60.0, 5.0, 900.0),
+        ),
+        (
+            {"ALLOW": "192.0.2.0/24", "DENY": "::1", "ALLOW_COUNTRIES": "de,FR", "DENY_COUNTRIES": "GB"},
+            "access",
+            AccessLists(("192.0.2.0/24",), ("::1/128",), ("DE", "FR"), ("GB",)),
         ),
         ({"RETRY_BUDGET_PERCENT": "35"}, "retry_budget_percent", 35),
     ],

@@ -295,6 +295,20 @@ def _parse_networks(text: str) -> tuple[Network, ...]:
 networks = Kind(_NETWORKS, _parse_networks, lambda items: ",".join(map(str, items)), (list, str))
 
 
+_COUNTRIES = "codes of countries such as DE, separated by commas"
+_COUNTRY = re.compile(r"[A-Z]{2}")
+
+
+def _parse_countries(text: str) -> tuple[str, ...]:
+    codes = tuple(item.strip(" ").upper() for item in text.split(",")) if text else ()
+    if not all(map(_COUNTRY.fullmatch, codes)):
+        raise InvalidValueError(f"holds something that is no code of two letters; write {_COUNTRIES}")
+    return codes
+
+
+countries = Kind(_COUNTRIES, _parse_countries, ",".join, (list, str))
+
+
 class RegionalAddress(NamedTuple):
     """An IP address in its usual spelling, and the region where it is."""
 

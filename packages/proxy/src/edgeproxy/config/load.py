@@ -184,6 +184,13 @@ class _Merging:
                     f"{self.labels['dns_pops']}: {each.region!r} is no region; write one of "
                     f"{', '.join(sorted(geography.regions))}, or add [regions.{each.region}] to the TOML file"
                 )
+        for name in ("allow_countries", "deny_countries"):
+            for country in self.values.get(name, ()):
+                if country not in geography.region_by_country:
+                    yield (
+                        f"{self.labels[name]}: {country!r} is no country we know; check its ISO 3166 code, "
+                        "or give it a region under [countries] in the TOML file"
+                    )
         for given, missing in _PAIRS:
             if self.values.get(given) and missing not in self.failed and self.values[missing] is None:
                 yield f"{self.labels[given]}: needs {SETTINGS[missing].variable} too; set both or neither"

@@ -235,6 +235,24 @@ class Config:
         LISTENING,
         "A connection of this age is reset, whatever it is doing. 0 never does.",
     )
+    allow: tuple[Network, ...] = _setting(
+        kinds.networks,
+        "",
+        LISTENING,
+        "Networks whose clients may connect. Once this or `allow_countries` is set, nobody else may.",
+    )
+    deny: tuple[Network, ...] = _setting(
+        kinds.networks, "", LISTENING, "Networks whose clients may not, whatever else is allowed."
+    )
+    allow_countries: tuple[str, ...] = _setting(
+        kinds.countries,
+        "",
+        LISTENING,
+        "Countries whose clients may connect. An address of unknown country is in none of them.",
+    )
+    deny_countries: tuple[str, ...] = _setting(
+        kinds.countries, "", LISTENING, "Countries whose clients may not, whatever else is allowed."
+    )
     proxy_protocol_trusted: tuple[Network, ...] = _setting(
         kinds.networks,
         "",

@@ -91,8 +91,8 @@ class Connection:
             self._header = header
             self._peer = plane.locate(header.source)
             self._network = affinity_network(header.source)
-            if not plane.admits(self._network):
-                self._handle(Event.RATE_LIMITED)
+            if (objection := plane.objection(self._peer, self._network)) is not None:
+                self._handle(objection)
                 return
         if server_name is not None and (app := plane.server_names.app_of(server_name)) is not None:
             self._app = app

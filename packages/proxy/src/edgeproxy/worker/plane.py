@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.admission import Admission
 from edgeproxy.core.dataplane.affinity import renewal_interval
 from edgeproxy.core.dataplane.backend_rules import BackendRules
 from edgeproxy.core.dataplane.client import affinity_network, normalise
@@ -19,7 +20,7 @@ from edgeproxy.core.dataplane.listening import Listening, Networks, ServerNames
 from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
 from edgeproxy.core.dataplane.retry_budget import RetryBudget
 from edgeproxy.core.dataplane.selection import Selection
-from edgeproxy.core.dataplane.session import CloseReason
+from edgeproxy.core.dataplane.session import CloseReason, Event
 from edgeproxy.core.model import Client
 from edgeproxy.core.wire.frames import Notice, SettingsChanged, Start, TableChanged
 from edgeproxy.ports import CountryLookup
@@ -90,7 +91,9 @@ class Plane:
         """Open connections that must be looked at, unless they may last for ever."""
         if look_interval_s is not None:
             self.looks = loop.deadlines(look_interval_s, Connection.look)
+        self._admission = None if settings.access.is_empty else Admission(settings.access)
         self._rate_limit = settings.rate_limit
+        self._is_guarded = self._admission is not None or self._rate_limit is not None
         self._buckets = buckets
         self._secret = bindings.secret
         self._region_by_country = settings.region_by_country
@@ -124,10 +127,16 @@ class Plane:
         country = self.geo.country(address)
         return Client(address, country, self._region_by_country.get(country, ""))
 
-    def admits(self, network: int) -> bool:
-        """Whether a client of this network may open one more connection, which is counted then."""
+    def objection(self, client: Client, network: int) -> Event | None:
+        """What forbids ``client`` one more connection; when nothing does, it is counted against his rate."""
+        if self._admission is not None and not self._admission.admits(client):
+            return Event.DENIED
         limit = self._rate_limit
-        return limit is None or self._buckets.take(limit, client_tag(self._secret, network), self.loop.now_s)
+        if limit is not None and not self._buckets.take(
+            limit, client_tag(self._secret, network), self.loop.now_s
+        ):
+            return Event.RATE_LIMITED
+        return None
 
     def change_table(self, change: TableChanged) -> None:
         """Route by these rows from now on; open connections stay where they are."""
@@ -195,13 +204,14 @@ class Plane:
 
     def _accepted(self, listening: Listening, sock: socket.socket, peer_address: str) -> None:
         try:
-            address = normalise(peer_address)
-            if self._rate_limit is not None and not self._admits_peer(listening, address):
+            client = self.locate(normalise(peer_address))
+            objection = self._objection_to_peer(listening, client) if self._is_guarded else None
+            if objection is not None:
                 set_reset_on_close(sock)
                 sock.close()
-                self.ledger.shed(CloseReason.RATE_LIMITED)
+                self.ledger.shed(objection)
                 return
-            connection = Connection(self, sock, self.locate(address), listening)
+            connection = Connection(self, sock, client, listening)
         except Exception as error:  # noqa: BLE001
             set_reset_on_close(sock)
             sock.close()
@@ -214,10 +224,11 @@ class Plane:
         except Exception as error:  # noqa: BLE001
             self.contain(connection, error)
 
-    def _admits_peer(self, listening: Listening, address: str) -> bool:
-        """Who may speak for others is not limited himself; they are, when his PROXY header has come."""
-        speaks_for_others = listening.proxy_protocol and self.networks_trusted.hold(address)
-        return speaks_for_others or self.admits(affinity_network(address))
+    def _objection_to_peer(self, listening: Listening, peer: Client) -> Event | None:
+        """Who may speak for others is not judged himself; they are, when his PROXY header has come."""
+        if listening.proxy_protocol and self.networks_trusted.hold(peer.address):
+            return None
+        return self.objection(peer, affinity_network(peer.address))
 
     def _tell_defect(self, error: Exception) -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]

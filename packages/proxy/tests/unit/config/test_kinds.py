@@ -322,6 +322,22 @@ class TestNetworks:
         )
 
 
+class TestCountries:
+    def test_takes_codes_in_any_case(self) -> None:
+        assert kinds.countries.parse("DE, fr") == ("DE", "FR")
+        assert kinds.countries.format(("DE", "FR")) == "DE,FR"
+
+    def test_takes_none(self) -> None:
+        assert kinds.countries.parse("") == ()
+
+    @pytest.mark.parametrize("text", ["DEU", "D", "DE,", "DE FR", "D1"])
+    def test_refuses_what_is_no_code(self, text: str) -> None:
+        assert refusal(kinds.countries, text) == (
+            "holds something that is no code of two letters; "
+            "write codes of countries such as DE, separated by commas"
+        )
+
+
 class TestRegionalAddresses:
     kind = kinds.regional_addresses
 

@@ -35,6 +35,7 @@ class Event(StrEnum):
     BAD_OPENING = "bad_opening"
     OPENING_TIMEOUT = "opening_timeout"
     UNKNOWN_NAME = "unknown_name"
+    DENIED = "denied"
     RATE_LIMITED = "rate_limited"
     CONNECTED = "connected"
     CONNECT_FAILED = "connect_failed"
@@ -100,6 +101,8 @@ class CloseReason(StrEnum):
     """The client did not send it in time."""
     UNKNOWN_NAME = "unknown_name"
     """The listener has no app for the server name that the client asks for."""
+    DENIED = "denied"
+    """The client's network or country may not connect."""
     RATE_LIMITED = "rate_limited"
     """The client opens more connections than it may."""
     OVERLOAD = "overload"
@@ -117,6 +120,7 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
     (_S.OPENING, _E.BAD_OPENING): (_S.CLOSED, _C.RESET, CloseReason.BAD_OPENING),
     (_S.OPENING, _E.OPENING_TIMEOUT): (_S.CLOSED, _C.RESET, CloseReason.OPENING_TIMEOUT),
     (_S.OPENING, _E.UNKNOWN_NAME): (_S.CLOSED, _C.RESET, CloseReason.UNKNOWN_NAME),
+    (_S.OPENING, _E.DENIED): (_S.CLOSED, _C.RESET, CloseReason.DENIED),
     (_S.OPENING, _E.RATE_LIMITED): (_S.CLOSED, _C.RESET, CloseReason.RATE_LIMITED),
     (_S.CONNECTING, _E.CONNECTED): (_S.OPEN, _C.RELAY, None),
     (_S.CONNECTING, _E.CONNECT_FAILED): (_S.CONNECTING, _C.TRY_ANOTHER, None),

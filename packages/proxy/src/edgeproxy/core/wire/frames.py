@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.backend_rules import BackendRule
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.lifetime import Lifetimes
@@ -42,6 +43,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """See :class:`~edgeproxy.core.dataplane.listening.ServerNames`."""
     proxy_protocol_trusted: tuple[str, ...] = ()
     """Networks whose PROXY headers are believed, in CIDR notation."""
+    access: AccessLists = AccessLists()
     region_by_country: dict[str, str]
     geoip_path: str | None
     """Country database, ``None`` for the embedded one."""

@@ -87,6 +87,7 @@ OPENING_TRANSCRIPTS = {
     "opening is none": ([(E.BAD_OPENING, C.RESET)], CloseReason.BAD_OPENING),
     "opening does not come": ([(E.OPENING_TIMEOUT, C.RESET)], CloseReason.OPENING_TIMEOUT),
     "opening names nobody we know": ([(E.UNKNOWN_NAME, C.RESET)], CloseReason.UNKNOWN_NAME),
+    "opening names somebody who may not come": ([(E.DENIED, C.RESET)], CloseReason.DENIED),
     "opening names somebody who comes too often": ([(E.RATE_LIMITED, C.RESET)], CloseReason.RATE_LIMITED),
     "client gives up while opening": ([(E.CLIENT_RESET, C.RESET)], CloseReason.CLIENT_RESET),
     "drain is over while opening": ([(E.SHUTDOWN, C.RESET)], CloseReason.SHUTDOWN),

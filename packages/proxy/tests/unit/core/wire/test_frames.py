@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.backend_rules import BackendRule, ProxyVersion
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
@@ -76,6 +77,7 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         retry_budget_percent=whole,
         opening_timeout_s=seconds,
         lifetimes=st.builds(Lifetimes, idle_s=seconds, half_close_s=seconds, max_age_s=seconds),
+        access=st.builds(AccessLists, tuples(texts), tuples(texts), tuples(texts), tuples(texts)),
         region_by_country=st.dictionaries(texts, texts, max_size=3),
         geoip_path=st.none() | texts,
         binding_ttl_s=seconds,
