@@ -187,10 +187,7 @@ class _Merging:
         for name in ("allow_countries", "deny_countries"):
             for country in self.values.get(name, ()):
                 if country not in geography.region_by_country:
-                    yield (
-                        f"{self.labels[name]}: {country!r} is no country we know; check its ISO 3166 code, "
-                        "or give it a region under [countries] in the TOML file"
-                    )
+                    yield f"{self.labels[name]}: {country!r} is no country code of ISO 3166-1"
         for given, missing in _PAIRS:
             if self.values.get(given) and missing not in self.failed and self.values[missing] is None:
                 yield f"{self.labels[given]}: needs {SETTINGS[missing].variable} too; set both or neither"
