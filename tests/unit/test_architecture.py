@@ -23,7 +23,7 @@ Imports = Mapping[str, frozenset[str]]
 # fmt: off
 PURE_STANDARD_LIBRARY = frozenset({
     "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib",
-    "dataclasses", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress",
+    "dataclasses", "difflib", "enum", "fnmatch", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress",
     "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing", "zlib",
 })
 # fmt: on

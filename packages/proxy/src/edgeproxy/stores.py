@@ -1,4 +1,4 @@
-"""Which store the settings name, opened: the composition root of everything that reads and writes rows.
+"""Which store the settings name, opened: the composition root of everything that reads and writes rows, or tokens.
 
 Apart from :mod:`edgeproxy.app`, because commands need a store and nothing else of the control process.
 """
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edgeproxy.config import Config
 from edgeproxy.outbound.change_log_sqlite import LogSettings
 from edgeproxy.outbound.store_sqlite import SqliteStore
+from edgeproxy.outbound.tokens_files import TokenFiles
 from edgeproxy.ports import ChangeLog, RowStore
 
 if TYPE_CHECKING:
     from edgeproxy.outbound.backup_sqlite import Restored
     from edgeproxy.outbound.integrity_sqlite import Findings
+    from edgeproxy.outbound.tokens_files import TokenFiles
 
 PATIENCE_AT_START_S: Final = 30.0
 """How long a proxy that starts waits for a database that may be starting, too."""
@@ -28,6 +30,11 @@ CHECK_AT_START_S: Final = 0.25
 
 class Store(RowStore, ChangeLog, Protocol):
     """Rows and what happened to them. As text it is where they are, without secrets."""
+
+
+def open_tokens(config: Config) -> TokenFiles:
+    """The bearer tokens of the API; a folder that is not there holds none."""
+    return TokenFiles(config.api_tokens_dir)
 
 
 @contextmanager
@@ -96,6 +103,13 @@ def open_file(config: Config, author: str, path: Path | None = None) -> SqliteSt
         author, config.replication_node_id, config.change_log_max_changes, config.change_log_max_age_secs
     )
     return SqliteStore(path or config.db_path, log)
+
+
+def open_tokens(config: Config) -> TokenFiles:
+    """The bearer tokens of the API."""
+    from edgeproxy.outbound.tokens_files import TokenFiles
+
+    return TokenFiles(config.api_tokens_dir)
 
 
 def create_file(path: Path) -> None:

@@ -17,7 +17,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def end_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def run(_config: object) -> int:
+    def run(*_arguments: object) -> int:
         raise error
 
     monkeypatch.setitem(sys.modules, "edgeproxy.app", SimpleNamespace(run=run))

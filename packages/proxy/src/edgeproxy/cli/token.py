@@ -11,7 +11,7 @@ import typer
 from edgeproxy.cli.options import ConfigFile, load_config
 from edgeproxy.core.controlplane.tokens import Scope
 from edgeproxy.errors import ConfigError
-from edgeproxy.outbound.tokens_files import TokenFiles
+from edgeproxy.stores import TokenFiles, open_tokens
 
 group = typer.Typer(help="Make, list and revoke the bearer tokens of the API.", no_args_is_help=True)
 
@@ -43,14 +43,14 @@ def create(
         )
     if not name.isprintable():
         raise ConfigError(["--name: holds characters that cannot be printed"])
-    _, text = _tokens(config_file).create(scope, app, name, time.time())
+    _, text = open_tokens(load_config(config_file)).create(scope, app, name, time.time())
     print(text)
 
 
 @group.command("list")
 def list_tokens(config_file: ConfigFile = None) -> None:
     """Print the tokens there are, without their secrets."""
-    tokens = _tokens(config_file).all()
+    tokens = open_tokens(load_config(config_file)).all()
     if not tokens:
         print("there is no token: only this machine may call the API")
         return
@@ -69,10 +69,10 @@ def revoke(
     config_file: ConfigFile = None,
 ) -> None:
     """Make a token worthless; a running proxy refuses it from now on."""
-    if not _tokens(config_file).revoke(token_id):
+    if not open_tokens(load_config(config_file)).revoke(token_id):
         raise ConfigError([f"there is no token {token_id!r}; `edgeproxy token list` shows those there are"])
     print(f"token {token_id} revoked")
 
 
 def _tokens(config_file: ConfigFile) -> TokenFiles:
-    return TokenFiles(load_config(config_file).api_tokens_dir)
+    return open_tokens(load_config(config_file))

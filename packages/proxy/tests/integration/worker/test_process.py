@@ -185,9 +185,12 @@ def test_a_draining_worker_rests_while_clients_wait_for_its_successor(
         wait_until(lambda: len(worker.descriptors()) < listening, reason="the listener to be closed")
         with connected(worker.address) as waiting:
             before_s, began_s = worker.cpu_s(), time.monotonic()
-            while time.monotonic() - began_s < 0.3:
+
+            def exchanged_long_enough() -> bool:
                 exchange(client, served)
-                time.sleep(0.01)
+                return time.monotonic() - began_s > 0.3
+
+            wait_until(exchanged_long_enough, reason="a while of little work", interval_s=0.01)
             assert worker.cpu_s() - before_s < 0.2
             worker.listener.close()
             del waiting
@@ -359,10 +362,14 @@ def test_a_control_process_that_is_busy_loses_no_count(start_worker: StartWorker
     name = "b" * 100_000
     worker = start_worker(row(name, backend.port))
     sessions, began_s = 0, time.monotonic()
-    while sessions < 20 or time.monotonic() - began_s < 8 * REPORT_INTERVAL_S:
+
+    def served_long_enough() -> bool:
+        nonlocal sessions
         serves(worker, backend)
         sessions += 1
-        time.sleep(0.01)
+        return sessions >= 20 and time.monotonic() - began_s > 8 * REPORT_INTERVAL_S
+
+    wait_until(served_long_enough, reason="several intervals of reports", interval_s=0.01)
     reports = worker.reports(ended=sessions)
     traffic = totals(reports)
     assert (traffic.opened, traffic.closed, traffic.bytes_sent) == (sessions, sessions, 6 * sessions)
