@@ -43,6 +43,8 @@ def _draw(kind: inspect.Type, rng: Random) -> Any:
             return rng.choice(_FLOATS)
         case inspect.BoolType():
             return rng.random() < 0.5
+        case inspect.BytesType():
+            return rng.randbytes(rng.choice((0, 1, 32, 300)))
         case inspect.EnumType(cls=members):
             return rng.choice(list(members))
         case inspect.NoneType():
