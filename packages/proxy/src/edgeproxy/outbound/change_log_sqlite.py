@@ -27,7 +27,7 @@ a new incarnation.
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -205,7 +205,7 @@ class SqliteChangeLog:
     def _new_incarnation(self, connection: sqlite3.Connection) -> _State:
         query = "SELECT coalesce(max(change), 0) FROM edgeproxy_changes WHERE author IS NOT NULL"
         (last_change,) = connection.execute(query).fetchone()
-        origin = f"{self._settings.node}/{secrets.token_hex(8)}"
+        origin = f"{self._settings.node}/{os.urandom(8).hex()}"
         state = _State(origin, 0, last_change, self._inode())
         connection.execute("DELETE FROM edgeproxy_log")
         connection.execute("INSERT INTO edgeproxy_log VALUES (?, ?, ?, ?)", state)
