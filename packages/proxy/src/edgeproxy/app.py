@@ -65,7 +65,7 @@ from edgeproxy.runtime.reload import Reloader
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from edgeproxy.runtime.verdict_feed import VerdictFeed
-from edgeproxy.stores import open_file, open_store, open_store_to_serve
+from edgeproxy.stores import open_file, open_store, open_store_to_serve, open_tokens
 from edgeproxy.worker.shared_state import SharedState, create_segment
 
 if TYPE_CHECKING:
@@ -654,11 +654,10 @@ def explain_offline(config: Config, address: str, app: str | None) -> Explanatio
 
 def _api_port(config: Config) -> ApiPort:
     from edgeproxy.inbound.api_port import ApiPort
-    from edgeproxy.outbound.tokens_files import TokenFiles
 
     source = config.sources["api_listen_addr"]
     chosen_by = None if source == SOURCE_DEFAULT else source
-    return ApiPort(config.api_listen_addr, TokenFiles(config.api_tokens_dir), chosen_by=chosen_by)
+    return ApiPort(config.api_listen_addr, open_tokens(config), chosen_by=chosen_by)
 
 
 def _open_all_listeners(config: Config) -> list[Listeners]:

@@ -1,4 +1,4 @@
-"""Which store the settings name, opened: the composition root of everything that reads and writes rows, or tokens.
+"""Which store the settings name, opened: the composition root of everything that reads and writes rows.
 
 Apart from :mod:`edgeproxy.app`, because commands need a store and nothing else of the control process.
 """
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edgeproxy.config import Config
 from edgeproxy.outbound.change_log_sqlite import LogSettings
 from edgeproxy.outbound.store_sqlite import SqliteStore
-from edgeproxy.outbound.tokens_files import TokenFiles
 from edgeproxy.ports import ChangeLog, RowStore
 
 if TYPE_CHECKING:
@@ -30,11 +29,6 @@ CHECK_AT_START_S: Final = 0.25
 
 class Store(RowStore, ChangeLog, Protocol):
     """Rows and what happened to them. As text it is where they are, without secrets."""
-
-
-def open_tokens(config: Config) -> TokenFiles:
-    """The bearer tokens of the API; a folder that is not there holds none."""
-    return TokenFiles(config.api_tokens_dir)
 
 
 @contextmanager
@@ -106,7 +100,7 @@ def open_file(config: Config, author: str, path: Path | None = None) -> SqliteSt
 
 
 def open_tokens(config: Config) -> TokenFiles:
-    """The bearer tokens of the API."""
+    """The bearer tokens of the API; a folder that is not there holds none."""
     from edgeproxy.outbound.tokens_files import TokenFiles
 
     return TokenFiles(config.api_tokens_dir)

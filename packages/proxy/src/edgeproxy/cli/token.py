@@ -11,7 +11,7 @@ import typer
 from edgeproxy.cli.options import ConfigFile, load_config
 from edgeproxy.core.controlplane.tokens import Scope
 from edgeproxy.errors import ConfigError
-from edgeproxy.stores import TokenFiles, open_tokens
+from edgeproxy.stores import open_tokens
 
 group = typer.Typer(help="Make, list and revoke the bearer tokens of the API.", no_args_is_help=True)
 
@@ -72,7 +72,3 @@ def revoke(
     if not open_tokens(load_config(config_file)).revoke(token_id):
         raise ConfigError([f"there is no token {token_id!r}; `edgeproxy token list` shows those there are"])
     print(f"token {token_id} revoked")
-
-
-def _tokens(config_file: ConfigFile) -> TokenFiles:
-    return open_tokens(load_config(config_file))
