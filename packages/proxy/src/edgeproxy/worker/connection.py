@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
 import socket
@@ -24,6 +23,7 @@ from edgeproxy.worker.relay_copy import Side
 
 if TYPE_CHECKING:
     from edgeproxy.worker.plane import Plane
+    from edgeproxy.worker.tls_side import TlsSide
 
 MAX_TRIES = 3
 """Backends tried for one connection before it is given up."""
@@ -36,12 +36,14 @@ class Connection:
 
     __slots__ = (
         "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_lease",
-        "_moved_bytes", "_network", "_peer", "_plane", "_session", "_silent_since_s", "_started_s", "_tried",
+        "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_session", "_silent_since_s",
+        "_started_s", "_tried",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
         self._plane = plane
         self._peer = client
+        self._listening = listening
         self._app = listening.app
         self._network = affinity_network(client.address)
         self._session = Session(listening.has_opening)
@@ -66,7 +68,9 @@ class Connection:
 
     def start(self, listening: Listening) -> None:
         """Look for a backend, when it is known for whom."""
-        if listening.has_opening:
+        if listening.terminates_tls and not listening.proxy_protocol:
+            self._shake_hands()
+        elif listening.has_opening:
             plane, sock = self._plane, self._client.sock
             plane.openings.add(self, plane.loop.now_s)
             plane.loop.hand_over(sock, Opening(sock, listening, self, plane.networks_trusted))
@@ -94,6 +98,13 @@ class Connection:
             if (objection := plane.objection(self._peer, self._network)) is not None:
                 self._handle(objection)
                 return
+        if self._listening.terminates_tls:
+            self._shake_hands()
+        else:
+            self._choose_app(server_name)
+
+    def _choose_app(self, server_name: str | None) -> None:
+        plane = self._plane
         if server_name is not None and (app := plane.server_names.app_of(server_name)) is not None:
             self._app = app
         elif self._app == NO_APP:
@@ -108,6 +119,31 @@ class Connection:
     def opening_timed_out(self) -> None:
         """The client has not said in time what the listener wants to know."""
         self._handle(Event.OPENING_TIMEOUT)
+
+    # ---- TLS ---------------------------------------------------------------------------------
+
+    def _shake_hands(self) -> None:
+        handshakes = self._plane.handshakes
+        assert handshakes is not None
+        if not handshakes.begin(self, self._client.sock):
+            self._handle(Event.TLS_BUSY)
+
+    def secured(self, side: TlsSide) -> None:
+        """TLS with the client stands; ``side`` takes the place of the bare one."""
+        self._plane.loop.hand_over(side.sock, side)
+        self._client.detach()
+        self._client = side
+        # The edge for what the client sent behind the handshake has passed.
+        side.readable = True
+        self._choose_app(side.server_name if self._listening.app_from_sni else None)
+
+    def handshake_failed(self) -> None:
+        """The client left, or speaks no TLS that we take."""
+        self._handle(Event.TLS_FAILED)
+
+    def handshake_timed_out(self) -> None:
+        """The client has not taken part in the handshake in time."""
+        self._handle(Event.TLS_TIMEOUT)
 
     # ---- choosing ----------------------------------------------------------------------------
 
@@ -274,12 +310,13 @@ class Connection:
                 self._try_another()
             case Command.END_BACKEND:
                 self._silent_since_s = self._plane.loop.now_s
-                _end(self._backend)
+                assert self._backend is not None
+                self._backend.end()
             case Command.END_CLIENT:
                 self._silent_since_s = self._plane.loop.now_s
-                _end(self._client)
+                self._client.end()
             case Command.CLOSE:
-                self._close()
+                self._close(in_order=True)
             case Command.RESET:
                 set_reset_on_close(self._client.sock)
                 if self._backend is not None:
@@ -326,11 +363,13 @@ class Connection:
                 return None
         return proxy_header(version, self._peer, port, destination, destination_port, app)
 
-    def _close(self) -> None:
+    def _close(self, in_order: bool = False) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
         self._end_retry()
         plane.openings.discard(self)
+        if plane.handshakes is not None:
+            plane.handshakes.discard(self)
         plane.renewals.discard(self)
         if plane.looks is not None:
             plane.looks.discard(self)
@@ -359,13 +398,7 @@ class Connection:
         for side in (self._client, backend):
             if side is not None:
                 plane.relay.forget(side)
-                plane.loop.close(side.sock)
+                if not (in_order and side.must_linger()):
+                    plane.loop.close(side.sock)
                 side.detach()
         plane.closed(self)
-
-
-def _end(side: Side | None) -> None:
-    """Pass on an end of stream; a socket that was reset meanwhile reports that by itself."""
-    assert side is not None
-    with contextlib.suppress(OSError):
-        side.sock.shutdown(socket.SHUT_WR)

@@ -39,7 +39,7 @@ class Opening:
         self._sock = sock
         self._owner = owner
         self._reads_header = listening.proxy_protocol and trusted.hold(owner.peer_address)
-        self._reads_hello = listening.app_from_sni
+        self._reads_hello = listening.app_from_sni and not listening.terminates_tls
         self._header: Header | None = None
         self._ended = False
 

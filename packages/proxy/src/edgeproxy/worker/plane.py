@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.admission import Admission
@@ -22,7 +22,7 @@ from edgeproxy.core.dataplane.retry_budget import RetryBudget
 from edgeproxy.core.dataplane.selection import Selection
 from edgeproxy.core.dataplane.session import CloseReason, Event
 from edgeproxy.core.model import Client
-from edgeproxy.core.wire.frames import Notice, SettingsChanged, Start, TableChanged
+from edgeproxy.core.wire.frames import Notice, SettingsChanged, Start, TableChanged, TlsSettings
 from edgeproxy.ports import CountryLookup
 from edgeproxy.worker.connection import Connection
 from edgeproxy.worker.ledger import Ledger
@@ -30,6 +30,9 @@ from edgeproxy.worker.listener import Listener, set_reset_on_close
 from edgeproxy.worker.loop import Deadlines, Loop
 from edgeproxy.worker.relay_copy import CopyRelay
 from edgeproxy.worker.targets import Targets
+
+if TYPE_CHECKING:
+    from edgeproxy.worker.tls_handshakes import Handshakes
 
 _OVERLOAD_NOTICE_INTERVAL_S = 10.0
 _DEFECTS_TOLD = 32
@@ -84,6 +87,8 @@ class Plane:
             renewal_interval(settings.binding_ttl_s), Connection.renew
         )
         self.backend_rules = BackendRules(settings.backend_rules) if settings.backend_rules else None
+        self.handshakes = self._handshakes(settings.tls)
+        """``None`` when no listener terminates TLS."""
         self.retries = RetryBudget(settings.retry_budget_percent)
         self.lifetimes = settings.lifetimes
         look_interval_s = settings.lifetimes.look_interval_s
@@ -110,6 +115,22 @@ class Plane:
         """Go by these from now on."""
         self.connects.duration_s = settings.connect_timeout_s
         self.ledger.log_each(settings.access_log_every)
+
+    def _handshakes(self, settings: TlsSettings | None) -> Handshakes | None:
+        if settings is None:
+            return None
+        # OpenSSL is loaded only by those who need it.
+        from edgeproxy.worker.certificates import Certificates
+        from edgeproxy.worker.tls_handshakes import Handshakes
+
+        return Handshakes(
+            self.loop,
+            self.relay,
+            Certificates(self.loop, settings.alpn, settings.identities),
+            timeout_s=settings.handshake_timeout_s,
+            limit=settings.max_handshakes,
+            on_defect=self.contain,
+        )
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept clients from bound, listening sockets, one for each listener of the settings."""

@@ -14,6 +14,7 @@ from edgeproxy.core.wire.frames import (
     Drained,
     GeoDatabaseChanged,
     HostAddresses,
+    IdentitiesChanged,
     Notice,
     Ready,
     Reset,
@@ -82,6 +83,10 @@ class WorkerProcess:
                 self._reopen_geo()
             case SettingsChanged():
                 self._change_settings(frame)
+            case IdentitiesChanged(identities):
+                handshakes = self._the_plane().handshakes
+                assert handshakes is not None
+                handshakes.certificates.change(identities)
             case Drain():
                 self._drain()
             case Reset():

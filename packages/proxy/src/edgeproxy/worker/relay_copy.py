@@ -8,6 +8,7 @@ worker, which bounds the memory that any number of slow readers can claim.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from typing import Protocol
@@ -86,6 +87,15 @@ class Side:
         """Go on reading where a turn, or a peer that took no more, ended it."""
         if self.readable and self.peer is not None and not self.ended:
             self.relay.pump(self, exhaust=True)
+
+    def end(self) -> None:
+        """Pass on an end of stream; a socket that was reset meanwhile reports that by itself."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def must_linger(self) -> bool:
+        """Whether the socket of a connection that ended in order is closed later, by somebody else."""
+        return False
 
     def detach(self) -> None:
         """Break the cycles, so that the memory goes without a collector."""

@@ -1,7 +1,7 @@
 """What every relay must do with a connection, as seen from its two ends.
 
-A relay takes part by a factory in ``RELAYS``: given the port of a backend, it gives the address of a proxy
-in front of it. The tests are client and backend at once.
+A relay takes part by a factory in ``RELAYS``: given the port of a backend, it gives what connects a client to
+a proxy in front of it. The tests are client and backend at once.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ import hashlib
 import select
 import selectors
 import socket
+import ssl
 import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from packages.proxy.tests.integration.worker.tls_clients import NAME, TlsClient, identity, tls_frame
 from packages.proxy.tests.integration.worker.workers import (
     TIMEOUT_S,
     Backends,
     ThreadedPlane,
-    connected,
     in_background,
     is_reset,
     read_exactly,
@@ -33,30 +36,54 @@ from packages.proxy.tests.integration.worker.workers import (
     row,
     wait_for_reset,
 )
+from testkit.pki import Pki
 
 MIB = 1 << 20
 
+Connect = Callable[[], socket.socket]
+
 
 @contextmanager
-def copy_relay(backend_port: int) -> Iterator[tuple[str, int]]:
+def copy_relay(backend_port: int) -> Iterator[Connect]:
     """The relay by recv and send."""
     with closing(ThreadedPlane(row("b", backend_port))) as plane:
-        yield plane.address
+        yield plane.connect
 
 
-RELAYS: list[Callable[[int], AbstractContextManager[tuple[str, int]]]] = [copy_relay]
+def _tls_relay(backend_port: int, version: ssl.TLSVersion) -> Iterator[Connect]:
+    pki = Pki()
+    with TemporaryDirectory() as folder:
+        settings = tls_frame(identity(pki, Path(folder), NAME))
+    context = pki.client(version=version)
+    with closing(ThreadedPlane(row("b", backend_port), settings=settings)) as plane:
+        yield lambda: TlsClient(plane.connect(), context)
+
+
+@contextmanager
+def tls_1_3(backend_port: int) -> Iterator[Connect]:
+    """The same with TLS 1.3 towards the client."""
+    yield from _tls_relay(backend_port, ssl.TLSVersion.TLSv1_3)
+
+
+@contextmanager
+def tls_1_2(backend_port: int) -> Iterator[Connect]:
+    """The same with TLS 1.2."""
+    yield from _tls_relay(backend_port, ssl.TLSVersion.TLSv1_2)
+
+
+RELAYS: list[Callable[[int], AbstractContextManager[Connect]]] = [copy_relay, tls_1_3, tls_1_2]
 
 
 class Rig:
     """A proxy between clients and a backend, both played by the test."""
 
-    def __init__(self, address: tuple[str, int], backend: Backends, at_end: ExitStack) -> None:
-        self._address = address
+    def __init__(self, connect: Connect, backend: Backends, at_end: ExitStack) -> None:
+        self._connect = connect
         self._backend = backend
         self._at_end = at_end
 
     def connect(self) -> socket.socket:
-        return self._at_end.enter_context(connected(self._address))
+        return self._at_end.enter_context(self._connect())
 
     def accept(self) -> socket.socket:
         return self._at_end.enter_context(self._backend.accept())
@@ -69,8 +96,8 @@ class Rig:
 
 @pytest.fixture(params=RELAYS, ids=lambda relay: relay.__name__)
 def rig(request: pytest.FixtureRequest, backend: Backends) -> Iterator[Rig]:
-    with request.param(backend.port) as address, ExitStack() as at_end:
-        yield Rig(address, backend, at_end)
+    with request.param(backend.port) as connect, ExitStack() as at_end:
+        yield Rig(connect, backend, at_end)
 
 
 def digest(data: bytes) -> str:

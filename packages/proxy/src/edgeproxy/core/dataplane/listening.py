@@ -19,14 +19,17 @@ class Listening(msgspec.Struct, frozen=True):
     app: str = ANY_APP
     """The app it serves; with ``app_from_sni`` that of clients whose name says nothing, or ``NO_APP``."""
     app_from_sni: bool = False
-    """Whether the server name in the client's TLS hello chooses the app; TLS itself goes to the backend."""
+    """Whether the server name in the client's TLS hello chooses the app. TLS itself goes to the backend,
+    unless it is terminated."""
     proxy_protocol: bool = False
     """Whether trusted peers send a PROXY header first."""
+    terminates_tls: bool = False
+    """Whether TLS ends here, and the backend gets what was in it."""
 
     @property
     def has_opening(self) -> bool:
         """Whether something must be read before a backend can be chosen."""
-        return self.app_from_sni or self.proxy_protocol
+        return self.app_from_sni or self.proxy_protocol or self.terminates_tls
 
 
 class ServerNames:

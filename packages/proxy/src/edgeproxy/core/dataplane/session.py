@@ -37,6 +37,9 @@ class Event(StrEnum):
     UNKNOWN_NAME = "unknown_name"
     DENIED = "denied"
     RATE_LIMITED = "rate_limited"
+    TLS_FAILED = "tls_failed"
+    TLS_TIMEOUT = "tls_timeout"
+    TLS_BUSY = "tls_busy"
     CONNECTED = "connected"
     CONNECT_FAILED = "connect_failed"
     BACKEND_REJECTED = "backend_rejected"
@@ -103,6 +106,12 @@ class CloseReason(StrEnum):
     """The listener has no app for the server name that the client asks for."""
     DENIED = "denied"
     """The client's network or country may not connect."""
+    TLS_FAILED = "tls_failed"
+    """The client left during the TLS handshake, or speaks no TLS that is accepted."""
+    TLS_TIMEOUT = "tls_timeout"
+    """The TLS handshake was not complete in time."""
+    TLS_BUSY = "tls_busy"
+    """As many TLS handshakes were under way as may be."""
     RATE_LIMITED = "rate_limited"
     """The client opens more connections than it may."""
     OVERLOAD = "overload"
@@ -121,6 +130,9 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
     (_S.OPENING, _E.OPENING_TIMEOUT): (_S.CLOSED, _C.RESET, CloseReason.OPENING_TIMEOUT),
     (_S.OPENING, _E.UNKNOWN_NAME): (_S.CLOSED, _C.RESET, CloseReason.UNKNOWN_NAME),
     (_S.OPENING, _E.DENIED): (_S.CLOSED, _C.RESET, CloseReason.DENIED),
+    (_S.OPENING, _E.TLS_FAILED): (_S.CLOSED, _C.RESET, CloseReason.TLS_FAILED),
+    (_S.OPENING, _E.TLS_TIMEOUT): (_S.CLOSED, _C.RESET, CloseReason.TLS_TIMEOUT),
+    (_S.OPENING, _E.TLS_BUSY): (_S.CLOSED, _C.RESET, CloseReason.TLS_BUSY),
     (_S.OPENING, _E.RATE_LIMITED): (_S.CLOSED, _C.RESET, CloseReason.RATE_LIMITED),
     (_S.CONNECTING, _E.CONNECTED): (_S.OPEN, _C.RELAY, None),
     (_S.CONNECTING, _E.CONNECT_FAILED): (_S.CONNECTING, _C.TRY_ANOTHER, None),

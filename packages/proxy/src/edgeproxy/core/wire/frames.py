@@ -16,6 +16,7 @@ from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.backend_rules import BackendRule
 from edgeproxy.core.dataplane.connects import Connects
+from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
@@ -30,6 +31,18 @@ _Frame = TypeVar("_Frame")
 
 
 # ---- control process to worker -------------------------------------------------------------------
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How TLS is terminated."""
+
+    identities: tuple[Identity, ...]
+    """What to prove to clients; the first for those that ask for no name, or an unknown one."""
+    alpn: tuple[str, ...] = ()
+    """Protocols offered, the favourite first."""
+    handshake_timeout_s: float = 10.0
+    max_handshakes: int = 1024
+    """Under way at the same time in one worker."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -65,6 +78,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Whether to report how connections with backends go, and failures without delay."""
     rate_limit: TokenBucket | None = None
     """How many connections one client may open, ``None`` for as many as it likes."""
+    tls: TlsSettings | None = None
+    """``None`` when no listener terminates TLS."""
 
 
 class TableChanged(msgspec.Struct, frozen=True, tag="table"):
@@ -96,6 +111,12 @@ class SettingsChanged(msgspec.Struct, frozen=True, tag="settings"):
     access_log_every: int
 
 
+class IdentitiesChanged(msgspec.Struct, frozen=True, tag="identities"):
+    """Certificates were renewed, or came, or went: show these to clients from now on."""
+
+    identities: tuple[Identity, ...]
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting, let sessions end, reset the rest after the shutdown timeout, exit 0."""
 
@@ -104,7 +125,16 @@ class Reset(msgspec.Struct, frozen=True, tag="reset"):
     """Wait no longer: reset every open session, exit 0."""
 
 
-ToWorker = Start | TableChanged | HostAddresses | GeoDatabaseChanged | SettingsChanged | Drain | Reset
+ToWorker = (
+    Start
+    | TableChanged
+    | HostAddresses
+    | GeoDatabaseChanged
+    | IdentitiesChanged
+    | SettingsChanged
+    | Drain
+    | Reset
+)
 
 
 # ---- worker to control process -------------------------------------------------------------------
