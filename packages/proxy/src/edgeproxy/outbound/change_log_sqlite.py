@@ -212,7 +212,11 @@ class SqliteChangeLog:
         return state
 
     def _inode(self) -> int:
-        return self._path.stat().st_ino
+        try:
+            return self._path.stat().st_ino
+        except OSError as error:
+            # Gone since it was opened, so what is written now would be, too.
+            raise StoreError(f"routing database {self._path} cannot be reached: {error.strerror}") from error
 
     def _drop_old(self, connection: sqlite3.Connection, state: _State) -> None:
         oldest = datetime.now(UTC) - timedelta(seconds=self._settings.max_age_s)

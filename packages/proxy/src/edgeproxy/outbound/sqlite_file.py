@@ -91,6 +91,8 @@ def _explained(error: sqlite3.Error, path: Path) -> str:
             )
         case sqlite3.SQLITE_CORRUPT:
             return f"is damaged; {what_to_do_about_damage(path)}"
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR if not path.exists():
+            return "was removed while it was in use"
         case sqlite3.SQLITE_CANTOPEN if not os.access(path, os.R_OK, effective_ids=True):
             return "may not be read by this user; give it read permission with chmod or chown"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if not is_writable(path):

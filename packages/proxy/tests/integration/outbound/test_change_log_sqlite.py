@@ -14,7 +14,7 @@ import pytest
 
 from edgeproxy.core.controlplane.row_text import row_from_text
 from edgeproxy.errors import StoreError
-from edgeproxy.outbound import sqlite_file, store_sqlite
+from edgeproxy.outbound import change_log_sqlite, sqlite_file, store_sqlite
 from edgeproxy.outbound.change_log_sqlite import LogSettings, inconsistencies
 from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import Change, RowChange
@@ -159,6 +159,24 @@ def test_locked_file_is_an_error_and_tended_later(path: Path) -> None:
         with pytest.raises(StoreError, match="is locked by another program"):
             store.tend()
     assert len(tended(store)) == 2
+
+
+@pytest.mark.parametrize("act", ["tend", "apply"])
+def test_file_that_vanishes_while_its_log_is_written_is_an_error(path: Path, act: str) -> None:
+    store = open_store(path)
+    begin = change_log_sqlite._Found.by
+
+    def vanish(connection: sqlite3.Connection, of: Path) -> object:
+        path.unlink(missing_ok=True)
+        return begin(connection, of)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(change_log_sqlite._Found, "by", vanish)
+        with pytest.raises(
+            StoreError, match=r"No such file|was removed while it was in use"
+        ):
+            store.tend() if act == "tend" else store.apply(lambda _: RowChange("a", {"weight": 1}))
+    assert not path.exists()
 
 
 def test_read_only_file_is_served_without_a_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
