@@ -124,17 +124,20 @@ class ApiServer:
         """Move the port when the first token comes or the last one goes; connections that are open stay."""
         while True:
             await asyncio.sleep(TOKENS_INTERVAL_S)
-            if not self._port.is_misplaced():
+            host = self._port.place_to_move_to()
+            if host is None:
                 continue
-            assert self._site is not None
-            await self._site.stop()
+            if self._site is not None:
+                await self._site.stop()
+                self._site = None
             try:
-                self._port.move()
+                self._port.move(host)
             except ListenError as error:
-                self._log.error("the API stays where it is", why=str(error))
+                self._log.error("the API cannot move, though tokens came or went", why=str(error))
             else:
                 self._log.info("the API moved, since tokens came or went", api=self._port.address)
-            self._site = await self._serve_port()
+            if self._port.is_bound:
+                self._site = await self._serve_port()
 
     # ---- serving -----------------------------------------------------------------------------
 

@@ -42,34 +42,45 @@ class ApiPort:
                 "make one with `edgeproxy token create`, or listen on 127.0.0.1"
             )
             raise ConfigError([problem])
-        self._bind(self._wanted_host(), address.port)
+        self._placed_for = self._wanted_host()
+        self._bind(self._placed_for, address.port)
 
     def _wanted_host(self) -> str:
         return LOOPBACK if self._is_default and self.tokens.is_empty() else self._address.host
 
     def _bind(self, host: str, port: int) -> None:
         self.socket = _bound(host, port)
-        self._host, self._port = host, int(self.socket.getsockname()[1])
-        self.address = str(Address(host, self._port))
+        self._bound_to = Address(host, int(self.socket.getsockname()[1]))
+        self.address = str(self._bound_to)
 
-    def is_misplaced(self) -> bool:
-        """Whether tokens came or went since the socket was bound, so that another address is right now."""
+    @property
+    def is_bound(self) -> bool:
+        """Whether the socket is open; whoever served it and stopped has closed it."""
+        return self.socket.fileno() >= 0
+
+    def place_to_move_to(self) -> str | None:
+        """Where the socket should be, since tokens came or went; ``None`` while it is in its place."""
         try:
-            return self._wanted_host() != self._host
+            wanted = self._wanted_host()
         except EdgeproxyError:
-            return False  # every request is refused meanwhile
+            return None  # every request is refused meanwhile
+        return wanted if wanted != self._placed_for else None
 
-    def move(self) -> None:
-        """Bind a new socket where it should be; the former one must be closed.
+    def move(self, host: str) -> None:
+        """Bind a new socket there, or else where the last one was, which must be closed.
 
         Raises:
-            ListenError: that cannot be done, and the new socket is where the former one was.
+            ListenError: it stays where it was until tokens come or go again; or neither could be bound,
+                and there is still a place to move to.
         """
-        former = self._host
+        former, self._placed_for = self._bound_to, host
         try:
-            self._bind(self._wanted_host(), self._port)
+            self._bind(host, former.port)
         except ListenError:
-            self._bind(former, self._port)
+            try:
+                self._bind(*former)
+            except ListenError:
+                self._placed_for = ""
             raise
 
     def close(self) -> None:

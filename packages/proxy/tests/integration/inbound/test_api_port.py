@@ -12,6 +12,7 @@ import pytest
 from edgeproxy.config import Address
 from edgeproxy.core.controlplane.tokens import Scope
 from edgeproxy.errors import ConfigError, EdgeproxyError, ListenError
+from edgeproxy.inbound import api_port
 from edgeproxy.inbound.api_port import ApiPort
 from edgeproxy.outbound.tokens_files import TokenFiles
 from packages.proxy.tests.integration.inbound.api_pop import Pop, served
@@ -31,7 +32,7 @@ def test_chosen_address_is_taken_once_there_is_a_token(tmp_path: Path, host: str
     tokens.create(Scope.READ, None, "", 1.0)
     port = ApiPort(Address(host, 0), tokens, chosen_by="a flag")
     assert port.socket.getsockname()[0] == host
-    assert not port.is_misplaced()
+    assert port.place_to_move_to() is None
     port.close()
 
 
@@ -43,16 +44,14 @@ def test_chosen_loopback_address_needs_no_token(tmp_path: Path, host: str) -> No
 
 
 async def test_default_address_opens_with_the_first_token_and_closes_after_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with served(tmp_path) as pop:
-        pop.port._is_default, pop.port._address = True, Address("0.0.0.0", 0)
-        assert not pop.port.is_misplaced()
+    monkeypatch.setattr(Pop, "url", f"http://127.0.0.1:{port}")
+    async with served(tmp_path, api_listen_addr=f"127.0.0.1:{port}") as pop:
+        let_it_move(pop, "0.0.0.0")
         token = pop.make_token(Scope.ADMIN)
         await wait_until_async(lambda: pop.port.address.startswith("0.0.0.0:"), reason="the port to open")
         assert pop.port.socket.getsockname()[0] == "0.0.0.0"
-        url = pop.url.replace("0.0.0.0", "127.0.0.1")
-        monkeypatch.setattr(Pop, "url", url)
         await wait_until_async(
             lambda: answers(pop, token), reason="the API to answer there", swallow=(OSError,)
         )
@@ -65,17 +64,44 @@ async def test_default_address_opens_with_the_first_token_and_closes_after_the_l
         assert [address.partition(":")[0] for address in moved] == ["0.0.0.0", "127.0.0.1"]
 
 
+def let_it_move(pop: Pop, host: str) -> None:
+    """Treat the address as the default one, with ``host`` as where it is once there is a token."""
+    pop.port._is_default, pop.port._address = True, Address(host, 0)
+    assert pop.port.place_to_move_to() is None
+
+
 async def answers(pop: Pop, token: str | None) -> bool:
     return (await pop.ask("GET", "/api/v1/backends", token=token)).status == 200
 
 
-async def test_port_that_cannot_move_stays(tmp_path: Path) -> None:
-    async with served(tmp_path) as pop:
-        pop.port._is_default, pop.port._address = True, Address("198.51.100.1", 0)
+async def test_port_that_cannot_move_stays_and_tells_it_once(tmp_path: Path, port: int) -> None:
+    async with served(tmp_path, api_listen_addr=f"127.0.0.1:{port}") as pop:
+        let_it_move(pop, "198.51.100.1")
         token = pop.make_token(Scope.ADMIN)
-        told = "the API stays where it is"
+        told = "the API cannot move, though tokens came or went"
         await wait_until_async(lambda: told in pop.log.events(), reason="the log to tell")
         await wait_until_async(lambda: answers(pop, token), reason="the API to answer", swallow=(OSError,))
+        assert pop.port.place_to_move_to() is None
+        assert pop.log.events().count(told) == 1
+
+
+async def test_port_that_another_program_took_meanwhile_is_tried_again(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_bound, refusals = api_port._bound, iter(range(2))
+
+    def refuse_at_first(host: str, number: int) -> socket.socket:
+        if next(refusals, None) is not None:
+            raise ListenError(f"{host} is taken")
+        return real_bound(host, number)
+
+    async with served(tmp_path, api_listen_addr=f"127.0.0.1:{port}") as pop:
+        let_it_move(pop, "127.0.0.1")
+        monkeypatch.setattr(api_port, "_bound", refuse_at_first)
+        pop.port._placed_for = "elsewhere"
+        moved = "the API moved, since tokens came or went"
+        await wait_until_async(lambda: moved in pop.log.events(), reason="the API to be back")
+        await wait_until_async(lambda: answers(pop, None), reason="the API to answer", swallow=(OSError,))
 
 
 def test_tokens_that_cannot_be_read_move_nothing(tmp_path: Path) -> None:
@@ -88,7 +114,7 @@ def test_tokens_that_cannot_be_read_move_nothing(tmp_path: Path) -> None:
 
     port = ApiPort(Address("127.0.0.1", 0), TokenFiles(tmp_path / "tokens"), chosen_by=None)
     port.tokens = Unreadable()
-    assert not port.is_misplaced()
+    assert port.place_to_move_to() is None
     port.close()
 
 
