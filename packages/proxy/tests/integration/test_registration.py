@@ -33,7 +33,7 @@ from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
 StartBackend = Callable[[str], Backend]
-API = {"api_enabled": True, "api_listen_addr": "127.0.0.1:0"}
+API: dict[str, Any] = {"api_enabled": True, "api_listen_addr": "127.0.0.1:0"}
 
 
 class Api:
