@@ -1,4 +1,4 @@
-"""Backends that register themselves with a running proxy, and clients that reach them: processes and sockets."""
+"""Backends that register themselves with a running proxy, and clients that reach them, all over sockets."""
 
 from __future__ import annotations
 
