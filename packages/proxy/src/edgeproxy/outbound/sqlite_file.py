@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -47,11 +47,37 @@ def writing(
     Raises:
         StoreError: the file cannot be written.
     """
-    with translated_errors(path), closing(connect(path, "mode=rw")) as connection:
+    real = path.resolve()
+    opened = _inode(real)
+    with (
+        translated_errors(path),
+        ExitStack() as when_closed,
+        closing(connect(path, "mode=rw")) as connection,
+    ):
         connection.execute("BEGIN IMMEDIATE")
+        log = real.with_name(f"{real.name}-wal")
+        when_closed.callback(_leave_no_log_to_another, real, opened, log, _inode(log))
         prepare(connection)
         yield connection
         connection.execute("COMMIT")
+
+
+def _leave_no_log_to_another(real: Path, opened: int | None, log: Path, own_log: int | None) -> None:
+    """Remove our write-ahead log if another file has taken the place of the one that was opened.
+
+    SQLite leaves the log of a file that was moved where it is, under the name of the file that is there
+    now, and whoever opens that next replays the old pages over the new ones.
+    """
+    if _inode(real) != opened and own_log is not None and _inode(log) == own_log:
+        log.unlink()
+        real.with_name(f"{real.name}-shm").unlink(missing_ok=True)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -78,6 +104,8 @@ def _explained(error: sqlite3.Error, path: Path) -> str:
             "holds an interrupted write, and undoing it needs write access; "
             "open it once with sqlite3 as a user who has it"
         )
+    if code == sqlite3.SQLITE_READONLY_DBMOVED and path.exists():
+        return "was replaced by another file while it was in use; nothing was written, try again"
     match code & 0xFF:
         case sqlite3.SQLITE_BUSY:
             return (

@@ -172,9 +172,7 @@ def test_file_that_vanishes_while_its_log_is_written_is_an_error(path: Path, act
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(change_log_sqlite._Found, "by", vanish)
-        with pytest.raises(
-            StoreError, match=r"No such file|was removed while it was in use"
-        ):
+        with pytest.raises(StoreError, match=r"No such file|was removed while it was in use"):
             store.tend() if act == "tend" else store.apply(lambda _: RowChange("a", {"weight": 1}))
     assert not path.exists()
 

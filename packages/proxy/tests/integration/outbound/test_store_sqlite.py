@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -665,6 +665,39 @@ def test_no_other_writer_comes_between_what_an_operation_sees_and_writes(path: P
 def test_missing_file_cannot_be_written(path: Path) -> None:
     assert "does not exist" in message_of(lambda: SqliteStore(path).apply(lambda _: None))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_file_moved_in_place_while_we_write_stays_intact(path: Path, journal_mode: str, fails: bool) -> None:
+    make(path, journal_mode)
+    new = make(path.with_name("new.db"), "delete", "CREATE TABLE notes (n);" + ORIGINAL_SCHEMA)
+    execute(new, "UPDATE backends SET weight = 9")
+
+    def move(_: Mapping[str, Row]) -> RowChange:
+        new.replace(path)
+        return RowChange("mock-eu-1", {"country": "PT"} if fails else {"weight": 5})
+
+    # With a write-ahead log the write succeeds, on a file that has no name any more.
+    told = "no column country" if fails else "was replaced by another file while it was in use"
+    with pytest.raises(StoreError, match=told) if fails or journal_mode == "delete" else nullcontext():
+        SqliteStore(path).apply(move)
+    assert shell(path, "PRAGMA integrity_check; SELECT DISTINCT weight FROM backends") == "ok\n9"
+
+
+def test_log_that_was_moved_in_place_with_its_file_is_left_alone(path: Path) -> None:
+    make(path, "wal")
+    new = make(path.with_name("new.db"), "wal")
+    with closing(sqlite3.connect(new, isolation_level=None)) as editor:
+        editor.execute("UPDATE backends SET weight = 9")
+
+        def move(_: Mapping[str, Row]) -> RowChange:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{new}{suffix}").replace(f"{path}{suffix}")
+            return RowChange("mock-eu-1", {"weight": 5})
+
+        with suppress(StoreError):
+            SqliteStore(path).apply(move)
+        assert shell(path, "PRAGMA integrity_check; SELECT DISTINCT weight FROM backends") == "ok\n9"
 
 
 # ---- making a database -----------------------------------------------------------------------------
