@@ -18,7 +18,7 @@ from random import random
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from edgeproxy import __version__
 from edgeproxy.config import Config
@@ -42,7 +42,7 @@ from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
 from edgeproxy.core.dataplane.selection import ANY_APP
-from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start
+from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start, TlsSettings
 from edgeproxy.errors import ConfigError, EdgeproxyError, ListenError
 from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.admin_commands import SetBackend
@@ -55,6 +55,7 @@ from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.ports import Operation, RowChange
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
+from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.event_bus import EventFeed
 from edgeproxy.runtime.geo_watch import GeoWatch
@@ -121,6 +122,7 @@ class App:
                 config.state_dir.mkdir(parents=True, exist_ok=True)
         self._descriptors = raise_descriptor_limit()
         self._listeners = _open_all_listeners(config)
+        self._certificates: CertificateWatch | None = None
         self.address = self._listeners[0].address
         self._dns_port = DnsPort(*config.dns_listen_addr) if config.dns_enabled else None
         self._dns: DnsServer | None = None
@@ -153,6 +155,8 @@ class App:
         )
         # While the workers boot, what they will be given is read.
         try:
+            if any(each.terminates_tls for each in _listenings(config)):
+                self._certificates = _certificates(config)
             self._geo = GeoWatch(config.geoip_path, CountryDatabase.open, signature)
             self._store = self._open.enter_context(open_store_to_serve(config, self._rows_changed))
             self._feed = TableFeed(
@@ -215,7 +219,9 @@ class App:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(NAMES_AT_START_S):
                         await self._feed.resolve_names(self._supervisor, self._log)
-            await self._supervisor.start(_worker_settings(self._config), self._feed)
+            await self._supervisor.start(self._worker_settings(self._config), self._feed)
+            if self._certificates is not None:
+                self._certificates.tell(self._log)
             log_issues(self._first_rows, self._log)
             self._follow(self._first_rows)
             if self._dns_port is not None:
@@ -300,6 +306,8 @@ class App:
             jobs.append(self._verdicts.run(self._supervisor))
         if self._checks is not None:
             jobs.append(self._checks.run())
+        if self._certificates is not None:
+            jobs.append(self._certificates.watch(self._log, self._supervisor.show_identities))
         if self._rate_limit is not None:
             jobs.append(sweep_bindings(self._state.clients, self._rate_limit.fill_s, BUCKET_SWEEP_INTERVAL_S))
         if self._api is not None:
@@ -425,7 +433,19 @@ class App:
 
     def _apply(self, config: Config) -> None:
         self._config = config
-        self._supervisor.change_settings(_worker_settings(config))
+        self._supervisor.change_settings(self._worker_settings(config))
+
+    def _worker_settings(self, config: Config) -> Start:
+        settings = _worker_settings(config)
+        if self._certificates is None:
+            return settings
+        tls = TlsSettings(
+            identities=self._certificates.identities,
+            alpn=config.tls_alpn,
+            handshake_timeout_s=config.tls_handshake_timeout_secs,
+            max_handshakes=config.tls_max_handshakes,
+        )
+        return replace(settings, tls=tls)
 
     def _save_affinity(self) -> None:
         state_dir = self._config.state_dir
@@ -664,7 +684,10 @@ def _open_all_listeners(config: Config) -> list[Listeners]:
     """Open the main listener, then the further ones; all or none."""
     opened: list[Listeners] = []
     try:
-        for host, port in (config.listen_addr, *(each.address for each in config.listeners)):
+        further = [each.address for each in config.listeners]
+        if config.tls_enabled:
+            further.append(config.tls_listen_addr)
+        for host, port in (config.listen_addr, *further):
             opened.append(open_listeners(host, port, config.workers))
     except ListenError:
         for listeners in opened:
@@ -709,7 +732,16 @@ def _worker_settings(config: Config) -> Start:
 
 
 def _listenings(config: Config) -> tuple[Listening, ...]:
-    return Listening(app=config.app or ANY_APP), *(each.listening for each in config.listeners)
+    main = Listening(app=config.app or ANY_APP)
+    tls = [replace(main, terminates_tls=True)] if config.tls_enabled else []
+    return main, *(each.listening for each in config.listeners), *tls
+
+
+def _certificates(config: Config) -> CertificateWatch:
+    # Imports that take a tenth of a second, while the workers boot.
+    from edgeproxy.outbound.certificates_files import CertificateFiles
+
+    return CertificateWatch(CertificateFiles(config.tls_cert, config.tls_key, config.tls_cert_dir))
 
 
 def _rate_limit(config: Config) -> TokenBucket | None:

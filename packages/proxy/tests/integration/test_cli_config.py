@@ -111,9 +111,9 @@ def test_help_of_run_lists_the_flags(arguments: tuple[str, ...]) -> None:
 
 
 def test_run_with_wrong_settings_exits_2() -> None:
-    done = edgeproxy("run", "--tls-enabled", EDGEPROXY_REGION="mars")
+    done = edgeproxy("run", "--pool-enabled", EDGEPROXY_REGION="mars")
     assert done.returncode == 2
-    assert [line.split(":")[0] for line in error_lines(done)] == ["--tls-enabled", "EDGEPROXY_REGION"]
+    assert [line.split(":")[0] for line in error_lines(done)] == ["--pool-enabled", "EDGEPROXY_REGION"]
 
 
 @pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("config", "reference")])

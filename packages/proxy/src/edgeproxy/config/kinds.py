@@ -341,6 +341,20 @@ regional_addresses = Kind(
 )
 
 
+_PROTOCOLS = "protocols such as h2, separated by commas"
+_PROTOCOL = re.compile(r"[!-+\--~]{1,255}")
+
+
+def _parse_protocols(text: str) -> tuple[str, ...]:
+    names = tuple(item.strip(" ") for item in text.split(",")) if text else ()
+    if not all(_PROTOCOL.fullmatch(name) for name in names):
+        raise InvalidValueError(f"holds something that is no name of a protocol; write {_PROTOCOLS}")
+    return names
+
+
+protocols = Kind(_PROTOCOLS, _parse_protocols, ",".join, (list, str))
+
+
 def optional(kind: Kind[T]) -> Kind[T | None]:
     """Return ``kind`` with "none", written as empty text, besides its values."""
     return Kind(

@@ -7,6 +7,7 @@
     app = "shop"              # only rows of this app
     app_from_sni = true       # ... unless the server name of the TLS hello says otherwise
     proxy_protocol = true     # peers in proxy_protocol_trusted send a PROXY header first
+    tls = "terminate"         # TLS ends here; without this it goes to the backend as it is
 
     [sni]
     "shop.example.com" = "shop"
@@ -26,7 +27,7 @@ from edgeproxy.core.dataplane.selection import ANY_APP
 
 TABLES = frozenset({"listeners", "sni"})
 
-_KEYS = ("address", "app", "app_from_sni", "proxy_protocol")
+_KEYS = ("address", "app", "app_from_sni", "proxy_protocol", "tls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ def parse_listeners(document: Mapping[str, object]) -> tuple[tuple[Listener, ...
             for key in ("app_from_sni", "proxy_protocol")
             if not isinstance(table.get(key, False), bool)
         ]
+        if table.get("tls", "terminate") != "terminate":
+            found.append(f'tls: {table["tls"]!r} must be "terminate"; leave it out to pass TLS on')
         if found:
             problems += [f"{where}: {each}" for each in found]
             continue
@@ -72,6 +75,7 @@ def parse_listeners(document: Mapping[str, object]) -> tuple[tuple[Listener, ...
                     app=values.get("app", NO_APP if table.get("app_from_sni") else ANY_APP),
                     app_from_sni=table.get("app_from_sni", False),
                     proxy_protocol=table.get("proxy_protocol", False),
+                    terminates_tls="tls" in table,
                 ),
             )
         )

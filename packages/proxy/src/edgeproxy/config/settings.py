@@ -92,7 +92,7 @@ ROUTING = Section("Place and routing table")
 CONNECTING = Section("Connecting to backends")
 AFFINITY = Section("Affinity")
 LOGS = Section("Logs")
-TLS = Section("TLS termination", available=False)
+TLS = Section("TLS termination")
 API = Section("Self-registration of backends")
 DNS = Section("Geo-aware DNS")
 REPLICATION = Section("Replication", available=False)
@@ -319,7 +319,13 @@ class Config:
         "With `sampled`, one in so many connections is logged.",
     )
 
-    tls_enabled: bool = _setting(kinds.flag, "false", TLS, "Terminate TLS.", switch=True)
+    tls_enabled: bool = _setting(
+        kinds.flag,
+        "false",
+        TLS,
+        "Terminate TLS on an address of its own. Listeners of the TOML file can do so without it.",
+        switch=True,
+    )
     tls_listen_addr: Address = _setting(kinds.address, "0.0.0.0:8443", TLS, "Where TLS clients connect.")
     tls_cert: Path | None = _setting(
         kinds.optional(kinds.path),
@@ -332,6 +338,28 @@ class Config:
         "",
         TLS,
         "Private key, PEM; needs the certificate.",
+    )
+    tls_cert_dir: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        TLS,
+        "Folder of further pairs, `NAME.crt` or `NAME.pem` with `NAME.key`, chosen by the name that a client "
+        "asks for. All files are loaded again when they change.",
+    )
+    tls_alpn: tuple[str, ...] = _setting(
+        kinds.protocols,
+        "",
+        TLS,
+        "Application protocols that backends speak, the favourite first. Without any, none is negotiated.",
+    )
+    tls_handshake_timeout_secs: float = _setting(
+        kinds.seconds(0.01, 3_600), "10", TLS, "How long a handshake may take before the client is reset."
+    )
+    tls_max_handshakes: int = _setting(
+        kinds.whole(1, _COUNT_MAX),
+        "1024",
+        TLS,
+        "Handshakes that one worker has under way at most. Further clients are reset.",
     )
 
     api_enabled: bool = _setting(kinds.flag, "false", API, "Let backends register themselves.", switch=True)

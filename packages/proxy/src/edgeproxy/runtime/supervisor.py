@@ -11,12 +11,14 @@ from typing import Protocol
 
 import msgspec
 
+from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.core.wire.frames import (
     Drain,
     Drained,
     FrameError,
     FromWorker,
     HostAddresses,
+    IdentitiesChanged,
     Notice,
     Ready,
     Report,
@@ -193,6 +195,14 @@ class Supervisor:
                 settings.connect_timeout_s, settings.shutdown_timeout_s, settings.access_log_every
             )
         )
+
+    def show_identities(self, identities: tuple[Identity, ...]) -> None:
+        """Let all workers, later ones too, show these certificates to TLS clients."""
+        assert self._settings is not None
+        assert self._settings.tls is not None
+        tls = msgspec.structs.replace(self._settings.tls, identities=identities)
+        self._settings = msgspec.structs.replace(self._settings, tls=tls)
+        self.broadcast(IdentitiesChanged(identities))
 
     def publish(self, change: TableChanged) -> None:
         """Send a change of the table; a worker that does not keep up gets the whole of it later."""

@@ -367,3 +367,17 @@ def test_a_domain_leaves_room_for_names_below_it() -> None:
     label = "a" * 49
     assert kinds.domain.parse(f"{label}.{label}.{label}.{label}") == ".".join([label] * 4)
     assert "at most 200 characters" in refusal(kinds.domain, f"{label}.{label}.{label}.{label}.aaa")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("", ()), ("h2", ("h2",)), ("h2, http/1.1", ("h2", "http/1.1")), ("x-1", ("x-1",))]
+)
+def test_protocols_are_names_with_commas_between(text: str, value: tuple[str, ...]) -> None:
+    assert kinds.protocols.parse(text) == value
+    assert kinds.protocols.parse(kinds.protocols.format(value)) == value
+
+
+@pytest.mark.parametrize("text", ["h2,,x", "h 2", "\x00", "é", "x" * 256])
+def test_what_is_no_name_of_a_protocol_is_refused(text: str) -> None:
+    with pytest.raises(kinds.InvalidValueError, match="protocol"):
+        kinds.protocols.parse(text)

@@ -1,0 +1,130 @@
+"""TLS of the running proxy: its own certificate, those of files, and their renewal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config import load
+from edgeproxy.errors import ConfigError
+from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, greeting, row
+from testkit.pki import Pki
+from testkit.process import ProcessFactory
+from testkit.wait import wait_until
+
+NAME = "shop.example.com"
+
+
+def tls_port(proxy: Proxy) -> int:
+    (listening,) = proxy.wait_log("listening")
+    return int(str(listening["further"][-1]).rpartition(":")[2])
+
+
+def handshake(proxy: Proxy, context: ssl.SSLContext, name: str = NAME) -> ssl.SSLSocket:
+    sock = socket.create_connection(("127.0.0.1", tls_port(proxy)), 10)
+    return context.wrap_socket(sock, server_hostname=name)
+
+
+def test_without_a_certificate_a_self_signed_one_is_shown(
+    start_proxy: StartProxy, start_backend: Callable[[str], Backend]
+) -> None:
+    backend = start_backend("web")
+    proxy = start_proxy([row("web", backend.port)], tls_enabled=True, tls_listen_addr="127.0.0.1:0")
+    der = ssl.get_server_certificate(("127.0.0.1", tls_port(proxy)))
+    trusting = ssl.create_default_context(cadata=der)
+    for name in ("edgeproxy.internal", "localhost", "127.0.0.1"):
+        with handshake(proxy, trusting, name) as client:
+            assert greeting(client) == "web"
+    proxy.wait_log("a certificate should be replaced")
+    assert "PRIVATE" not in proxy.process.log
+
+
+def test_certificates_are_loaded_again_when_their_files_change(
+    start_proxy: StartProxy, start_backend: Callable[[str], Backend], tmp_path: Path
+) -> None:
+    old, new, backend = Pki(), Pki(), start_backend("web")
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    old.issue(folder / "a.crt", folder / "a.key", NAME)
+    proxy = start_proxy(
+        [row("web", backend.port)],
+        tls_enabled=True,
+        tls_listen_addr="127.0.0.1:0",
+        tls_cert_dir=folder,
+        tls_alpn="h2",
+    )
+    with handshake(proxy, old.client()) as client:
+        assert greeting(client) == "web"
+    (folder / "a.key").write_text("nonsense")
+    proxy.wait_log("a certificate cannot be used")
+    with handshake(proxy, old.client()) as client:
+        assert greeting(client) == "web"
+    new.issue(folder / "a.crt", folder / "a.key", NAME)
+
+    def is_new() -> bool:
+        try:
+            with handshake(proxy, new.client()) as client:
+                return greeting(client) == "web"
+        except ssl.SSLCertVerificationError:
+            return False
+
+    wait_until(is_new, reason="the new certificate", timeout_s=10)
+    (pid,) = proxy.stats()["workers"]
+    os.kill(pid, signal.SIGKILL)
+    proxy.wait_log("a worker died, starting another")
+    wait_until(is_new, reason="the next worker to show it too", timeout_s=10, swallow=(OSError,))
+
+
+def test_a_listener_of_the_file_may_terminate_tls(
+    start_proxy: StartProxy, start_backend: Callable[[str], Backend], tmp_path: Path
+) -> None:
+    backend, pki = start_backend("shop-1"), Pki()
+    pki.issue(tmp_path / "a.crt", tmp_path / "a.key", NAME)
+    (tmp_path / "edge.toml").write_text(
+        '[[listeners]]\naddress = "127.0.0.1:0"\ntls = "terminate"\napp_from_sni = true\n'
+        f'[sni]\n"{NAME}" = "shop"\n'
+    )
+    proxy = start_proxy(
+        [row("shop-1", backend.port, app="shop")],
+        tls_cert=tmp_path / "a.crt",
+        tls_key=tmp_path / "a.key",
+        config=tmp_path / "edge.toml",
+    )
+    with handshake(proxy, pki.client()) as client:
+        assert greeting(client) == "shop-1"
+
+
+def test_certificates_of_which_none_can_be_used_end_the_start(
+    process_factory: ProcessFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "a.crt").write_text("nonsense")
+    (tmp_path / "a.key").write_text("nonsense")
+    process = process_factory(
+        [sys.executable, "-m", "edgeproxy", "run"],
+        env={
+            "EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0",
+            "EDGEPROXY_TLS_LISTEN_ADDR": "127.0.0.1:0",
+            "EDGEPROXY_TLS_ENABLED": "1",
+            "EDGEPROXY_TLS_CERT": str(tmp_path / "a.crt"),
+            "EDGEPROXY_TLS_KEY": str(tmp_path / "a.key"),
+        },
+        cwd=tmp_path,
+        name="edgeproxy",
+    )
+    assert process.wait_exit() == 2
+    assert "a.crt" in process.log
+
+
+@pytest.mark.parametrize("value", ['"passthrough"', "true"])
+def test_another_way_of_tls_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(f'[[listeners]]\naddress = "127.0.0.1:0"\ntls = {value}\n')
+    with pytest.raises(ConfigError, match='must be "terminate"'):
+        load({}, {}, path)
