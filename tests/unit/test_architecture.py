@@ -23,8 +23,8 @@ Imports = Mapping[str, frozenset[str]]
 # fmt: off
 PURE_STANDARD_LIBRARY = frozenset({
     "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib",
-    "dataclasses", "difflib", "enum", "fnmatch", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress",
-    "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing", "zlib",
+    "dataclasses", "difflib", "enum", "fnmatch", "fractions", "functools", "hashlib", "heapq", "hmac",
+    "ipaddress", "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing", "zlib",
 })
 # fmt: on
 ADAPTER_FOLDERS = ("worker", "inbound", "outbound", "runtime")

@@ -308,7 +308,9 @@ def _name(labels: Labels) -> dns.name.Name:
 @lru_cache(maxsize=_KEPT)
 def _service(priority: int, weight: int, port: int, target: Labels) -> dns.rdata.Rdata:
     # Already as bytes, since names in it are never compressed and dnspython is slow at writing them.
-    wire = _SERVICE.pack(priority, weight, port) + _name(target).to_wire()
+    name_wire = _name(target).to_wire()
+    assert name_wire is not None  # it is written to a file only when one is given
+    wire = _SERVICE.pack(priority, weight, port) + name_wire
     return dns.rdata.GenericRdata(dns.rdataclass.IN, dns.rdatatype.SRV, wire)
 
 

@@ -282,8 +282,10 @@ class TestContradictions:
     @pytest.mark.parametrize("part", ["tls", "api_tls"])
     def test_certificate_and_key_come_together(self, part: str, given_name: str, missing: str) -> None:
         assert problems(flags={f"{part}_{given_name}": "x.pem"}) == (
-            f"--{part.replace('_', '-')}-{given_name}: needs EDGEPROXY_{part.upper()}_{missing} too; "
-            "set both or neither",
+            (
+                f"--{part.replace('_', '-')}-{given_name}: needs EDGEPROXY_{part.upper()}_{missing} too; "
+                "set both or neither"
+            ),
         )
 
     def test_certificate_and_key_together_are_right(self) -> None:

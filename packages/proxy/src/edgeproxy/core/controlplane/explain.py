@@ -38,7 +38,7 @@ class Candidate(msgspec.Struct, frozen=True):
     is_best: bool
     """Its score is the lowest; among several such the data plane draws."""
     verdict: str = ""
-    """What this POP has found out about it by itself, empty for nothing: why it is left out, or takes less."""
+    """What this POP has found out by itself, empty for nothing: why it is left out, or takes less."""
 
 
 class Explanation(msgspec.Struct, frozen=True):

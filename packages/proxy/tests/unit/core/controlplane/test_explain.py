@@ -18,10 +18,8 @@ UNKNOWN = Client("127.0.0.1", "", "")
 
 
 def backend(backend_id: str, **values: Any) -> Backend:
-    usual = {
-        **{"app": "test", "region": "eu", "country": "DE", "host": "127.0.0.1", "port": 9001},
-        **{"healthy": True, "weight": 1, "soft_limit": 100, "hard_limit": 0},
-    }
+    place = {"app": "test", "region": "eu", "country": "DE", "host": "127.0.0.1", "port": 9001}
+    usual = {**place, "healthy": True, "weight": 1, "soft_limit": 100, "hard_limit": 0}
     return Backend(id=backend_id, **{**usual, **values})
 
 
