@@ -50,6 +50,10 @@ class AdminClient:
             raise EdgeproxyError(f"the admin socket {path} cannot be used: {error.strerror}") from error
         return cls(sock)
 
+    def wait_up_to(self, timeout_s: float) -> None:
+        """Wait so long for each answer."""
+        self._sock.settimeout(timeout_s)
+
     def ask(self, command: str, **arguments: object) -> Any:
         """The proxy's answer to ``command``, as JSON values.
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import asdict, replace
 
 from edgeproxy import __version__
-from edgeproxy.config import Config
+from edgeproxy.config import Address, Config
 from edgeproxy.config.load import SOURCE_DEFAULT
 from edgeproxy.core.controlplane.candidates import Candidates
 from edgeproxy.core.controlplane.directory import labels_of
@@ -59,15 +59,17 @@ from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.event_bus import EventFeed
 from edgeproxy.runtime.geo_watch import GeoWatch
+from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor
 from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
-from edgeproxy.runtime.listeners import Listeners, open_listeners
+from edgeproxy.runtime.listeners import Listeners, adopt_listeners, open_listeners
 from edgeproxy.runtime.reload import Reloader
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
+from edgeproxy.runtime.upgrade import Successor, command_line, reclaim_rows, start_successor
 from edgeproxy.runtime.verdict_feed import VerdictFeed
 from edgeproxy.stores import open_file, open_store, open_store_to_serve, open_tokens
-from edgeproxy.worker.shared_state import SharedState, create_segment
+from edgeproxy.worker.shared_state import SharedState, create_segment, has_capacities
 
 if TYPE_CHECKING:
     from edgeproxy.inbound.api import ApiServer
@@ -90,15 +92,21 @@ SAME_REQUEST_S = 0.5
 """Signals this close are one request to stop: ``timeout`` and Ctrl-C tell the process, then its group."""
 
 
-def run(config: Config, load: Callable[[], Config] | None = None, config_file: Path | None = None) -> int:
-    """Run the proxy until SIGTERM or SIGINT; return the exit code.
+def run(
+    config: Config,
+    load: Callable[[], Config] | None = None,
+    config_file: Path | None = None,
+    predecessor: Predecessor | None = None,
+) -> int:
+    """Run the proxy until SIGTERM or SIGINT, or until a successor serves; return the exit code.
 
     ``load`` reads the settings again, from the same sources, of which ``config_file`` is one.
+    ``predecessor`` is the proxy that this one is an upgrade of.
 
     Raises:
         EdgeproxyError: it cannot start.
     """
-    return asyncio.run(App(config, load, config_file).serve())
+    return asyncio.run(App(config, load, config_file, predecessor).serve())
 
 
 class App:
@@ -109,35 +117,48 @@ class App:
         config: Config,
         load: Callable[[], Config] | None = None,
         config_file: Path | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
         self._config = config
+        self._predecessor = predecessor
+        self._successor: Successor | None = None
+        self._upgrade: asyncio.Task[Successor] | None = None
+        self._signalled_upgrade: asyncio.Task[None] | None = None
+        self._is_serving = False
+        estate = predecessor.estate if predecessor is not None else None
+        inherited = Inheritance(estate.bequests if estate is not None else ())
         self._config_file = config_file
         self._reloader = Reloader(config, load or (lambda: config), self._apply)
         self._started_s = monotonic()
-        self._told_to_stop_s = 0.0
+        self._told_to_stop_s: float | None = None
+        self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = contextlib.ExitStack()
         if config.state_dir is not None:
             with contextlib.suppress(OSError):  # what needs it says so itself
                 config.state_dir.mkdir(parents=True, exist_ok=True)
         self._descriptors = raise_descriptor_limit()
-        self._listeners = _open_all_listeners(config)
+        self._listeners = _open_all_listeners(config, inherited)
         self._certificates: CertificateWatch | None = None
         self.address = self._listeners[0].address
-        self._dns_port = DnsPort(*config.dns_listen_addr) if config.dns_enabled else None
+        self._dns_port = _dns_port(config, inherited) if config.dns_enabled else None
         self._dns: DnsServer | None = None
-        self._api_port = _api_port(config) if config.api_enabled else None
+        self._api_port = _api_port(config, inherited) if config.api_enabled else None
         self._api: ApiServer | None = None
-        self._metrics_port = _metrics_port(config) if config.metrics_enabled else None
+        self._metrics_port = _metrics_port(config, inherited) if config.metrics_enabled else None
         self._metrics: MetricsServer | None = None
-        saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
         self._rate_limit = _rate_limit(config)
-        self._segment_fd = create_segment(
-            config.workers,
-            config.affinity_capacity,
-            saved.secret if saved is not None else None,
-            config.rate_limit_capacity if self._rate_limit is not None else 0,
-        )
+        saved = None
+        if estate is not None:
+            self._segment_fd = _inherited_segment(config, estate.segment_fd)
+        else:
+            saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
+            self._segment_fd = create_segment(
+                config.workers,
+                config.affinity_capacity,
+                saved.secret if saved is not None else None,
+                _clients_capacity(config),
+            )
         self._state = SharedState(self._segment_fd)
         if saved is not None:
             affinity_file.restore(saved, self._state, monotonic(), time(), config.binding_ttl_secs)
@@ -148,10 +169,14 @@ class App:
         self._events.bus.subscribe("recent", self._recent_events)
         self._supervisor = Supervisor(
             WORKER_PROGRAM,
-            list(zip(*(listeners.sockets for listeners in self._listeners), strict=True)),
+            [
+                [sock for each in self._listeners for sock in each.share(place, config.workers)]
+                for place in range(config.workers)
+            ],
             self._segment_fd,
             self._state,
             observer=self,
+            rows=self._state.claim_rows(config.workers),
         )
         # While the workers boot, what they will be given is read.
         try:
@@ -161,7 +186,7 @@ class App:
             self._store = self._open.enter_context(open_store_to_serve(config, self._rows_changed))
             self._feed = TableFeed(
                 self._store,
-                RoutingTable(config.geography),
+                RoutingTable(config.geography, slots=estate.slots if estate is not None else None),
                 SystemResolver().resolve,
                 self._state.connections,
                 config.db_reload_secs,
@@ -181,8 +206,11 @@ class App:
                     "set_backend": SetBackend(self._write_row, config.geography, self._feed.refresh),
                     "stats": self._answer_stats,
                     "table": self._answer_table,
+                    "upgrade": self._answer_upgrade,
                 },
+                inherited.take("admin", str(config.admin_socket.absolute())),
             )
+            inherited.close()
         except BaseException:
             self._supervisor.kill()
             self._close_listeners()
@@ -207,12 +235,13 @@ class App:
             return await self._serve()
 
     async def _serve(self) -> int:
-        stop = asyncio.Event()
+        stop = self._stop
         self._loop = asyncio.get_running_loop()
         telling = asyncio.create_task(self._events.run())
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)
         try:
             await self._admin.start()
             if self._feed.has_names():
@@ -250,9 +279,15 @@ class App:
                 database=str(self._store),
                 countries=str(self._geo.database.description),
                 descriptors=self._descriptors,
+                predecessor=self._predecessor.estate.pid if self._predecessor is not None else None,
             )
+            self._is_serving = True
+            if self._predecessor is not None:
+                self._predecessor.relieve(__version__)
             exit_code = await self._work_until(stop)
         except BaseException:
+            if self._predecessor is not None:
+                self._admin.yield_path()  # to the predecessor, which goes on
             self._supervisor.kill()
             self._close_listeners()
             self._events.flush()
@@ -265,11 +300,22 @@ class App:
                 self._dns_port.close()
         if self._api is not None:
             self._api.drain()
-        self._tell(Topic.DRAIN, "draining", timeout_s=self._config.shutdown_timeout_secs)
+        self._tell(
+            Topic.DRAIN,
+            "draining",
+            timeout_s=self._config.shutdown_timeout_secs,
+            successor=self._successor.pid if self._successor is not None else None,
+        )
         # With these open, clients would go on being queued after the workers have closed theirs, for nobody.
         self._close_listeners()
-        reset = await self._supervisor.stop(self._config.shutdown_timeout_secs)
-        self._save_affinity()
+        timeout_s = self._config.shutdown_timeout_secs
+        if self._successor is None:
+            reset = await self._supervisor.stop(timeout_s)
+            self._save_affinity()
+        else:
+            reset, _ = await asyncio.gather(
+                self._supervisor.stop(timeout_s, staggered=True), self._leave_ports()
+            )
         if self._api is not None:
             await self._api.stop()
         if self._metrics is not None:
@@ -281,6 +327,15 @@ class App:
         # user would turn the exit code of an orderly stop into that of a kill.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         return exit_code
+
+    async def _leave_ports(self) -> None:
+        """Answer nobody any more on the ports that the successor serves."""
+        if self._api is not None:
+            await self._api.stop()
+            self._api = None
+        if self._metrics is not None:
+            await self._metrics.stop()
+            self._metrics = None
 
     def _rows_changed(self) -> None:
         """Called by the store, in a thread of its own."""
@@ -301,7 +356,10 @@ class App:
             keep_change_log(self._store, self._log),
             self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged())),
             sweep_bindings(self._state, config.binding_ttl_secs, config.binding_gc_interval_secs),
+            reclaim_rows(self._state.reclaim_rows),
         ]
+        if self._predecessor is not None:
+            jobs.append(self._predecessor.gone())
         if self._verdicts is not None:
             jobs.append(self._verdicts.run(self._supervisor))
         if self._checks is not None:
@@ -418,11 +476,13 @@ class App:
         return MetricsServer(port, {**pages, self._config.metrics_path: metrics.answer})
 
     def _on_signal(self, stop: asyncio.Event) -> None:
-        if stop.is_set() and monotonic() - self._told_to_stop_s > SAME_REQUEST_S:
+        if self._told_to_stop_s is None:
+            self._told_to_stop_s = monotonic()
+        elif monotonic() - self._told_to_stop_s > SAME_REQUEST_S:
             self._log.warning("told to stop a second time, ending at once")
             self._supervisor.reset()
-        if not stop.is_set():
-            self._told_to_stop_s = monotonic()
+        if self._upgrade is not None:
+            self._upgrade.cancel()
         # A service manager may have told the workers too; whoever ends from here on does as he was told.
         self._supervisor.retire()
         stop.set()
@@ -431,12 +491,68 @@ class App:
         with contextlib.suppress(ConfigError):  # said already
             self._reloader.reload(self._log)
 
+    def _on_upgrade(self) -> None:
+        async def upgrade() -> None:
+            with contextlib.suppress(EdgeproxyError):  # said already
+                await self._answer_upgrade({})
+
+        self._signalled_upgrade = asyncio.create_task(upgrade())
+
+    async def _answer_upgrade(self, _request: dict[str, Any]) -> dict[str, Any]:
+        """Have a successor serve; answer when it does, or why it cannot."""
+        if not self._is_serving or self._stop.is_set():
+            raise EdgeproxyError("cannot upgrade: the proxy is only starting, or is stopping already")
+        if self._upgrade is not None:
+            raise EdgeproxyError("an upgrade is under way already")
+        self._tell(Topic.CONFIG, "upgrading", version=__version__)
+        self._upgrade = asyncio.create_task(self._start_successor())
+        try:
+            successor = await self._upgrade
+        except EdgeproxyError as error:
+            self._tell(Topic.CONFIG, "the upgrade failed", level="error", why=str(error))
+            raise
+        finally:
+            self._upgrade = None
+        self._successor = successor
+        self._tell(Topic.CONFIG, "upgraded", successor=successor.pid, version=successor.version)
+        self._admin.yield_path()
+        self._stop.set()
+        return {"pid": successor.pid, "version": successor.version, "predecessor": os.getpid()}
+
+    async def _start_successor(self) -> Successor:
+        async with self._feed.paused():
+            return await start_successor(command_line(), self._estate())
+
+    def _estate(self) -> Estate:
+        config = self._config
+        bequests = [
+            Bequest("listener", str(address), listeners.descriptors)
+            for address, listeners in zip(_addresses(config), self._listeners, strict=True)
+        ]
+        if self._dns_port is not None:
+            bequests.append(Bequest("dns", str(config.dns_listen_addr), self._dns_port.descriptors))
+        if self._api_port is not None:
+            bequests.append(Bequest("api", str(config.api_listen_addr), (self._api_port.socket.fileno(),)))
+        if self._metrics_port is not None:
+            bequests.append(
+                Bequest("metrics", str(config.metrics_listen_addr), (self._metrics_port.socket.fileno(),))
+            )
+        admin = str(config.admin_socket.absolute())
+        bequests.append(Bequest("admin", admin, (self._admin.descriptor,)))
+        return Estate(os.getpid(), __version__, self._segment_fd, self._feed.table.slots, tuple(bequests))
+
     def _apply(self, config: Config) -> None:
         self._config = config
         self._supervisor.change_settings(self._worker_settings(config))
 
     def _worker_settings(self, config: Config) -> Start:
         settings = _worker_settings(config)
+        of_each = [
+            listening
+            for listening, listeners in zip(settings.listeners, self._listeners, strict=True)
+            for _ in range(listeners.per_worker(config.workers))
+        ]
+        settings = replace(settings, listeners=tuple(of_each))
         if self._certificates is None:
             return settings
         tls = TlsSettings(
@@ -672,23 +788,40 @@ def explain_offline(config: Config, address: str, app: str | None) -> Explanatio
     )
 
 
-def _api_port(config: Config) -> ApiPort:
+def _dns_port(config: Config, inherited: Inheritance) -> DnsPort:
+    return DnsPort(*config.dns_listen_addr, inherited.take("dns", str(config.dns_listen_addr)))
+
+
+def _api_port(config: Config, inherited: Inheritance) -> ApiPort:
     from edgeproxy.inbound.api_port import ApiPort
 
     source = config.sources["api_listen_addr"]
     chosen_by = None if source == SOURCE_DEFAULT else source
-    return ApiPort(config.api_listen_addr, open_tokens(config), chosen_by=chosen_by)
+    return ApiPort(
+        config.api_listen_addr,
+        open_tokens(config),
+        chosen_by=chosen_by,
+        inherited=inherited.take("api", str(config.api_listen_addr)),
+    )
 
 
-def _open_all_listeners(config: Config) -> list[Listeners]:
-    """Open the main listener, then the further ones; all or none."""
+def _addresses(config: Config) -> list[Address]:
+    """That of the main listener, then those of the further ones."""
+    further = [each.address for each in config.listeners]
+    if config.tls_enabled:
+        further.append(config.tls_listen_addr)
+    return [config.listen_addr, *further]
+
+
+def _open_all_listeners(config: Config, inherited: Inheritance) -> list[Listeners]:
+    """Open the listeners that are not ``inherited``; all or none."""
     opened: list[Listeners] = []
     try:
-        further = [each.address for each in config.listeners]
-        if config.tls_enabled:
-            further.append(config.tls_listen_addr)
-        for host, port in (config.listen_addr, *further):
-            opened.append(open_listeners(host, port, config.workers))
+        for address in _addresses(config):
+            if sockets := inherited.take("listener", str(address)):
+                opened.append(adopt_listeners(sockets, config.workers))
+            else:
+                opened.append(open_listeners(*address, config.workers))
     except ListenError:
         for listeners in opened:
             listeners.close()
@@ -696,9 +829,10 @@ def _open_all_listeners(config: Config) -> list[Listeners]:
     return opened
 
 
-def _metrics_port(config: Config) -> MetricsPort:
+def _metrics_port(config: Config, inherited: Inheritance) -> MetricsPort:
+    address = config.metrics_listen_addr
     is_default = config.sources["metrics_listen_addr"] == SOURCE_DEFAULT
-    return MetricsPort(config.metrics_listen_addr, is_default=is_default)
+    return MetricsPort(address, is_default=is_default, inherited=inherited.take("metrics", str(address)))
 
 
 def _worker_settings(config: Config) -> Start:
@@ -742,6 +876,19 @@ def _certificates(config: Config) -> CertificateWatch:
     from edgeproxy.outbound.certificates_files import CertificateFiles
 
     return CertificateWatch(CertificateFiles(config.tls_cert, config.tls_key, config.tls_cert_dir))
+
+
+def _inherited_segment(config: Config, segment_fd: int) -> int:
+    if not has_capacities(segment_fd, config.affinity_capacity, _clients_capacity(config)):
+        names = "EDGEPROXY_AFFINITY_CAPACITY, EDGEPROXY_RATE_LIMIT_CAPACITY or EDGEPROXY_RATE_LIMIT_ENABLED"
+        raise ConfigError(
+            [f"{names} has changed, and an upgrade keeps the shared segment: restart the proxy"]
+        )
+    return segment_fd
+
+
+def _clients_capacity(config: Config) -> int:
+    return config.rate_limit_capacity if config.rate_limit_enabled else 0
 
 
 def _rate_limit(config: Config) -> TokenBucket | None:

@@ -143,7 +143,8 @@ class Proxy:
 
 
 class StartProxy(Protocol):
-    """Starts a proxy and waits until it listens; settings by their names in the environment, in lower case.
+    """Starts a proxy and waits until it listens; settings by their names in the environment, in lower case,
+    ``None`` for what the proxy is to find elsewhere.
 
     It has one worker, which starts sooner, unless a test is about several.
     ``rows`` become the table of a new database, unless ``db_path`` names one.
@@ -166,7 +167,7 @@ def greeting(client: socket.socket) -> str:
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
-    return {f"EDGEPROXY_{name.upper()}": str(value) for name, value in settings.items()}
+    return {f"EDGEPROXY_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
 
 
 def proxy_starter(factory: ProcessFactory, folder: Path) -> StartProxy:

@@ -48,6 +48,7 @@ def _run(context: typer.Context) -> None:
 
 app.command("explain")(explain.explain)
 app.command("register")(register.register)
+app.command("upgrade")(ctl.upgrade)
 
 # The groups, in the order in which the help shows them.
 app.add_typer(backends.group, name="backends")

@@ -23,6 +23,10 @@ group.add_typer(set_, name="set")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_GRACE_S = 5.0
+"""How long the proxy may take to tell that a successor has not come up in time."""
+
+
 class Action(StrEnum):
     DRAIN = "drain"
     READY = "ready"
@@ -146,6 +150,25 @@ def set_backend(
     else:
         done = {Action.DRAIN: "gets no new clients", Action.READY: "is ready for clients"}
         print(f"backend {backend} {done.get(action, f'has weight {weight}')}")
+
+
+def upgrade(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Have the running proxy replaced by a new one, with the code and settings of now, without downtime.
+
+    Returns when the new one serves. When that cannot start, the old one goes on, and this says why.
+    """
+    from edgeproxy.runtime.upgrade import TIMEOUT_S
+
+    with _connected(config_file) as proxy:
+        proxy.wait_up_to(TIMEOUT_S + _GRACE_S)
+        answer = proxy.ask("upgrade")
+    if json:
+        _screen().print_json(answer)
+    else:
+        print(
+            f"process {answer['pid']}, version {answer['version']}, serves; "
+            f"process {answer['predecessor']} drains"
+        )
 
 
 @group.command("reload")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from edgeproxy.cli.flags import config_path, help_text, load_with_flags
+from edgeproxy.errors import EdgeproxyError
 
 _HELP = (
     "Usage: edgeproxy run [--config FILE] [--SETTING VALUE]...",
@@ -26,8 +28,16 @@ def run(arguments: Sequence[str]) -> int:
 
         print(help_text(_HELP, min(shutil.get_terminal_size().columns, 100)))
         return 0
-    config = load_with_flags(arguments)
-    # Everything else waits until the settings are known to be right.
-    from edgeproxy.app import run as run_proxy
+    from edgeproxy.runtime.handover import receive
 
-    return run_proxy(config, lambda: load_with_flags(arguments), config_path(arguments))
+    predecessor = receive(os.environ)
+    try:
+        config = load_with_flags(arguments)
+        # Everything else waits until the settings are known to be right.
+        from edgeproxy.app import run as run_proxy
+
+        return run_proxy(config, lambda: load_with_flags(arguments), config_path(arguments), predecessor)
+    except EdgeproxyError as error:
+        if predecessor is not None:
+            predecessor.refuse("; ".join(str(error).splitlines()))
+        raise

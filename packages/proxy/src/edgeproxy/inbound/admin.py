@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,11 @@ Answer = Callable[[dict[str, Any]], Any | Awaitable[Any]]
 class AdminServer:
     """Listens on a Unix socket from the construction on, and answers with the commands it was given."""
 
-    def __init__(self, path: Path, commands: Mapping[str, Answer]) -> None:
-        """Take the path, also from a proxy that was killed, never from one that answers.
+    def __init__(
+        self, path: Path, commands: Mapping[str, Answer], inherited: Sequence[socket.socket] = ()
+    ) -> None:
+        """Take the path, also from a proxy that was killed, never from one that answers; unless the socket
+        that listens on it is ``inherited``.
 
         Raises:
             ListenError: the path cannot be used, or another proxy answers on it.
@@ -44,9 +47,10 @@ class AdminServer:
         self._path = path
         self._commands = commands
         self._server: asyncio.Server | None = None
+        self._yielded = False
         self._clients: set[asyncio.StreamWriter] = set()
         try:
-            self._socket = _listen(path)
+            self._socket = inherited[0] if inherited else _listen(path)
         except OSError as error:
             why = (
                 "another proxy answers on it, or it is no socket"
@@ -63,9 +67,21 @@ class AdminServer:
             self._serve, sock=self._socket, limit=MAX_REQUEST_BYTES
         )
 
+    @property
+    def descriptor(self) -> int:
+        """That of the socket, for a successor."""
+        return self._socket.fileno()
+
+    def yield_path(self) -> None:
+        """Leave new clients, and the path, to a successor; those that are connected go on."""
+        self._yielded = True
+        if self._server is not None:
+            self._server.close()
+
     async def stop(self) -> None:
         """Answer no more, and remove the socket."""
-        self._path.unlink(missing_ok=True)
+        if not self._yielded:
+            self._path.unlink(missing_ok=True)
         if self._server is not None:
             self._server.close()
         self._socket.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -24,8 +25,17 @@ class ApiPort:
     first one opens it, revoking the last one closes it. One that was chosen stays what it is.
     """
 
-    def __init__(self, address: Address, tokens: TokenStore, *, chosen_by: str | None) -> None:
-        """Bind. ``chosen_by`` is what set the address: a variable, say; ``None`` for the default.
+    def __init__(
+        self,
+        address: Address,
+        tokens: TokenStore,
+        *,
+        chosen_by: str | None,
+        inherited: Sequence[socket.socket] = (),
+    ) -> None:
+        """Bind, unless the socket is ``inherited``; where it should not be, it moves as it always does.
+
+        ``chosen_by`` is what set the address: a variable, say; ``None`` for the default.
 
         Raises:
             ConfigError: the chosen address can be reached from elsewhere, and there is no token.
@@ -43,14 +53,21 @@ class ApiPort:
             )
             raise ConfigError([problem])
         self._placed_for = self._wanted_host()
-        self._bind(self._placed_for, address.port)
+        if inherited:
+            self._take(inherited[0])
+            self._placed_for = self._bound_to.host
+        else:
+            self._bind(self._placed_for, address.port)
 
     def _wanted_host(self) -> str:
         return LOOPBACK if self._is_default and self.tokens.is_empty() else self._address.host
 
     def _bind(self, host: str, port: int) -> None:
-        self.socket = _bound(host, port)
-        self._bound_to = Address(host, int(self.socket.getsockname()[1]))
+        self._take(_bound(host, port))
+
+    def _take(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._bound_to = Address(*sock.getsockname()[:2])
         self.address = str(self._bound_to)
 
     @property

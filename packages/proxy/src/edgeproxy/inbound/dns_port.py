@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from edgeproxy.errors import ListenError
@@ -18,15 +19,20 @@ _TRIES: Final = 16
 class DnsPort:
     """Two bound sockets, neither of which is served yet."""
 
-    def __init__(self, host: str, port: int) -> None:
-        """Bind; port 0 takes one that is free for both transports.
+    def __init__(self, host: str, port: int, inherited: Sequence[socket.socket] = ()) -> None:
+        """Bind, unless both are ``inherited``; port 0 takes one that is free for both transports.
 
         Raises:
             ListenError: the address is taken for one of them, not ours or not allowed.
         """
-        self.streams, self.datagrams = _bind_both(host, port)
+        self.streams, self.datagrams = inherited or _bind_both(host, port)
         self.port: int = self.streams.getsockname()[1]
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """For a successor."""
+        return self.streams.fileno(), self.datagrams.fileno()
 
     def close(self) -> None:
         """Give the port back."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from edgeproxy.config import Address
@@ -18,14 +19,18 @@ LOOPBACK: Final = "127.0.0.1"
 class MetricsPort:
     """A bound socket that nobody serves yet; whoever serves it closes it."""
 
-    def __init__(self, address: Address, *, is_default: bool) -> None:
-        """Bind; an address that nobody chose is that of the loopback interface, whatever its host.
+    def __init__(
+        self, address: Address, *, is_default: bool, inherited: Sequence[socket.socket] = ()
+    ) -> None:
+        """Bind, unless the socket is ``inherited``.
+
+        An address that nobody chose is that of the loopback interface, whatever its host.
 
         Raises:
             ListenError: the address is taken, not ours or not allowed.
         """
         host = LOOPBACK if is_default else address.host
-        self.socket = _bound(host, address.port)
+        self.socket = inherited[0] if inherited else _bound(host, address.port)
         self.address = str(Address(host, self.socket.getsockname()[1]))
 
 

@@ -1,7 +1,8 @@
 """Listening sockets: one per worker on the same port, owned by the control process.
 
 The kernel spreads new connections over them. Because the control process keeps each open, a worker's
-death loses none of the clients that wait to be accepted: its replacement finds them.
+death loses none of the clients that wait to be accepted: its replacement finds them. So do the workers of
+its successor, which gets the same sockets, whatever number of workers it has.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeproxy.errors import ListenError
@@ -26,6 +28,23 @@ class Listeners:
         self._mark = mark
         host, self.port = sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a successor gives to :func:`adopt_listeners`: the sockets', and last the mark's."""
+        return tuple(sock.fileno() for sock in (*self.sockets, self._mark))
+
+    def per_worker(self, workers: int) -> int:
+        """How many of the sockets each of so many workers serves: clients wait in every one of them."""
+        return -(-len(self.sockets) // workers)
+
+    def share(self, place: int, workers: int) -> list[socket.socket]:
+        """Those that the worker of ``place`` serves. Where they cannot be dealt out evenly, two workers
+        serve the same one."""
+        return [
+            self.sockets[(place + turn * workers) % len(self.sockets)]
+            for turn in range(self.per_worker(workers))
+        ]
 
     def close(self) -> None:
         """Listen no more. Workers that still hold duplicates go on until they close theirs."""
@@ -47,14 +66,8 @@ def open_listeners(host: str, port: int, count: int) -> Listeners:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
         for _ in range(count):
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = _socket(family)
             opened.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            # Accepted sockets inherit it, which saves a call on each.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(address)
             address = sock.getsockname()
         sockets = list(opened)
@@ -69,6 +82,42 @@ def open_listeners(host: str, port: int, count: int) -> Listeners:
             sock.close()
         raise ListenError(f"cannot listen on {host}:{port}: {_explained(error, port)}") from error
     return Listeners(sockets, mark)
+
+
+def adopt_listeners(inherited: Sequence[socket.socket], count: int) -> Listeners:
+    """Take over the sockets of a predecessor and its mark, which is the last of them.
+
+    With fewer than ``count`` others are added; those that are too many are kept, since closing one would
+    reset the clients that wait in it.
+
+    Raises:
+        ListenError: one cannot be added.
+    """
+    *sockets, mark = inherited
+    address = sockets[0].getsockname()
+    try:
+        while len(sockets) < count:
+            sock = _socket(sockets[0].family)
+            sockets.append(sock)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+    except OSError as error:
+        for sock in (*sockets, mark):
+            sock.close()
+        host, port = address[:2]
+        raise ListenError(f"cannot listen on {host}:{port}: {_explained(error, port)}") from error
+    return Listeners(sockets, mark)
+
+
+def _socket(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Accepted sockets inherit it, which saves a call on each.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return sock
 
 
 def _claim(mark: socket.socket, host: str, port: int) -> None:

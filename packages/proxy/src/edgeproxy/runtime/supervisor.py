@@ -92,8 +92,9 @@ class Supervisor:
         segment_fd: int,
         counts: Counts,
         observer: Observer,
+        rows: Sequence[int],
     ) -> None:
-        """Start ``program`` once for each place, with the place's ``listeners``: one for every address.
+        """Start ``program`` once for each place, with the place's ``listeners`` and row of the segment.
 
         Raises:
             EdgeproxyError: the operating system refuses; no worker is left behind.
@@ -103,6 +104,7 @@ class Supervisor:
         self._segment_fd = segment_fd
         self._counts = counts
         self._observer = observer
+        self._rows = rows
         self._settings: Start | None = None
         self._table: TableSource | None = None
         self._workers: dict[int, Worker] = {}
@@ -123,7 +125,7 @@ class Supervisor:
     async def start(self, settings: Start, table: TableSource) -> None:
         """Give the workers what they serve by; return when all accept, or when one ended as it was told.
 
-        ``settings`` are sent to each worker with the number of its place in ``worker``.
+        ``settings`` are sent to each worker with the number of its row in ``worker``.
 
         Raises:
             EdgeproxyError: they keep dying.
@@ -141,13 +143,14 @@ class Supervisor:
         await asyncio.wait(self._places, return_when=asyncio.FIRST_EXCEPTION)
         self._raise_failures()
 
-    async def stop(self, timeout_s: float) -> int:
+    async def stop(self, timeout_s: float, *, staggered: bool = False) -> int:
         """Let all workers drain, which takes them up to ``timeout_s``, and wait for their end.
 
+        ``staggered``: see :class:`~edgeproxy.core.wire.frames.Drain`.
         Returns how many sessions had to be reset.
         """
         self.retire()
-        self.broadcast(Drain())
+        self.broadcast(Drain(staggered))
         _, late = await asyncio.wait(self._places, timeout=timeout_s + _KILL_AFTER_S)
         self.kill()
         if late:
@@ -289,7 +292,7 @@ class Supervisor:
             exit_code = await worker.exited()
             del self._workers[worker.place]
             worker.close()
-            self._counts.clear_worker(worker.place)
+            self._counts.clear_worker(self._rows[worker.place])
         if worker.has_drained:
             # A service manager tells all processes at once, and this one may be the last to hear of it.
             await self._stops_within(_FIRST_PAUSE_S)
@@ -300,7 +303,7 @@ class Supervisor:
     def _introduce(self, worker: Worker) -> None:
         assert self._settings is not None
         assert self._table is not None
-        worker.send(msgspec.structs.replace(self._settings, worker=worker.place))
+        worker.send(msgspec.structs.replace(self._settings, worker=self._rows[worker.place]))
         for hosts in self._table.resolved_hosts():
             worker.send(hosts)
         worker.send(self._table.whole_table())

@@ -66,6 +66,7 @@ class TableFeed:
         self._failing = False
         self._watching = False
         self._poll_wanted = asyncio.Event()
+        self._following = asyncio.Lock()
         self._next_poll: asyncio.Future[None] | None = None
         self.table = table
         self.read_at_s = monotonic()
@@ -103,14 +104,19 @@ class TableFeed:
                 self._poll_wanted.clear()
                 wanted, self._next_poll = self._next_poll, None
                 try:
-                    await self._poll(workers, log)
+                    async with self._following:
+                        await self._poll(workers, log)
+                        workers.catch_up()
+                        self._release_slots(workers)
                 finally:
                     _settle(wanted)
-                workers.catch_up()
-                self._release_slots(workers)
         finally:
             self._watching = False
             _settle(self._next_poll)
+
+    def paused(self) -> asyncio.Lock:
+        """A context in which the table stays as it is, so that a successor can build on it."""
+        return self._following
 
     def poll_soon(self) -> None:
         """Poll before the interval is over, because there is something to be seen."""

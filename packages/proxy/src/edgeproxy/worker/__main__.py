@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Ctrl-C reaches the whole process group; the control process decides when workers stop.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+# An upgrade is the control process's business too, and by default the signal would end this process.
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 from edgeproxy.outbound.geo_maxmind import CountryDatabase  # noqa: E402
 from edgeproxy.worker.process import WorkerProcess  # noqa: E402

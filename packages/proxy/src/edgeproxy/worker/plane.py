@@ -6,6 +6,7 @@ import socket
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -185,7 +186,11 @@ class Plane:
 
     def reset_all(self) -> int:
         """End every connection now; return how many there were."""
-        connections = list(self._connections)
+        return self.reset(len(self._connections))
+
+    def reset(self, count: int) -> int:
+        """End so many connections now, or all there are; return how many that was."""
+        connections = list(islice(self._connections, count))
         for connection in connections:
             connection.shut_down()
         return len(connections)

@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -37,6 +38,10 @@ REPORT_INTERVAL_S = 0.2
 REPORTS_AHEAD = 16
 """Reports within one interval that failures of backends may bring forward. A failure should be known to all
 workers before the next client comes; a flood of them should not keep everybody busy with reports."""
+
+STAGGER_SHARE = 0.25
+"""The last part of the shutdown timeout, in which a staggered drain ends what is left."""
+STAGGER_STEPS = 16
 
 
 class WorkerProcess:
@@ -87,8 +92,8 @@ class WorkerProcess:
                 handshakes = self._the_plane().handshakes
                 assert handshakes is not None
                 handshakes.certificates.change(identities)
-            case Drain():
-                self._drain()
+            case Drain(staggered):
+                self._drain(staggered=staggered)
             case Reset():
                 self._drain()
                 if self._plane is not None:
@@ -148,7 +153,7 @@ class WorkerProcess:
         self._settings = msgspec.structs.replace(settings, shutdown_timeout_s=frame.shutdown_timeout_s)
         plane.change_settings(frame)
 
-    def _drain(self) -> None:
+    def _drain(self, *, staggered: bool = False) -> None:
         if self._draining:
             return
         self._draining = True
@@ -156,11 +161,20 @@ class WorkerProcess:
         if plane is None or settings is None:
             self._loop.stop()
             return
-        self._loop.deadlines(settings.shutdown_timeout_s, self._drain_is_over).add(plane, self._loop.now_s)
+        timeout_s = settings.shutdown_timeout_s
+        self._loop.deadlines(timeout_s, self._drain_is_over).add(plane, self._loop.now_s)
+        for step in range(STAGGER_STEPS if staggered else 0):
+            steps_left = STAGGER_STEPS - step
+            after_s = timeout_s * (1 - STAGGER_SHARE * steps_left / STAGGER_STEPS)
+            reset_share = partial(self._reset_share, steps_left + 1)
+            self._loop.deadlines(after_s, reset_share).add(plane, self._loop.now_s)
         plane.drain(self._loop.stop)
 
+    def _reset_share(self, shares: int, plane: Plane) -> None:
+        self._reset += plane.reset(-(-plane.open_connections // shares))
+
     def _drain_is_over(self, plane: Plane) -> None:
-        self._reset = plane.reset_all()
+        self._reset += plane.reset_all()
 
     def _on_control_lost(self) -> None:
         """Serve on with the last table for a successor to take over, then drain."""

@@ -5,11 +5,15 @@ workers, so neither a crash nor a replacement loses a binding or leaves a lease 
 
 **Connections** are a matrix of workers by slots. Each worker writes its own row alone and the sum over the
 rows is the POP's count, so counting needs no lock and a dead worker's leases are cleared by zeroing
-its row. A place under a ``hard_limit`` is different: reading the sum and adding to it must be one
-step for all workers, so it is taken under a lock. (Taking the lock only near the limit would be
-cheaper and not exact: a worker that was descheduled between its look and its write can be many
-places late.) Whoever changes a count writes the slot to a ring of its own, from which the others
-learn what to look at again; who falls behind a whole ring looks at everything.
+its row. Rows are not numbered by place, since during an upgrade the workers of two versions count, and there
+may be another upgrade before the first one's predecessor is done: a control process claims as many free ones
+as it has workers, and a row is taken while it or the row's worker, each by a lock, holds it.
+
+A place under a ``hard_limit`` is different: reading the sum and adding to it must be one step for all
+workers, so it is taken under a lock. (Taking the lock only near the limit would be cheaper and not exact: a
+worker that was descheduled between its look and its write can be many places late.) Whoever changes a count
+writes the slot to a ring of its own, from which the others learn what to look at again; who falls behind a
+whole ring looks at everything.
 
 **Bindings** stand in a set-associative table: a bucket of eight, chosen by the tag; in a full bucket
 the least recently used goes. A tag is cleared before its entry is rewritten and set last, so that a
@@ -25,6 +29,7 @@ ever closes a descriptor of the segment.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -32,10 +37,13 @@ import secrets
 from collections.abc import Collection, Iterator
 
 from edgeproxy.core.dataplane.affinity import Binding
+from edgeproxy.errors import EdgeproxyError
 from edgeproxy.worker.client_buckets import SET_BYTES, WAYS, ClientBuckets
 
 MAX_SLOTS = 65_536
-_LAYOUT = 2
+_LAYOUT = 3
+MIN_ROWS = 64
+"""Enough for several versions of a few workers each; a row nobody uses costs no memory."""
 _PAGE = 4096
 _RING = 4096
 _WAYS = 8
@@ -43,40 +51,52 @@ _WORDS_PER_BUCKET = 4 * _WAYS  # tags, backend keys, times of last use, countrie
 _WORD_BYTES = 8
 _LOCKS = 1024
 _CLIENT_LOCKS = _LOCKS + MAX_SLOTS
+# Far beyond what is mapped, which a lock need not be.
+_DIRECTORY_LOCK = 1 << 48
+_OWNER_LOCKS = 1 << 49  # held by the control process that claimed the row
+_USER_LOCKS = 1 << 50  # held by the worker that counts in it
 _MASK_63 = (1 << 63) - 1
 
 # Words of the header page.
-_H_LAYOUT, _H_WORKERS, _H_BUCKETS, _H_SECRET, _H_EPOCH, _H_CLIENT_SETS = range(6)
+_H_LAYOUT, _H_ROWS, _H_BUCKETS, _H_SECRET, _H_EPOCH, _H_CLIENT_SETS, _H_DIRECTORY = range(7)
 
 
 class SharedState:
     """The segment as one process sees it; ``worker`` is the row this process counts in.
 
     Implements :class:`edgeproxy.core.dataplane.dispatch.Bindings` and ``Leases``. The control
-    process, which counts nothing, leaves ``worker`` at ``None``.
+    process, which counts nothing, leaves ``worker`` at ``None`` and claims the rows of its workers.
     """
 
     def __init__(self, fd: int, worker: int | None = None) -> None:
-        """Map the segment behind ``fd``, which stays the caller's and must stay open."""
+        """Map the segment behind ``fd``, which stays the caller's and must stay open.
+
+        Raises:
+            EdgeproxyError: another version, with another layout, has made it.
+        """
         self._fd = fd
         self._map = mmap.mmap(fd, 0)
         view = memoryview(self._map)
         header = view[:_PAGE].cast("Q")
         if header[_H_LAYOUT] != _LAYOUT:
-            raise ValueError(f"the shared segment has layout {header[_H_LAYOUT]}, not {_LAYOUT}")
+            raise EdgeproxyError(
+                f"the shared segment has layout {header[_H_LAYOUT]} and this version needs {_LAYOUT}: "
+                "restart the proxy instead of upgrading it"
+            )
         self._header = header
-        self._workers = header[_H_WORKERS]
+        self._rows = header[_H_ROWS]
         self._buckets = header[_H_BUCKETS]
         self.secret: int = header[_H_SECRET]
-        at = _PAGE
-        counts = view[at : at + self._workers * MAX_SLOTS * _WORD_BYTES].cast("q")
+        self._in_use = view[_PAGE : _PAGE + self._rows]
+        at = 2 * _PAGE
+        counts = view[at : at + self._rows * MAX_SLOTS * _WORD_BYTES].cast("q")
         self._counts = counts
         at += len(counts) * _WORD_BYTES
         ring_bytes = (1 + _RING) * _WORD_BYTES
         self._rings = [
-            view[at + w * ring_bytes : at + (w + 1) * ring_bytes].cast("Q") for w in range(self._workers)
+            view[at + row * ring_bytes : at + (row + 1) * ring_bytes].cast("Q") for row in range(self._rows)
         ]
-        at += self._workers * ring_bytes
+        at += self._rows * ring_bytes
         table_bytes = self._buckets * _WORDS_PER_BUCKET * _WORD_BYTES
         self._table = view[at : at + table_bytes].cast("Q")
         self._times = view[at : at + table_bytes].cast("d")
@@ -86,21 +106,92 @@ class SharedState:
         clients_bytes = header[_H_CLIENT_SETS] * SET_BYTES
         self.clients = ClientBuckets(fd, view[at : at + clients_bytes], _CLIENT_LOCKS)
         """The token buckets of the rate limit."""
+        self._worker = worker
+        self._claimed: set[int] = set()
         if worker is not None:
             self._ring = self._rings[worker]
             self._row = worker * MAX_SLOTS
-        self._others = [(w, ring) for w, ring in enumerate(self._rings) if w != worker]
-        self._seen = [ring[0] for ring in self._rings]
+            fcntl.lockf(fd, fcntl.LOCK_EX, 1, _USER_LOCKS + worker)
+            if not self._in_use[worker]:
+                with self._directory():
+                    self._in_use[worker] = 1
+        self._seen: dict[int, int] = {}
+        self._look_at_rows()
+        self._seen = {row: ring[0] for row, ring in self._others}
         self._seen_epoch = header[_H_EPOCH]
+
+    # ---- rows --------------------------------------------------------------------------------
+
+    def claim_rows(self, count: int) -> list[int]:
+        """Take ``count`` free rows for the workers of this control process, until it ends.
+
+        Raises:
+            EdgeproxyError: there are not so many.
+        """
+        with self._directory():
+            free = [row for row, used in enumerate(self._in_use) if not used]
+            if len(free) < count:
+                raise EdgeproxyError(
+                    f"the shared segment has room for {self._rows} workers and {len(free)} of that is free: "
+                    f"for EDGEPROXY_WORKERS={count} wait until former versions have drained, or restart"
+                )
+            for row in free[:count]:
+                self._in_use[row] = 1
+                fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _OWNER_LOCKS + row)
+        self._claimed.update(free[:count])
+        return free[:count]
+
+    def reclaim_rows(self) -> int:
+        """Free the rows of control processes and workers that have both ended; return how many."""
+        ended = [
+            row
+            for row, used in enumerate(self._in_use)
+            if used and row not in self._claimed and self._is_abandoned(row)
+        ]
+        if ended:
+            with self._directory():
+                for row in ended:
+                    self._clear(row)
+                    self._in_use[row] = 0
+        return len(ended)
+
+    def _is_abandoned(self, row: int) -> bool:
+        for lock in (_OWNER_LOCKS + row, _USER_LOCKS + row):
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, lock)
+            except OSError:
+                return False
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, lock)
+        return True
+
+    @contextlib.contextmanager
+    def _directory(self) -> Iterator[None]:
+        """Change which rows there are, or clear some, and have everybody look again."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _DIRECTORY_LOCK)
+        try:
+            yield
+            self._header[_H_DIRECTORY] += 1
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _DIRECTORY_LOCK)
+
+    def _look_at_rows(self) -> None:
+        self._directory_seen = self._header[_H_DIRECTORY]  # first: what changes meanwhile is seen next time
+        rows = [row for row, used in enumerate(self._in_use) if used]
+        self._row_offsets = [row * MAX_SLOTS for row in rows]
+        self._others = [(row, self._rings[row]) for row in rows if row != self._worker]
+        # All that is in the ring of a row seen for the first time may be new.
+        self._seen = {row: self._seen.get(row, 0) for row, _ in self._others}
 
     # ---- connections -------------------------------------------------------------------------
 
     def connections(self, slot: int) -> int:
         """The POP's open connections to the backend of ``slot``."""
+        if self._header[_H_DIRECTORY] != self._directory_seen:
+            self._look_at_rows()
         counts = self._counts
-        total: int = counts[slot]
-        for row in range(1, self._workers):
-            total += counts[row * MAX_SLOTS + slot]
+        total = 0
+        for row in self._row_offsets:
+            total += counts[row + slot]
         return total
 
     def acquire(self, slot: int, hard_limit: int) -> bool:
@@ -147,6 +238,8 @@ class SharedState:
         if epoch != self._seen_epoch:
             self._seen_epoch = epoch
             changed = None
+        if self._header[_H_DIRECTORY] != self._directory_seen:
+            self._look_at_rows()
         for worker, ring in self._others:
             head = ring[0]
             seen = self._seen[worker]
@@ -168,6 +261,10 @@ class SharedState:
 
     def clear_worker(self, worker: int) -> None:
         """Give back all leases of a worker that is dead, and tell the others to look again."""
+        with self._directory():
+            self._clear(worker)
+
+    def _clear(self, worker: int) -> None:
         row = worker * MAX_SLOTS
         for slot in range(MAX_SLOTS):
             if self._counts[row + slot]:
@@ -258,6 +355,16 @@ class SharedState:
             self.unlock(bucket)
 
 
+def has_capacities(fd: int, affinity_capacity: int, clients_capacity: int) -> bool:
+    """Whether the segment behind ``fd`` was made with these capacities, which it keeps for its life."""
+    with mmap.mmap(fd, _PAGE) as page, memoryview(page) as view, view.cast("Q") as header:
+        return (header[_H_BUCKETS], header[_H_CLIENT_SETS]) == _sets(affinity_capacity, clients_capacity)
+
+
+def _sets(affinity_capacity: int, clients_capacity: int) -> tuple[int, int]:
+    return max(1, -(-affinity_capacity // _WAYS)), -(-clients_capacity // WAYS)
+
+
 def create_segment(
     workers: int, affinity_capacity: int, secret: int | None = None, clients_capacity: int = 0
 ) -> int:
@@ -266,14 +373,14 @@ def create_segment(
     The capacities, of bindings and of clients' token buckets, are rounded up to whole sets of eight. Pages
     nobody touches cost no memory. ``secret`` is given when bindings of an earlier run are to be restored.
     """
-    buckets = max(1, -(-affinity_capacity // _WAYS))
-    client_sets = -(-clients_capacity // WAYS)
-    words = workers * (MAX_SLOTS + 1 + _RING) + buckets * _WORDS_PER_BUCKET + MAX_SLOTS
+    buckets, client_sets = _sets(affinity_capacity, clients_capacity)
+    rows = max(MIN_ROWS, 4 * workers)
+    words = rows * (MAX_SLOTS + 1 + _RING) + buckets * _WORDS_PER_BUCKET + MAX_SLOTS
     fd = os.memfd_create("edgeproxy-shared", os.MFD_CLOEXEC)
-    os.ftruncate(fd, _PAGE + words * _WORD_BYTES + client_sets * SET_BYTES)
+    os.ftruncate(fd, 2 * _PAGE + words * _WORD_BYTES + client_sets * SET_BYTES)
     with mmap.mmap(fd, _PAGE) as page, memoryview(page) as view, view.cast("Q") as header:
         header[_H_LAYOUT] = _LAYOUT
-        header[_H_WORKERS] = workers
+        header[_H_ROWS] = rows
         header[_H_BUCKETS] = buckets
         header[_H_CLIENT_SETS] = client_sets
         header[_H_SECRET] = secrets.randbits(63) if secret is None else secret & _MASK_63

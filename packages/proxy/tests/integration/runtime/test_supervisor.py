@@ -22,6 +22,9 @@ from edgeproxy.runtime import worker_process
 from edgeproxy.runtime.supervisor import Supervisor
 from testkit.wait import wait_until_async
 
+ROWS = (3, 5)
+"""Of the segment, by place."""
+
 SETTINGS = Start(
     worker=0,
     pop_region="eu",
@@ -137,7 +140,12 @@ class World:
 
     def supervise(self, body: str) -> Supervisor:
         supervisor = Supervisor(
-            program(body), self.listeners, self._segment_fd, counts=self.observer, observer=self.observer
+            program(body),
+            self.listeners,
+            self._segment_fd,
+            counts=self.observer,
+            observer=self.observer,
+            rows=ROWS[: len(self.listeners)],
         )
         self.supervisors.append(supervisor)
         return supervisor
@@ -182,10 +190,10 @@ async def test_workers_are_given_settings_names_and_table_and_told_of_changes(wo
     assert sorted(fields["version"] for fields in world.observer.told("table")) == [1, 1, 2, 2]
     assert await supervisor.stop(10) == 4
     assert world.observer.deaths == []
-    assert sorted(world.observer.cleared) == [0, 1]
+    assert sorted(world.observer.cleared) == [3, 5]
 
 
-async def test_each_worker_hears_the_number_of_its_place(world: World) -> None:
+async def test_each_worker_hears_the_number_of_its_row(world: World) -> None:
     await world.start(
         OBEDIENT.replace("number = frame.worker", "say(Notice('info', 'place', {'number': frame.worker}))")
     )
@@ -193,7 +201,7 @@ async def test_each_worker_hears_the_number_of_its_place(world: World) -> None:
         (place, notice.fields["number"])
         for place, notice in world.observer.notices
         if notice.event == "place"
-    ) == [(0, 0), (1, 1)]
+    ) == [(0, 3), (1, 5)]
 
 
 async def test_what_workers_count_reaches_the_observer(world: World) -> None:
@@ -210,7 +218,7 @@ async def test_a_worker_that_dies_is_replaced_and_its_leases_are_given_back(worl
     os.kill(second, signal.SIGKILL)
     await wait_until_async(lambda: supervisor.restarts == 1, reason="the replacement")
     assert world.observer.deaths == [(1, second, -signal.SIGKILL)]
-    assert world.observer.cleared == [1]
+    assert world.observer.cleared == [5]
     await wait_until_async(lambda: len(world.observer.told("table")) == 3, reason="its table")
     assert supervisor.pids()[0] == first
     assert second not in supervisor.pids()
@@ -275,7 +283,7 @@ async def test_one_place_whose_workers_keep_dying_ends_the_start_although_the_ot
     world: World,
 ) -> None:
     with pytest.raises(EdgeproxyError, match=r"exit code 7"):
-        await world.start(OBEDIENT.replace("number = frame.worker", "if frame.worker: sys.exit(7)"))
+        await world.start(OBEDIENT.replace("number = frame.worker", "if frame.worker == 5: sys.exit(7)"))
     assert {place for place, *_ in world.observer.deaths} == {1}
 
 
@@ -305,6 +313,7 @@ def test_a_program_that_is_not_there_is_an_error(world_without_loop: World) -> N
             world_without_loop.listeners[0][0].fileno(),
             world_without_loop.observer,
             world_without_loop.observer,
+            ROWS,
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.core.dataplane.affinity import Binding
+from edgeproxy.errors import EdgeproxyError
 from edgeproxy.worker import shared_state
 from edgeproxy.worker.shared_state import MAX_SLOTS, SharedState, create_segment
 from packages.proxy.tests.unit.core.dataplane.shared_contract import CHECKS, MakeViews
@@ -228,6 +229,65 @@ def test_a_dead_workers_places_are_given_back(make_segment: MakeSegment) -> None
     assert other.changed_slots() == set()
 
 
+OWNER = """
+import signal
+import sys
+from edgeproxy.worker.shared_state import SharedState
+control = SharedState(int(sys.argv[1]))
+row = control.claim_rows(1)[0]
+print(row, flush=True)
+signal.pause()
+"""
+
+USER = """
+import signal
+import sys
+from edgeproxy.worker.shared_state import SharedState
+state = SharedState(int(sys.argv[1]), int(sys.argv[2]))
+state.acquire(4, 0)
+print("counted", flush=True)
+signal.pause()
+"""
+
+
+def test_a_row_is_free_again_when_its_owner_and_its_worker_are_dead(
+    make_segment: MakeSegment, start_child: StartChild
+) -> None:
+    fd = make_segment(1)
+    control = SharedState(fd)
+    assert control.claim_rows(2) == [0, 1]
+    owner = start_child(OWNER, fd)
+    assert owner.line() == "2"
+    user = start_child(USER, fd, arguments=("2",))
+    assert user.line() == "counted"
+    assert control.connections(4) == 1
+
+    owner.kill()
+    assert control.reclaim_rows() == 0
+    assert control.connections(4) == 1
+    user.kill()
+    assert control.reclaim_rows() == 1
+    assert control.connections(4) == 0
+    assert control.claim_rows(1) == [2], "and one's own rows are never reclaimed"
+
+
+def test_no_more_rows_are_claimed_than_there_are(make_segment: MakeSegment) -> None:
+    fd = make_segment(1)
+    SharedState(fd).claim_rows(60)
+    with pytest.raises(EdgeproxyError, match="room for 64 workers and 4 of that is free: for EDGEPROXY_WORK"):
+        SharedState(fd).claim_rows(5)
+
+
+def test_rows_that_appear_later_count(make_segment: MakeSegment) -> None:
+    fd = make_segment(2)
+    one = SharedState(fd, 0)
+    other = SharedState(fd, 7)
+    other.acquire(3, 0)
+    assert one.changed_slots() == {3}
+    assert one.connections(3) == 1
+    assert not one.acquire(3, 1)
+
+
 def test_a_worker_that_falls_behind_a_whole_ring_looks_at_everything(make_segment: MakeSegment) -> None:
     fd = make_segment(2)
     one, other = SharedState(fd, 0), SharedState(fd, 1)
@@ -428,5 +488,5 @@ def test_a_segment_takes_memory_only_where_it_is_used(make_segment: MakeSegment)
 def test_a_segment_of_another_layout_is_refused(make_segment: MakeSegment) -> None:
     fd = make_segment()
     os.pwrite(fd, struct.pack("Q", 99), 0)
-    with pytest.raises(ValueError, match="the shared segment has layout 99, not 2"):
+    with pytest.raises(EdgeproxyError, match="the shared segment has layout 99 and this version needs 3"):
         SharedState(fd)

@@ -19,8 +19,10 @@ def test_runs_the_proxy_with_the_settings_and_returns_its_exit_code(
     file.write_text("")
     seen: list[Config] = []
 
-    def run_proxy(config: Config, load: Callable[[], Config], config_file: Path | None) -> int:
-        assert config_file == file
+    def run_proxy(
+        config: Config, load: Callable[[], Config], config_file: Path | None, predecessor: None
+    ) -> int:
+        assert (config_file, predecessor) == (file, None)
         file.write_text("heartbeat_ttl_secs = 7")
         seen.extend((config, load()))
         return 7

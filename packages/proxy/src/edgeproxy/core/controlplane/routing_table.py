@@ -68,13 +68,17 @@ class RoutingTable:
     It begins empty at version 0. Not safe for use from several threads.
     """
 
-    def __init__(self, geography: Geography, max_slots: int = MAX_SLOTS) -> None:
+    def __init__(
+        self, geography: Geography, max_slots: int = MAX_SLOTS, slots: Mapping[str, int] | None = None
+    ) -> None:
+        """``slots`` are those of a predecessor, :attr:`slots`, in whose cells connections are counted."""
         self._geography = geography
         self._version = 0
         self._placed: dict[str, PlacedBackend] = {}
         self._valid: dict[str, tuple[Row, Backend]] = {}
         self._issues: tuple[RowIssue, ...] = ()
         self._slots = _Slots(max_slots)
+        self._slots.retire_all(slots or {})
 
     @property
     def version(self) -> int:
@@ -84,6 +88,11 @@ class RoutingTable:
     def issues(self) -> tuple[RowIssue, ...]:
         """Everything that is wrong with the rows of now, in their order."""
         return self._issues
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Which cell belongs to which backend, those of removed ones included."""
+        return {**self._slots.retired_by_id, **{i: placed.slot for i, placed in self._placed.items()}}
 
     @property
     def removed_slots(self) -> tuple[int, ...]:
@@ -221,6 +230,17 @@ class _Slots:
     def retire(self, backend_id: str, slot: int) -> None:
         self._retired_slot_by_id[backend_id] = slot
         self._retired_id_by_slot[slot] = backend_id
+
+    @property
+    def retired_by_id(self) -> Mapping[str, int]:
+        return self._retired_slot_by_id
+
+    def retire_all(self, slots: Mapping[str, int]) -> None:
+        """Take ``slots`` as handed out before, each to the backend that it waits for now."""
+        for backend_id, slot in slots.items():
+            self.retire(backend_id, slot)
+        self._ever_taken = max(slots.values(), default=-1) + 1
+        self._free = sorted(set(range(self._ever_taken)) - set(slots.values()))
 
     def release(self, slot: int) -> None:
         del self._retired_slot_by_id[self._retired_id_by_slot.pop(slot)]

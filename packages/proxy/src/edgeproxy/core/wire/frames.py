@@ -120,6 +120,10 @@ class IdentitiesChanged(msgspec.Struct, frozen=True, tag="identities"):
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting, let sessions end, reset the rest after the shutdown timeout, exit 0."""
 
+    staggered: bool = False
+    """Spread the resets over the last part of the timeout. With a successor that serves already, all clients
+    would otherwise come back to it in the same moment."""
+
 
 class Reset(msgspec.Struct, frozen=True, tag="reset"):
     """Wait no longer: reset every open session, exit 0."""

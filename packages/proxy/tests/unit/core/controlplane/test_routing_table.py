@@ -200,6 +200,18 @@ def test_placed_backend_survives_msgpack() -> None:
     assert msgspec.msgpack.decode(wire, type=tuple[PlacedBackend, ...]) == placed
 
 
+def test_a_successor_keeps_the_cells_of_its_predecessor() -> None:
+    former = RoutingTable(GEOGRAPHY)
+    former.replace([row("a"), row("b"), row("c"), row("d")])
+    former.replace([row("b"), row("c")])
+    former.release(0)
+    assert former.slots == {"b": 1, "c": 2, "d": 3}
+    table = RoutingTable(GEOGRAPHY, slots=former.slots)
+    table.replace([row("x"), row("c"), row("y")])
+    assert {placed.backend.id: placed.slot for placed in table.snapshot()} == {"x": 0, "c": 2, "y": 4}
+    assert set(table.removed_slots) == {1, 3}, "connections may be counted there"
+
+
 def test_what_the_operator_takes_out_is_told_once() -> None:
     table = RoutingTable(GEOGRAPHY)
     assert table.replace([row("a"), row("b", healthy=0)]).drained == ()
