@@ -12,9 +12,9 @@
 It is circuit breaker and outlier ejection in one, for both ask the same question: has this backend failed
 its clients too often lately?
 
-Two kinds of failure are counted apart, because what refutes them differs. A *failed connect* (refused,
-timed out) is forgotten when a connect succeeds. A *dropped* connection, reset before the backend sent a byte,
-follows upon a successful connect each time, so only one over which something came makes up for those.
+Two kinds of failure count alike, but what refutes them differs. A *failed connect* (refused, timed out) is
+forgotten when a connect succeeds. A *dropped* connection, reset before the backend sent a byte, follows upon
+a successful connect each time, so only one over which something came makes up for those.
 
 Half-open lets a fixed number of connections through: as many as must succeed. Those that end without a
 verdict, because the client went away first, are made up for by the next *trial* after another open time.
@@ -58,8 +58,10 @@ class CircuitStatus(msgspec.Struct, frozen=True):
     """A circuit as people see it."""
 
     state: State
-    failures: int
-    """Failures that count at present; those that opened it while it is not closed."""
+    connect_failures: int
+    """Failed connects that count at present; while it is not closed, those that opened it."""
+    drops: int
+    """Connections reset before the backend's first byte, likewise."""
     successes: int
     """Successes in this half-open phase."""
     ejections: int
@@ -83,7 +85,7 @@ class Circuit:
         """Rises with each set of connections that half-open lets through."""
         self._connect_failures_s: deque[float] = deque(maxlen=settings.failure_threshold)
         self._drops_s: deque[float] = deque(maxlen=settings.failure_threshold)
-        self._opened_by = 0
+        self._opened_by = 0, 0
         self._successes = 0
         self._ejections = 0
         self._opened_at_s = 0.0
@@ -147,13 +149,14 @@ class Circuit:
 
     def is_overdue(self, now_s: float) -> bool:
         """Whether it is closed for the sole reason that it was not allowed to open."""
-        threshold = self._settings.failure_threshold
-        return self.state is State.CLOSED and max(self._recent(now_s)) >= threshold
+        return self.state is State.CLOSED and self._is_due(now_s)
 
     def status(self, now_s: float) -> CircuitStatus:
+        connect_failures, drops = self._recent(now_s) if self.state is State.CLOSED else self._opened_by
         return CircuitStatus(
             state=self.state,
-            failures=max(self._recent(now_s)) if self.state is State.CLOSED else self._opened_by,
+            connect_failures=connect_failures,
+            drops=drops,
             successes=self._successes,
             ejections=self._ejections,
             retry_in_s=max(0.0, self._until_s - now_s) if self.state is State.OPEN else 0.0,
@@ -165,12 +168,16 @@ class Circuit:
         match self.state:
             case State.OPEN:
                 return False  # of a connection begun before
-            case State.CLOSED if not may_open or max(self._recent(now_s)) < self._settings.failure_threshold:
+            case State.CLOSED if not (may_open and self._is_due(now_s)):
                 return False
         self._open(now_s)
         return True
 
+    def _is_due(self, now_s: float) -> bool:
+        return sum(self._recent(now_s)) >= self._settings.failure_threshold
+
     def _recent(self, now_s: float) -> tuple[int, int]:
+        """Failed connects and drops within the window that nothing has refuted."""
         oldest_s = now_s - self._settings.window_s
         for times_s in (self._connect_failures_s, self._drops_s):
             while times_s and times_s[0] < oldest_s:
@@ -181,7 +188,7 @@ class Circuit:
         settings = self._settings
         longest_s = max(MAX_OPEN_S, settings.timeout_s)
         if self.state is State.CLOSED:
-            self._opened_by = max(self._recent(now_s))
+            self._opened_by = self._recent(now_s)
             forgiven = int((now_s - self._closed_at_s) / settings.window_s)
             self._ejections = max(0, self._ejections - forgiven)
         if self._ejections * settings.timeout_s < longest_s:

@@ -100,6 +100,15 @@ class _Watched:
         self.verdict = GOOD
 
 
+def _in_words(status: CircuitStatus) -> str:
+    """What opened a circuit."""
+    kinds = (
+        (status.connect_failures, "failed connect", "failed connects"),
+        (status.drops, "reset before the first byte", "resets before the first byte"),
+    )
+    return ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in kinds if count)
+
+
 class Verdicts:
     """The verdicts of one POP. ``now_s`` is everywhere the time on one steady clock."""
 
@@ -152,10 +161,10 @@ class Verdicts:
                     circuit.served()
                 case Outcome.CONNECT_FAILED:
                     if circuit.connect_failed(now_s, self._can_be_spared(watched)):
-                        self._ejected(watched, "failed connects", now_s)
+                        self._ejected(watched, now_s)
                 case _:  # dropped
                     if circuit.dropped(now_s, self._can_be_spared(watched)):
-                        self._ejected(watched, "connections reset before a byte came", now_s)
+                        self._ejected(watched, now_s)
         self._look_whether_overdue(watched, now_s)
         self._judge(watched, now_s)
 
@@ -343,10 +352,10 @@ class Verdicts:
             pool.ejected < max(1, pool.members * percent // 100) for pool in watched.pools
         )
 
-    def _ejected(self, watched: _Watched, failures: str, now_s: float) -> None:
+    def _ejected(self, watched: _Watched, now_s: float) -> None:
         assert watched.circuit is not None
         status = watched.circuit.status(now_s)
-        watched.failure = f"{status.failures} {failures}"
+        watched.failure = _in_words(status)
         self._tell(
             "a backend is ejected",
             watched,

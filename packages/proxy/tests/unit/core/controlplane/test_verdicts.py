@@ -164,7 +164,13 @@ def test_a_backend_that_drops_its_clients_is_ejected() -> None:
     pop = Pop()
     pop.went("b0", "cdcd")
     assert pop.of("b0") == OUT
-    assert pop.verdicts.why("b0", T).endswith(": 2 connections reset before a byte came")
+    assert pop.verdicts.why("b0", T).endswith(": 2 resets before the first byte")
+
+
+def test_failures_of_both_kinds_are_named() -> None:
+    pop = Pop()
+    pop.went("b0", "cdf")
+    assert pop.verdicts.why("b0", T).endswith(": 1 failed connect, 1 reset before the first byte")
 
 
 def test_a_served_connection_ends_the_row_of_drops() -> None:
@@ -452,7 +458,7 @@ def test_statuses_show_every_machine() -> None:
     status = pop.verdicts.statuses(T)["b0"]
     assert (status.is_good, status.check) == (False, Status.UNKNOWN)
     assert status.circuit is not None
-    assert (status.circuit.state, status.circuit.failures) == (State.OPEN, 2)
+    assert (status.circuit.state, status.circuit.connect_failures) == (State.OPEN, 2)
 
 
 IDS = [f"b{number}" for number in range(12)]
