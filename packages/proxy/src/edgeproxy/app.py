@@ -42,7 +42,7 @@ from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
 from edgeproxy.core.dataplane.selection import ANY_APP
-from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start, TlsSettings
+from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, RelayMode, Report, Start, TlsSettings
 from edgeproxy.errors import ConfigError, EdgeproxyError, ListenError
 from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.admin_commands import SetBackend
@@ -852,6 +852,7 @@ def _worker_settings(config: Config) -> Start:
         region_by_country=config.geography.region_by_country,
         geoip_path=_absolute(config.geoip_path),
         binding_ttl_s=config.binding_ttl_secs,
+        relay=RelayMode(config.relay),
         connect_timeout_s=config.pool_connect_timeout_secs,
         backend_rules=config.backend_rules,
         retry_budget_percent=config.retry_budget_percent,

@@ -149,6 +149,14 @@ class Config:
         LISTENING,
         "Worker processes that carry the traffic.",
     )
+    relay: str = _setting(
+        kinds.choice("auto", "copy", "splice"),
+        "auto",
+        LISTENING,
+        "How bytes are moved. `copy` reads and sends them; `splice` moves them in the kernel, through pipes, "
+        "after the first that came have been copied; `auto` copies until a direction has moved 256 KiB, "
+        "splices then, and copies again when little is coming. TLS is always copied.",
+    )
     shutdown_timeout_secs: float = _setting(
         kinds.seconds(0),
         "30",

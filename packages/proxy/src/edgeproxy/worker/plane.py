@@ -29,7 +29,7 @@ from edgeproxy.worker.connection import Connection
 from edgeproxy.worker.ledger import Ledger
 from edgeproxy.worker.listener import Listener, set_reset_on_close
 from edgeproxy.worker.loop import Deadlines, Loop
-from edgeproxy.worker.relay_copy import CopyRelay
+from edgeproxy.worker.relay_splice import relay_for
 from edgeproxy.worker.targets import Targets
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Plane:
         self.loop = loop
         self.geo = geo
         """Replaced when the country database changes."""
-        self.relay = CopyRelay(loop)
+        self.relay = relay_for(settings.relay, loop)
         self.targets = Targets()
         self.server_names = ServerNames(settings.app_by_server_name)
         self.networks_trusted = Networks(settings.proxy_protocol_trusted)

@@ -14,6 +14,7 @@ import socket
 from typing import Protocol
 
 from edgeproxy.worker.loop import Loop
+from edgeproxy.worker.pipes import Pipe
 
 _LARGE_READ_BYTES = 256 << 10
 _SMALL_READ_BYTES = 16 << 10
@@ -45,8 +46,8 @@ class Side:
     """One socket of a relayed pair."""
 
     __slots__ = (
-        "broken", "ended", "kept", "kept_sent", "owner", "peer", "readable", "recv_into", "relay", "send",
-        "sent_bytes", "sock", "unsent",
+        "broken", "ended", "kept", "kept_sent", "owner", "peer", "pipe", "readable", "recv_into", "relay",
+        "send", "sent_bytes", "sock", "trickled_at_bytes", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, owner: Owner, relay: CopyRelay) -> None:
@@ -61,6 +62,10 @@ class Side:
         """What this side did not take at once."""
         self.kept_sent = 0
         """How much of ``kept`` it has taken since."""
+        self.pipe: Pipe | None = None
+        """What bytes for this side pass through; ``kept`` is empty, not ``None``, while they wait there."""
+        self.trickled_at_bytes = 0
+        """What had been sent when little was coming; for :mod:`edgeproxy.worker.relay_splice`."""
         self.readable = False
         """There may be input that nobody has read; no further edge will tell."""
         self.ended = False

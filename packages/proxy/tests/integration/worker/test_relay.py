@@ -22,7 +22,9 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
+from msgspec.structs import replace
 
+from edgeproxy.core.wire.frames import RelayMode
 from packages.proxy.tests.integration.worker.tls_clients import NAME, TlsClient, identity, tls_frame
 from packages.proxy.tests.integration.worker.workers import (
     TIMEOUT_S,
@@ -34,6 +36,7 @@ from packages.proxy.tests.integration.worker.workers import (
     read_to_end,
     reset,
     row,
+    start_frame,
     wait_for_reset,
 )
 from testkit.pki import Pki
@@ -43,11 +46,28 @@ MIB = 1 << 20
 Connect = Callable[[], socket.socket]
 
 
+def _bare_relay(backend_port: int, mode: RelayMode) -> Iterator[Connect]:
+    settings = replace(start_frame(), relay=mode)
+    with closing(ThreadedPlane(row("b", backend_port), settings=settings)) as plane:
+        yield plane.connect
+
+
 @contextmanager
 def copy_relay(backend_port: int) -> Iterator[Connect]:
     """The relay by recv and send."""
-    with closing(ThreadedPlane(row("b", backend_port))) as plane:
-        yield plane.connect
+    yield from _bare_relay(backend_port, RelayMode.COPY)
+
+
+@contextmanager
+def splice_relay(backend_port: int) -> Iterator[Connect]:
+    """The relay by splice, as soon as anything was handed on."""
+    yield from _bare_relay(backend_port, RelayMode.SPLICE)
+
+
+@contextmanager
+def auto_relay(backend_port: int) -> Iterator[Connect]:
+    """The relay that splices when there is much."""
+    yield from _bare_relay(backend_port, RelayMode.AUTO)
 
 
 def _tls_relay(backend_port: int, version: ssl.TLSVersion) -> Iterator[Connect]:
@@ -71,7 +91,13 @@ def tls_1_2(backend_port: int) -> Iterator[Connect]:
     yield from _tls_relay(backend_port, ssl.TLSVersion.TLSv1_2)
 
 
-RELAYS: list[Callable[[int], AbstractContextManager[Connect]]] = [copy_relay, tls_1_3, tls_1_2]
+RELAYS: list[Callable[[int], AbstractContextManager[Connect]]] = [
+    copy_relay,
+    splice_relay,
+    auto_relay,
+    tls_1_3,
+    tls_1_2,
+]
 
 
 class Rig:

@@ -8,6 +8,7 @@ milliseconds, which a running worker must not spend on every edit.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 import msgspec
@@ -31,6 +32,16 @@ _Frame = TypeVar("_Frame")
 
 
 # ---- control process to worker -------------------------------------------------------------------
+
+
+class RelayMode(StrEnum):
+    """How bytes are moved from one socket to the other."""
+
+    AUTO = "auto"
+    """By copying at first, by splicing once much has come."""
+    COPY = "copy"
+    SPLICE = "splice"
+    """By splicing from the first byte on that has been handed on."""
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +74,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     binding_ttl_s: float
     connect_timeout_s: float
     backend_rules: tuple[BackendRule, ...] = ()
+    relay: RelayMode = RelayMode.AUTO
     retry_budget_percent: int = 20
     """See :class:`~edgeproxy.core.dataplane.retry_budget.RetryBudget`."""
     opening_timeout_s: float = 10.0
