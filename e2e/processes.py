@@ -118,9 +118,9 @@ class Pop:
 
     # ---- what runs ---------------------------------------------------------------------------
 
-    def start_backend(self, backend_id: str, region: str) -> MockBackendProcess:
+    def start_backend(self, backend_id: str, region: str, port: int = 0) -> MockBackendProcess:
         """Start a mock backend; the routing database is not told."""
-        return MockBackendProcess(self._start_process, region=region, id=backend_id)
+        return MockBackendProcess(self._start_process, region=region, id=backend_id, port=port)
 
     def start_backends(self, *backends: tuple[str, str, str]) -> dict[str, MockBackendProcess]:
         """Start mock backends (id, region, country) and add a row for each; return them by id."""

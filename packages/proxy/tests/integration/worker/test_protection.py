@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, closing
 
 import pytest
 from msgspec.structs import replace
@@ -14,10 +15,13 @@ from edgeproxy.core.model import Backend, Verdict
 from edgeproxy.core.wire.frames import Report, TableApplied, TableChanged
 from edgeproxy.core.wire.proxy_protocol import encode_v1
 from edgeproxy.worker.process import REPORTS_AHEAD
+from edgeproxy.worker.shared_state import create_segment
 from packages.proxy.tests.integration.worker.conftest import StartPlane, StartWorker
 from packages.proxy.tests.integration.worker.workers import (
     Backends,
+    RealWorker,
     ThreadedPlane,
+    bound_listener,
     connected,
     is_reset,
     read_exactly,
@@ -25,6 +29,7 @@ from packages.proxy.tests.integration.worker.workers import (
     reset,
     row,
     start_frame,
+    whole_table,
 )
 
 LIMITED = replace(start_frame(), rate_limit=TokenBucket(burst=3, per_s=1e-6))
@@ -140,6 +145,39 @@ def test_the_panic_threshold_comes_with_the_settings(start_plane: StartPlane, ba
     without.call(lambda: without.plane.change_table(judged(0, only, Verdict(is_good=False))))
     assert is_served(with_panic, backend)
     assert is_refused(without)
+
+
+def test_a_trial_is_exact_over_workers(at_end: ExitStack, backend: Backends) -> None:
+    """Of a burst on two workers as many as were granted reach the backend on trial; the others go elsewhere."""
+    other = at_end.enter_context(closing(Backends()))
+    segment_fd = create_segment(workers=2, affinity_capacity=1024)
+    at_end.callback(os.close, segment_fd)
+    tried, good = row("tried", backend.port), row("good", other.port, country="FR")
+    table = whole_table(tried, good, row("good-2", other.port, country="FR"))
+    workers = [
+        at_end.enter_context(
+            closing(RealWorker(listener=at_end.enter_context(bound_listener()), segment_fd=segment_fd))
+        )
+        for _ in range(2)
+    ]
+    workers[0].state.grant_trial(0, 3)
+    for number, worker in enumerate(workers):
+        worker.send(start_frame(worker=number), table, judged(0, tried, Verdict(is_good=False, trial=1)))
+    for worker in workers:
+        worker.take(TableApplied)
+
+    # Each client has an address of its own, or affinity would send it where it has been.
+    clients = [
+        at_end.enter_context(connected(worker.address, f"127.55.0.{number}"))
+        for number in range(1, 26)
+        for worker in workers
+    ]
+    reached = [at_end.enter_context(backend.accept()) for _ in range(3)]
+    served = [at_end.enter_context(other.accept()) for _ in range(len(clients) - len(reached))]
+    assert len(reached) + len(served) == len(clients)
+    backend.listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        backend.listener.accept()
 
 
 # ---- outcomes ------------------------------------------------------------------------------------
