@@ -62,6 +62,7 @@ def _listener_json(listener: Listener) -> dict[str, object]:
         "app": listening.app,
         "app_from_sni": listening.app_from_sni,
         "proxy_protocol": listening.proxy_protocol,
+        "terminates_tls": listening.terminates_tls,
     }
 
 
@@ -114,6 +115,8 @@ def _listener_lines(config: Config) -> Iterator[str]:
             yield f"app = {_toml_string(listening.app)}"
         yield f"app_from_sni = {str(listening.app_from_sni).lower()}"
         yield f"proxy_protocol = {str(listening.proxy_protocol).lower()}"
+        if listening.terminates_tls:
+            yield 'tls = "terminate"'
     if config.app_by_server_name:
         yield ""
         yield "[sni]"

@@ -148,7 +148,7 @@ def test_the_panic_threshold_comes_with_the_settings(start_plane: StartPlane, ba
 
 
 def test_a_trial_is_exact_over_workers(at_end: ExitStack, backend: Backends) -> None:
-    """Of a burst on two workers as many as were granted reach the backend on trial; the others go elsewhere."""
+    """Of a burst on two workers as many as were granted reach the backend on trial; others go elsewhere."""
     other = at_end.enter_context(closing(Backends()))
     segment_fd = create_segment(workers=2, affinity_capacity=1024)
     at_end.callback(os.close, segment_fd)

@@ -126,3 +126,44 @@ def test_json_has_every_setting_and_the_changes_to_the_geography(tmp_path: Path)
     assert list(document["settings"]) == list(SETTINGS)
     assert document["countries"] == {"ZA": "af"}
     assert document["default_countries"] == {"af": "ZA"}
+
+
+LISTENERS = """
+[[listeners]]
+address = "127.0.0.1:443"
+app_from_sni = true
+proxy_protocol = true
+
+[[listeners]]
+address = "[::1]:444"
+app = "shop"
+tls = "terminate"
+
+[[listeners]]
+address = "127.0.0.1:445"
+
+[sni]
+"shop.example.com" = "shop"
+"*.blog.example.com" = "blog"
+"""
+
+
+def test_listeners_and_server_names_load_to_the_same_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "given.toml"
+    file.write_text(LISTENERS)
+    config = load({}, {}, file)
+    file.write_text(as_toml(config))
+    assert load({}, {}, file) == config
+    assert [each.listening.terminates_tls for each in config.listeners] == [False, True, False]
+
+
+def test_json_tells_listeners_and_server_names(tmp_path: Path) -> None:
+    file = tmp_path / "given.toml"
+    file.write_text(LISTENERS)
+    shown = json.loads(as_json(load({}, {}, file)))
+    assert [(each["address"], each["app"], each["terminates_tls"]) for each in shown["listeners"]] == [
+        ("127.0.0.1:443", "", False),
+        ("[::1]:444", "shop", True),
+        ("127.0.0.1:445", "*", False),
+    ]
+    assert shown["sni"] == {"shop.example.com": "shop", "*.blog.example.com": "blog"}
