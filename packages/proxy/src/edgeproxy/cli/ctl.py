@@ -126,6 +126,54 @@ def table(json: Json = False, config_file: ConfigFile = None) -> None:
         console.print(f"skipped  {issue}")
 
 
+@show.command()
+def events(
+    topic: Annotated[
+        str | None, typer.Option("--topic", help="Only those of config, registry, health, worker or drain.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="At most so many, the latest.")] = 20,
+    json: Json = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Print what has happened, the latest last."""
+    answer = _ask(config_file, "events", topic=topic, count=count)
+    screen = _screen()
+    if json:
+        screen.print_json(answer)
+        return
+    console = screen.console()
+    for event in answer["events"]:
+        console.print(screen.event_line(event))
+    dropped = sum(answer["statistics"]["dropped"].values())
+    if dropped:
+        console.print(f"{dropped} events were dropped since the start, because too many came at once.")
+
+
+@group.command("rate-limit")
+def rate_limit(
+    client: Annotated[
+        str | None, typer.Argument(metavar="[ADDRESS]", help="The client's IP address.")
+    ] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Make it a new client; without an address, all clients.")
+    ] = False,
+    json: Json = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Show how many connections the rate limit lets a client open at this moment, or forget what it did."""
+    if client is None and not clear:
+        raise ConfigError(
+            ["write `rate-limit ADDRESS`, `rate-limit ADDRESS --clear` or `rate-limit --clear`"]
+        )
+    answer = _ask(config_file, "rate_limit", client=client, clear=clear)
+    if json:
+        _screen().print_json(answer)
+    elif client is None:
+        print(f"{answer['cleared']} clients were remembered; all are new now")
+    else:
+        print(f"client {client} may open {answer['connections_allowed']:.1f} connections at this moment")
+
+
 @set_.command("backend")
 def set_backend(
     backend: Annotated[str, typer.Argument(metavar="ID", help="The backend's id.")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -39,6 +40,13 @@ def print_json(value: Any) -> None:
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """``2026-01-31 12:00:00  health  a backend is ejected  backend=eu-1 …``, in local time."""
+    at = datetime.fromtimestamp(event["at_s"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    fields = " ".join(f"{name}={value}" for name, value in event["fields"].items())
+    return f"{at}  {event['topic']}  {event['name']}  {fields}".rstrip()
 
 
 def size_text(size_bytes: float) -> str:

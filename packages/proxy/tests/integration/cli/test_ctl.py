@@ -126,6 +126,67 @@ def test_open_connections_are_counted_by_country_and_backend(
     assert rows[1][:3] == ["unknown", "one", "1"]
 
 
+def test_events_are_shown_the_latest_last(ctl: Ctl, ctl_json: Callable[..., Any], proxy: Proxy) -> None:
+    lines = ctl("show", "events").out.splitlines()
+    told = [line.split("  ")[1:3] for line in lines]
+    assert told[:2] == [["registry", "routing table changed"], ["config", "listening"]]
+    assert f"address={proxy.address}" in lines[1]
+    assert ctl("show", "events", "--topic", "config", "--count", "1").out.splitlines() == lines[1:2]
+    answer = ctl_json("show", "events", "--topic", "config")
+    assert [event["name"] for event in answer["events"]] == ["listening"]
+    assert answer["statistics"]["dropped"] == {}
+    refused = ctl("show", "events", "--topic", "weather")
+    assert (refused.code, refused.errors) == (
+        1,
+        ["there is no topic 'weather'; there are: config, registry, health, worker, drain"],
+    )
+
+
+def test_events_that_were_dropped_are_counted(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {"events": [], "statistics": {"dropped": {"low": 3, "normal": 4}}}
+    monkeypatch.setattr("edgeproxy.admin_client.AdminClient.ask", lambda *_arguments, **_more: answer)
+    assert ctl("show", "events").out == (
+        "7 events were dropped since the start, because too many came at once.\n"
+    )
+
+
+def test_the_rate_limit_of_a_client_is_shown_and_cleared(
+    start_proxy: StartProxy,
+    backend: Backend,
+    new_client: Callable[[], str],
+    ctl: Ctl,
+    ctl_json: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited = start_proxy(
+        [row("one", backend.port)],
+        rate_limit_enabled=1,
+        rate_limit_burst=3,
+        rate_limit_max_requests=1,
+        rate_limit_window_secs=3600,
+    )
+    monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", str(limited.admin_path))
+    client = new_client()
+    assert limited.backend_of(client) == "one"
+    shown = f"client {client} may open {{}} connections at this moment\n"
+    assert ctl("rate-limit", client).out == shown.format("2.0")
+    assert ctl("rate-limit", client, "--clear").out == shown.format("3.0")
+    assert limited.backend_of(client) == "one"
+    assert ctl("rate-limit", "--clear").out == "1 clients were remembered; all are new now\n"
+    assert ctl_json("rate-limit", client) == {"client": client, "connections_allowed": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), "write `rate-limit ADDRESS`, `rate-limit ADDRESS --clear` or `rate-limit --clear`"),
+        (("192.0.2.1",), "there is no rate limit; set EDGEPROXY_RATE_LIMIT_ENABLED"),
+    ],
+)
+def test_a_rate_limit_that_cannot_be_shown_says_why(ctl: Ctl, arguments: tuple[str, ...], error: str) -> None:
+    assert ctl("rate-limit", *arguments).errors == [error]
+
+
 def test_the_table_is_shown_with_the_rows_that_are_skipped(ctl: Ctl, ctl_json: Callable[..., Any]) -> None:
     lines = ctl("show", "table").out.splitlines()
     assert lines[0].startswith("version ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from edgeproxy.cli import screen
@@ -56,3 +58,20 @@ def test_a_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
     screen.print_json({"a": [1]})
     assert capsys.readouterr().out == '{\n  "a": [\n    1\n  ]\n}\n'
+
+
+def test_an_event_is_a_line_in_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC-2")
+    time.tzset()
+    event = {
+        "topic": "health",
+        "name": "it broke",
+        "fields": {"backend": "a", "tries": 3},
+        "at_s": 1769860800.5,
+    }
+    try:
+        assert screen.event_line(event) == "2026-01-31 14:00:00  health  it broke  backend=a tries=3"
+        assert screen.event_line({**event, "fields": {}}).endswith("  it broke")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -24,12 +24,14 @@ from testkit.wait import wait_until_async
 class Pop:
     """A feed with a table of rows ``b0``, ``b1`` …, and what it did, in its order."""
 
-    def __init__(self, rows: int, timeout_s: float = 0.01, slow_start_s: float = 0.0) -> None:
+    def __init__(
+        self, rows: int, timeout_s: float = 0.01, slow_start_s: float = 0.0, failure_threshold: int = 1
+    ) -> None:
         self.table = RoutingTable(Geography.built_in())
         self.done: list[TableChanged | tuple[str, int, int]] = []
         self.events: list[Event] = []
         checks = HealthSettings(healthy_threshold=1, unhealthy_threshold=1)
-        circuits = CircuitSettings(failure_threshold=1, success_threshold=2, timeout_s=timeout_s)
+        circuits = CircuitSettings(failure_threshold, success_threshold=2, timeout_s=timeout_s)
         settings = VerdictSettings(checks, circuits, slow_start_s)
         self.feed = VerdictFeed(
             Verdicts(settings),
@@ -94,6 +96,17 @@ async def test_a_failure_is_published_and_told_at_once() -> None:
     assert (change.version, change.whole, change.removed_slots) == (2, False, ())
     assert change.upserts == pop.table.snapshot()
     assert pop.verdicts == [Verdict(is_good=False)]
+
+
+async def test_failures_that_several_workers_report_add_up() -> None:
+    pop = Pop(rows=3, failure_threshold=4)
+    for _ in range(3):
+        pop.fail("b0")  # whichever worker: what they report is taken in one after the other
+    assert not pop.feed.verdicts.has_changes
+    pop.fail("b1")
+    assert not pop.feed.verdicts.has_changes, "another backend's failures are its own"
+    pop.fail("b0")
+    assert list(pop.feed.verdicts.take_changed(10)) == ["b0"]
 
 
 async def test_a_trial_is_granted_before_the_workers_hear_of_it() -> None:

@@ -1,0 +1,56 @@
+"""Settings arrive at what judges backends."""
+
+from __future__ import annotations
+
+from edgeproxy.app import _verdict_settings
+from edgeproxy.config import load
+from edgeproxy.core.controlplane.health import HealthSettings
+from edgeproxy.core.controlplane.outlier import CircuitSettings
+from edgeproxy.core.controlplane.verdicts import VerdictSettings
+
+
+def settings(**environ: str) -> VerdictSettings:
+    return _verdict_settings(load({f"EDGEPROXY_{name}": text for name, text in environ.items()}, {}, None))
+
+
+def test_everything_is_off_by_default_and_the_rest_as_documented() -> None:
+    assert settings() == VerdictSettings(
+        checks=None, circuits=None, slow_start_s=30, max_ejected_percent=10, panic_threshold=0.5
+    )
+
+
+def test_switched_on_they_have_the_defaults_of_the_original() -> None:
+    on = settings(HEALTH_CHECK_ENABLED="1", CIRCUIT_BREAKER_ENABLED="1")
+    assert (on.checks, on.circuits) == (HealthSettings(), CircuitSettings())
+
+
+def test_checks_take_their_settings() -> None:
+    on = settings(
+        HEALTH_CHECK_ENABLED="1",
+        HEALTH_CHECK_INTERVAL_SECS="20",
+        HEALTH_CHECK_FAST_INTERVAL_SECS="3",
+        HEALTH_HEALTHY_THRESHOLD="4",
+        HEALTH_UNHEALTHY_THRESHOLD="5",
+    )
+    assert on.checks == HealthSettings(
+        interval_s=20, fast_interval_s=3, healthy_threshold=4, unhealthy_threshold=5
+    )
+    assert on.circuits is None
+
+
+def test_circuits_take_their_settings() -> None:
+    on = settings(
+        CIRCUIT_BREAKER_ENABLED="1",
+        CIRCUIT_FAILURE_THRESHOLD="7",
+        CIRCUIT_SUCCESS_THRESHOLD="8",
+        CIRCUIT_TIMEOUT_SECS="9.5",
+        CIRCUIT_MAX_EJECTED_PERCENT="25",
+    )
+    assert on.circuits == CircuitSettings(failure_threshold=7, success_threshold=8, timeout_s=9.5)
+    assert on.max_ejected_percent == 25
+    assert on.checks is None
+
+
+def test_recovery_and_panic_take_their_settings() -> None:
+    chosen = settings(SLOW_START_SECS="0", PANIC_THRESHOLD_PERCENT="0")
+    assert (chosen.slow_start_s, chosen.panic_threshold) == (0, 0)
