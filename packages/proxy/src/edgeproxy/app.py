@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import cached_property
 from pathlib import Path
 from random import random
@@ -59,7 +59,7 @@ from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.event_bus import EventFeed
 from edgeproxy.runtime.geo_watch import GeoWatch
-from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor
+from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor, receive
 from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
 from edgeproxy.runtime.listeners import Listeners, adopt_listeners, open_listeners
@@ -90,6 +90,15 @@ NAMES_AT_START_S = 2.0
 
 SAME_REQUEST_S = 0.5
 """Signals this close are one request to stop: ``timeout`` and Ctrl-C tell the process, then its group."""
+
+
+def find_predecessor(environ: MutableMapping[str, str]) -> Predecessor | None:
+    """The control process that started this one to be succeeded by it, ``None`` when none did.
+
+    Raises:
+        EdgeproxyError: see :func:`edgeproxy.runtime.handover.receive`.
+    """
+    return receive(environ)
 
 
 def run(

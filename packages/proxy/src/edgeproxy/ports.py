@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+HANDOVER_VARIABLE = "HANDOVER_FD"
+"""Names the socket on which a proxy waits for its successor. Without our prefix, as it is no setting."""
+
 Row = Mapping[str, object]
 """One row of ``backends`` as the store holds it, column name to value, nothing validated."""
 

@@ -20,7 +20,9 @@ def end_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def run(*_arguments: object) -> int:
         raise error
 
-    monkeypatch.setitem(sys.modules, "edgeproxy.app", SimpleNamespace(run=run))
+    monkeypatch.setitem(
+        sys.modules, "edgeproxy.app", SimpleNamespace(run=run, find_predecessor=lambda _environ: None)
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from collections.abc import MutableMapping
 import msgspec
 
 from edgeproxy.errors import EdgeproxyError
+from edgeproxy.ports import HANDOVER_VARIABLE
 
-VARIABLE = "HANDOVER_FD"
 _FORMAT = 1
 _LENGTH_BYTES = 4
 
@@ -117,7 +117,7 @@ def receive(environ: MutableMapping[str, str]) -> Predecessor | None:
     Raises:
         EdgeproxyError: it was set by something else, or by a version that this one cannot succeed.
     """
-    number = environ.pop(VARIABLE, None)
+    number = environ.pop(HANDOVER_VARIABLE, None)
     if number is None:
         return None
     try:
@@ -128,8 +128,8 @@ def receive(environ: MutableMapping[str, str]) -> Predecessor | None:
             estate = msgspec.msgpack.decode(stream.read(length), type=Estate)
     except (OSError, ValueError) as error:  # msgspec's errors are among the latter
         raise EdgeproxyError(
-            f"{VARIABLE}={number} names no handover ({error}); it is set by a proxy that is being upgraded "
-            "alone: unset it"
+            f"{HANDOVER_VARIABLE}={number} names no handover ({error}); it is set by a proxy that is being "
+            "upgraded alone: unset it"
         ) from error
     predecessor = Predecessor(sock, estate)
     if estate.format != _FORMAT:
@@ -155,4 +155,4 @@ def read_answer(message: bytes) -> TakenOver | Refused:
 
 def environment(channel_fd: int) -> dict[str, str]:
     """The environment for a successor that finds its handover at ``channel_fd``."""
-    return {**os.environ, VARIABLE: str(channel_fd)}
+    return {**os.environ, HANDOVER_VARIABLE: str(channel_fd)}

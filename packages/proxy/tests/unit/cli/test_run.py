@@ -27,7 +27,9 @@ def test_runs_the_proxy_with_the_settings_and_returns_its_exit_code(
         seen.extend((config, load()))
         return 7
 
-    monkeypatch.setitem(sys.modules, "edgeproxy.app", SimpleNamespace(run=run_proxy))
+    monkeypatch.setitem(
+        sys.modules, "edgeproxy.app", SimpleNamespace(run=run_proxy, find_predecessor=lambda _environ: None)
+    )
     assert run(["--region", "eu", "--config", str(file)]) == 7
     assert [(config.region, config.heartbeat_ttl_secs) for config in seen] == [("eu", 60), ("eu", 7)]
 
