@@ -15,6 +15,9 @@ T = TypeVar("T")
 HANDOVER_VARIABLE = "HANDOVER_FD"
 """Names the socket on which a proxy waits for its successor. Without our prefix, as it is no setting."""
 
+UPGRADE_TIMEOUT_S = 30.0
+"""How long a successor may take until it serves; then it is ended and its predecessor goes on."""
+
 Row = Mapping[str, object]
 """One row of ``backends`` as the store holds it, column name to value, nothing validated."""
 

@@ -13,6 +13,7 @@ from edgeproxy.admin_client import AdminClient
 from edgeproxy.cli import explain as explain_command
 from edgeproxy.cli.options import ConfigFile, load_config
 from edgeproxy.errors import ConfigError, EdgeproxyError
+from edgeproxy.ports import UPGRADE_TIMEOUT_S
 
 group = typer.Typer(help="Look at the running proxy, and steer it.", no_args_is_help=True)
 show = typer.Typer(help="Show what the running proxy does.", no_args_is_help=True)
@@ -205,10 +206,8 @@ def upgrade(json: Json = False, config_file: ConfigFile = None) -> None:
 
     Returns when the new one serves. When that cannot start, the old one goes on, and this says why.
     """
-    from edgeproxy.runtime.upgrade import TIMEOUT_S
-
     with _connected(config_file) as proxy:
-        proxy.wait_up_to(TIMEOUT_S + _GRACE_S)
+        proxy.wait_up_to(UPGRADE_TIMEOUT_S + _GRACE_S)
         answer = proxy.ask("upgrade")
     if json:
         _screen().print_json(answer)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from edgeproxy.errors import EdgeproxyError
+from edgeproxy.ports import UPGRADE_TIMEOUT_S
 from edgeproxy.runtime.handover import Estate, Refused, TakenOver, environment, read_answer, written
 
-TIMEOUT_S = 30.0
-"""How long a successor may take until it serves; then it is ended and this process goes on."""
 RECLAIM_INTERVAL_S = 1.0
 _EXIT_POLL_S = 0.01
 _LAST_WORDS_S = 2.0
@@ -44,7 +43,9 @@ async def reclaim_rows(reclaim: Callable[[], int]) -> None:
         await asyncio.sleep(RECLAIM_INTERVAL_S)
 
 
-async def start_successor(command: Sequence[str], estate: Estate, timeout_s: float = TIMEOUT_S) -> Successor:
+async def start_successor(
+    command: Sequence[str], estate: Estate, timeout_s: float = UPGRADE_TIMEOUT_S
+) -> Successor:
     """Start ``command``, hand it the estate, and return when it serves.
 
     Raises:
