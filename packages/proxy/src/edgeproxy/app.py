@@ -52,7 +52,7 @@ from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
 from edgeproxy.outbound.probe_http import HttpProbe
 from edgeproxy.outbound.probe_tcp import TcpProbe
 from edgeproxy.outbound.resolver_system import SystemResolver
-from edgeproxy.ports import Operation, RowChange
+from edgeproxy.ports import Operation, Probe, RowChange
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
 from edgeproxy.runtime.certificate_watch import CertificateWatch
@@ -152,6 +152,7 @@ class App:
         self.address = self._listeners[0].address
         self._dns_port = _dns_port(config, inherited) if config.dns_enabled else None
         self._dns: DnsServer | None = None
+        self._candidates: Candidates | None = None
         self._api_port = _api_port(config, inherited) if config.api_enabled else None
         self._api: ApiServer | None = None
         self._metrics_port = _metrics_port(config, inherited) if config.metrics_enabled else None
@@ -364,7 +365,7 @@ class App:
             self._feed.watch_names(self._supervisor, self._log),
             keep_change_log(self._store, self._log),
             self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged())),
-            sweep_bindings(self._state, config.binding_ttl_secs, config.binding_gc_interval_secs),
+            sweep_bindings(self._state, lambda: config.binding_ttl_secs, config.binding_gc_interval_secs),
             reclaim_rows(self._state.reclaim_rows),
         ]
         if self._predecessor is not None:
@@ -376,7 +377,7 @@ class App:
         if self._certificates is not None:
             jobs.append(self._certificates.watch(self._log, self._supervisor.show_identities))
         if self._rate_limit is not None:
-            jobs.append(sweep_bindings(self._state.clients, self._rate_limit.fill_s, BUCKET_SWEEP_INTERVAL_S))
+            jobs.append(sweep_bindings(self._state.clients, self._bucket_fill_s, BUCKET_SWEEP_INTERVAL_S))
         if self._api is not None:
             jobs.append(self._api.run())
         if config.config_watch_enabled and self._config_file is not None:
@@ -411,7 +412,7 @@ class App:
         if feed is None or not config.health_check_enabled:
             return None
         return HealthChecks(
-            HttpProbe(config.health_check_path) if config.health_check_type == "http" else TcpProbe(),
+            _probe(config),
             interval_s=config.health_check_interval_secs,
             timeout_s=config.health_check_timeout_secs,
             addresses=self._feed.addresses,
@@ -441,15 +442,16 @@ class App:
             region: tuple(pop.address for pop in config.dns_pops if pop.region == region)
             for region in config.geography.regions
         }
+        self._candidates = Candidates(
+            config.region,
+            table,
+            self._state,
+            lambda: {each.host: each.addresses for each in self._feed.resolved_hosts()},
+            _panic_threshold(config),
+        )
         responder = Responder(
             Zone(labels_of(config.dns_domain), config.region, config.geography.regions, pops),
-            Candidates(
-                config.region,
-                table,
-                self._state,
-                lambda: {each.host: each.addresses for each in self._feed.resolved_hosts()},
-                _panic_threshold(config),
-            ),
+            self._candidates,
             lambda: table.version,
             lambda address: locate(address, self._geo.database.country, config.geography),
             Lifetimes(config.dns_ttl_secs, config.dns_negative_ttl_secs),
@@ -552,7 +554,18 @@ class App:
 
     def _apply(self, config: Config) -> None:
         self._config = config
+        self._rate_limit = _rate_limit(config)
         self._supervisor.change_settings(self._worker_settings(config))
+        if self._verdicts is not None:
+            self._verdicts.change_settings(_verdict_settings(config))
+        if self._checks is not None:
+            self._checks.change_settings(
+                _probe(config),
+                interval_s=config.health_check_interval_secs,
+                timeout_s=config.health_check_timeout_secs,
+            )
+        if self._candidates is not None:
+            self._candidates.set_panic_threshold(_panic_threshold(config))
 
     def _worker_settings(self, config: Config) -> Start:
         settings = _worker_settings(config)
@@ -700,6 +713,10 @@ class App:
             panic_threshold=_panic_threshold(self._config),
             connections_allowed=self._connections_allowed(client.address),
         )
+
+    def _bucket_fill_s(self) -> float:
+        """How long an unused token bucket takes to be full again, whatever it held."""
+        return self._rate_limit.fill_s if self._rate_limit is not None else 0.0
 
     def _why(self, backend_id: str) -> str:
         return self._verdicts.verdicts.why(backend_id, monotonic()) if self._verdicts is not None else ""
@@ -908,6 +925,10 @@ def _rate_limit(config: Config) -> TokenBucket | None:
         burst=config.rate_limit_burst,
         per_s=config.rate_limit_max_requests / config.rate_limit_window_secs,
     )
+
+
+def _probe(config: Config) -> Probe:
+    return HttpProbe(config.health_check_path) if config.health_check_type == "http" else TcpProbe()
 
 
 def _panic_threshold(config: Config) -> float:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -366,6 +367,41 @@ def test_the_operator_sees_and_clears_what_a_client_has_left(
 def test_a_malformed_question_about_limits_is_refused(limited: Proxy, question: dict[str, object]) -> None:
     with pytest.raises(EdgeproxyError, match=r"rate_limit needs a client|not an IP address"):
         limited.ask("rate_limit", **question)
+
+
+# ---- reloading -----------------------------------------------------------------------------------
+
+
+def test_limits_circuits_and_checks_change_without_a_restart(
+    start_proxy: StartProxy,
+    start_backend: Callable[[str], Backend],
+    new_client: Callable[[], str],
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "edgeproxy.toml"
+    switches = "rate_limit_enabled = true\nhealth_check_enabled = true\ncircuit_breaker_enabled = true\n"
+    config.write_text(
+        f"{switches}rate_limit_burst = 2\nrate_limit_window_secs = 3600\nrate_limit_max_requests = 1\n"
+        "health_check_interval_secs = 3600\nhealth_check_fast_interval_secs = 0.1\n"
+    )
+    proxy = start_proxy([row("one", start_backend("one").port)], config=config)
+    client = new_client()
+    assert [knock(proxy, client) for _ in range(3)] == ["one", "one", ""]
+
+    config.write_text(
+        f"{switches}rate_limit_burst = 5\nrate_limit_window_secs = 0.01\nrate_limit_max_requests = 1000\n"
+        "health_check_interval_secs = 0.1\nhealth_check_fast_interval_secs = 0.1\n"
+        'health_check_type = "http"\nhealth_check_timeout_secs = 0.1\nhealth_unhealthy_threshold = 1\n'
+        "circuit_failure_threshold = 7\npanic_threshold_percent = 0\nslow_start_secs = 0\n"
+    )
+    changed = proxy.ask("reload")
+    assert changed["needs_restart"] == {}
+    assert changed["changed"]["rate_limit_burst"] == ["2", "5"]
+    assert proxy.ask("rate_limit", client=client)["connections_allowed"] == 5
+    # It does not speak HTTP, and without panic there is nobody else.
+    wait_until(lambda: left_out(proxy), reason="the check by HTTP to fail")
+    wait_until(lambda: knock(proxy, client) == "", reason="the workers to go without panic")
+    assert proxy.ask("explain", client=client)["is_panicking"] is False
 
 
 # ---- events --------------------------------------------------------------------------------------

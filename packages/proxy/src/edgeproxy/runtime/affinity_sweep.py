@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
@@ -19,11 +20,11 @@ class Bindings(Protocol):
     def sweep(self, oldest_s: float, start: int, count: int) -> int: ...
 
 
-async def sweep_bindings(bindings: Bindings, ttl_s: float, interval_s: float) -> None:
-    """Clear expired bindings every ``interval_s`` until cancelled."""
+async def sweep_bindings(bindings: Bindings, ttl_s: Callable[[], float], interval_s: float) -> None:
+    """Clear what is older than ``ttl_s`` says every ``interval_s`` until cancelled."""
     while True:
         await asyncio.sleep(interval_s)
-        oldest_s = monotonic() - ttl_s
+        oldest_s = monotonic() - ttl_s()
         for start in range(0, bindings.buckets, _BUCKETS_AT_A_TIME):
             bindings.sweep(oldest_s, start, _BUCKETS_AT_A_TIME)
             await asyncio.sleep(0)

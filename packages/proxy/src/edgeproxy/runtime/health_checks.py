@@ -30,6 +30,7 @@ class _Target:
         self.port = port
         self.checks = 0
         self.timer: asyncio.TimerHandle | None = None
+        """For the next check; ``None`` while one is waited for or under way."""
 
     def cancel(self) -> None:
         if self.timer is not None:
@@ -72,6 +73,16 @@ class HealthChecks:
         self._is_able = True
         self._group: asyncio.TaskGroup | None = None
 
+    def change_settings(self, probe: Probe, *, interval_s: float, timeout_s: float) -> None:
+        """Ask in another way; each backend is asked within the new interval, at a moment of its own."""
+        self._probe = probe
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        for backend_id, target in self._targets.items():
+            if target.timer is not None:
+                target.timer.cancel()
+                self._schedule(backend_id, target, interval_s * self._draw())
+
     def follow(self, change: TableChange) -> None:
         """Check what the routing table holds now. A backend at a new address is a new one."""
         for placed in change.removed:
@@ -109,6 +120,7 @@ class HealthChecks:
             target.timer = loop.call_later(delay_s, self._due, backend_id, target)
 
     def _due(self, backend_id: str, target: _Target) -> None:
+        target.timer = None
         self._waiting.append((backend_id, target))
         self._begin_waiting()
 

@@ -18,7 +18,25 @@ from edgeproxy.config.settings import SETTINGS
 from edgeproxy.errors import ConfigError
 
 HOT: Final = frozenset(
-    {"log_level", "access_log", "access_log_sample", "pool_connect_timeout_secs", "shutdown_timeout_secs"}
+    {
+        *(
+            "log_level",
+            "access_log",
+            "access_log_sample",
+            "pool_connect_timeout_secs",
+            "shutdown_timeout_secs",
+        ),
+        *("rate_limit_max_requests", "rate_limit_window_secs", "rate_limit_burst"),
+        *("circuit_failure_threshold", "circuit_success_threshold", "circuit_timeout_secs"),
+        *("circuit_max_ejected_percent", "slow_start_secs", "panic_threshold_percent"),
+        *(
+            "health_check_type",
+            "health_check_path",
+            "health_check_timeout_secs",
+            "health_check_interval_secs",
+        ),
+        *("health_check_fast_interval_secs", "health_healthy_threshold", "health_unhealthy_threshold"),
+    }
 )
 """Settings that change without a restart. All others are bound to sockets, files, memory or processes."""
 

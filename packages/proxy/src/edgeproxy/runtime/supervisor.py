@@ -195,7 +195,11 @@ class Supervisor:
         self._settings = settings
         self.broadcast(
             SettingsChanged(
-                settings.connect_timeout_s, settings.shutdown_timeout_s, settings.access_log_every
+                settings.connect_timeout_s,
+                settings.shutdown_timeout_s,
+                settings.access_log_every,
+                settings.panic_threshold,
+                settings.rate_limit,
             )
         )
 

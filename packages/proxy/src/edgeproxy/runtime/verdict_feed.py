@@ -16,7 +16,7 @@ from typing import Protocol
 
 from edgeproxy.core.controlplane.events import Event
 from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
-from edgeproxy.core.controlplane.verdicts import Verdicts
+from edgeproxy.core.controlplane.verdicts import Verdicts, VerdictSettings
 from edgeproxy.core.wire.frames import Report, TableChanged
 
 PAUSE_S = 0.02
@@ -45,6 +45,12 @@ class VerdictFeed:
         self._grant_trial = grant_trial
         self._tell = tell
         self._wake = asyncio.Event()
+
+    def change_settings(self, settings: VerdictSettings) -> None:
+        """Judge by other settings from now on."""
+        self.verdicts.change_settings(settings, monotonic())
+        self._tell_all()
+        self._wake.set()
 
     def follow(self, change: TableChange) -> None:
         """Take in what changed in the rows."""

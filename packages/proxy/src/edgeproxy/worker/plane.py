@@ -71,12 +71,9 @@ class Plane:
         self.server_names = ServerNames(settings.app_by_server_name)
         self.networks_trusted = Networks(settings.proxy_protocol_trusted)
         self.ledger = Ledger(settings.access_log_every, report_soon if settings.watch_outcomes else None)
+        self._selection = Selection(settings.pop_region, settings.panic_threshold)
         self.dispatcher = Dispatcher(
-            settings.pop_region,
-            settings.binding_ttl_s,
-            Selection(settings.pop_region, settings.panic_threshold),
-            bindings,
-            leases,
+            settings.pop_region, settings.binding_ttl_s, self._selection, bindings, leases
         )
         self.openings: Deadlines[Connection] = loop.deadlines(
             settings.opening_timeout_s, Connection.opening_timed_out
@@ -116,6 +113,8 @@ class Plane:
         """Go by these from now on."""
         self.connects.duration_s = settings.connect_timeout_s
         self.ledger.log_each(settings.access_log_every)
+        self._selection.set_panic_threshold(settings.panic_threshold)
+        self._rate_limit = settings.rate_limit
 
     def _handshakes(self, settings: TlsSettings | None) -> Handshakes | None:
         if settings is None:

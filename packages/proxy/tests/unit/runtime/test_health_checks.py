@@ -139,8 +139,8 @@ async def test_a_backend_that_is_checked_no_more_is_left_alone() -> None:
     checked.checks.follow(change(placed("a")))
     async with checked.running():
         await checked.until(lambda: checked.results, "the result")
-        assert checked.checks._targets["a"].timer is not None
-        assert checked.checks._targets["a"].timer.when() <= asyncio.get_running_loop().time()
+        await asyncio.sleep(0)
+        assert checked.checks._targets["a"].timer is None
 
 
 async def test_rows_that_come_while_it_runs_are_checked_too() -> None:
@@ -215,6 +215,21 @@ async def test_a_name_without_addresses_fails_without_a_question() -> None:
         await checked.until(lambda: checked.results, "the result")
     assert checked.results == [("a", "its host name does not resolve")]
     assert checked.probe.asked == []
+
+
+async def test_another_way_of_asking_holds_for_all_that_are_not_under_check() -> None:
+    checked = Checked()
+    checked.intervals = {"a": 3600.0, "b": None}
+    checked.checks.follow(change(placed("a"), placed("b", "192.0.2.2")))
+    other = FakeProbe()
+    other.gate.clear()
+    async with checked.running():
+        await checked.until(lambda: len(checked.results) == 2, "both results")
+        await checked.until(lambda: checked.checks._targets["a"].timer, "the next check to be planned")
+        checked.checks.change_settings(other, interval_s=0.0, timeout_s=0.02)
+        await checked.until(lambda: len(checked.results) == 3, "a result of the other kind")
+    assert checked.results[-1] == ("a", "no answer within 0.02 s")
+    assert [host for host, *_ in other.asked] == ["192.0.2.1"]
 
 
 async def test_what_this_machine_cannot_ask_says_nothing_of_the_backend() -> None:

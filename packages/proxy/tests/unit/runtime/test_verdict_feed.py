@@ -30,9 +30,9 @@ class Pop:
         self.table = RoutingTable(Geography.built_in())
         self.done: list[TableChanged | tuple[str, int, int]] = []
         self.events: list[Event] = []
-        checks = HealthSettings(healthy_threshold=1, unhealthy_threshold=1)
-        circuits = CircuitSettings(failure_threshold, success_threshold=2, timeout_s=timeout_s)
-        settings = VerdictSettings(checks, circuits, slow_start_s)
+        self.checks = HealthSettings(healthy_threshold=1, unhealthy_threshold=1)
+        self.circuits = CircuitSettings(failure_threshold, success_threshold=2, timeout_s=timeout_s)
+        settings = VerdictSettings(self.checks, self.circuits, slow_start_s)
         self.feed = VerdictFeed(
             Verdicts(settings),
             self.table,
@@ -160,6 +160,18 @@ async def test_a_verdict_that_is_taken_back_in_time_is_not_published() -> None:
         pop.feed.checked("b2", "connection refused", 0.0, 0.0)
         await pop.wait_published(1)
     assert [placed.backend.id for change in pop.published for placed in change.upserts] == ["b2"]
+
+
+async def test_other_settings_are_published_at_once() -> None:
+    pop = Pop(rows=3, slow_start_s=600)
+    async with pop.running():
+        pop.feed.checked("b1", "connection refused", monotonic(), monotonic())
+        pop.feed.checked("b1", None, monotonic(), monotonic())
+        await pop.wait_published(1)
+        assert pop.verdicts[-1].weight_factor < 1
+        pop.feed.change_settings(VerdictSettings(pop.checks, pop.circuits, slow_start_s=0))
+        await pop.wait_published(2)
+    assert pop.verdicts[-1] == GOOD
 
 
 async def test_nothing_is_published_while_nothing_changes() -> None:

@@ -90,6 +90,12 @@ class Candidates:
         self._reachable: dict[int, Reachable] = {}
         self._views: dict[tuple[IpVersion | None, str | None], Selection] = {}
 
+    def set_panic_threshold(self, threshold: float) -> None:
+        """Go by another threshold from now on."""
+        self._panic_threshold = threshold
+        for view in self._views.values():
+            view.set_panic_threshold(threshold)
+
     def catch_up(self, now_s: float) -> None:
         """Take in what changed. To be called before each question; ``now_s`` is on any steady clock."""
         if self._table.version != self._version:

@@ -36,10 +36,11 @@ class HealthSettings(msgspec.Struct, frozen=True):
 class Health:
     """One backend as its checks see it."""
 
-    __slots__ = ("_run", "_settings", "status", "why")
+    __slots__ = ("_run", "settings", "status", "why")
 
     def __init__(self, settings: HealthSettings) -> None:
-        self._settings = settings
+        self.settings = settings
+        """May be replaced; holds from the next check on."""
         self._run = 0
         """Results of one kind in a row: so many good ones, or below zero, so many bad ones."""
         self.status = Status.UNKNOWN
@@ -50,12 +51,12 @@ class Health:
         """Take in one result, ``None`` for a good check, else what was wrong; whether the status changed."""
         if why is None:
             self._run = max(self._run, 0) + 1
-            reached = self._run >= self._settings.healthy_threshold
+            reached = self._run >= self.settings.healthy_threshold
             status = Status.HEALTHY
         else:
             self.why = why
             self._run = min(self._run, 0) - 1
-            reached = -self._run >= self._settings.unhealthy_threshold
+            reached = -self._run >= self.settings.unhealthy_threshold
             status = Status.UNHEALTHY
         if not reached or status is self.status:
             return False
@@ -75,7 +76,7 @@ class Health:
 
     def next_interval_s(self, draw: float) -> float:
         """Time from the beginning of one check to that of the next; ``draw`` is uniform in [0, 1)."""
-        nominal_s = self._settings.interval_s
+        nominal_s = self.settings.interval_s
         if self.is_changing:
-            nominal_s = min(nominal_s, self._settings.fast_interval_s)
+            nominal_s = min(nominal_s, self.settings.fast_interval_s)
         return nominal_s * (_SHORTEST + (1 - _SHORTEST) * draw)

@@ -145,6 +145,12 @@ class Circuit:
         self._close(now_s)
         return True
 
+    def change_settings(self, settings: CircuitSettings) -> None:
+        """Go by other settings from the next event on; an open time under way stays as it is."""
+        self._settings = settings
+        self._connect_failures_s = deque(self._connect_failures_s, maxlen=settings.failure_threshold)
+        self._drops_s = deque(self._drops_s, maxlen=settings.failure_threshold)
+
     # ---- what others ask ---------------------------------------------------------------------
 
     def is_overdue(self, now_s: float) -> bool:

@@ -122,6 +122,17 @@ class Verdicts:
         self._changed: dict[str, None] = {}
         self._events: list[Event] = []
 
+    def change_settings(self, settings: VerdictSettings, now_s: float) -> None:
+        """Go by other settings from now on. What is switched on or off must be so in both."""
+        self._settings = settings
+        for watched in self._watched.values():
+            if watched.health is not None and settings.checks is not None:
+                watched.health.settings = settings.checks
+            if watched.circuit is not None and settings.circuits is not None:
+                watched.circuit.change_settings(settings.circuits)
+            self._judge(watched, now_s)
+        self._look_for_panic(self._pools.values())
+
     # ---- what is told ------------------------------------------------------------------------
 
     def follow(self, change: TableChange) -> None:

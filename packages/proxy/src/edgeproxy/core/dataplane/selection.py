@@ -256,6 +256,10 @@ class _Pool:
         """Whether one more connection may be sent there now."""
         return member.load is not inf and (self.is_panicking or member.is_trusted)
 
+    def set_panic_threshold(self, threshold: float) -> None:
+        self._panic_threshold = threshold
+        self.is_panicking = is_panicking(self._good, self._healthy, threshold)
+
     def choose(self, country: str, region: str, pop_region: str, draw: float) -> Chosen | None:
         equals: list[list[_Member]] = []
         best = _least(self._trusted.tiers(country, region, pop_region), inf, equals)
@@ -320,6 +324,12 @@ class Selection:
         self._verdicts: dict[int, Verdict] = {}
         self._connections: dict[int, int] = {}
         self._pools: dict[str, _Pool] = {}
+
+    def set_panic_threshold(self, threshold: float) -> None:
+        """Go by another threshold from now on."""
+        self._panic_threshold = threshold
+        for pool in self._pools.values():
+            pool.set_panic_threshold(threshold)
 
     def put(self, slot: int, backend: Backend, connections: int, verdict: Verdict = GOOD) -> None:
         """Add ``backend`` under ``slot``, or replace what the slot holds."""

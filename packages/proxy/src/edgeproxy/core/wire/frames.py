@@ -121,6 +121,8 @@ class SettingsChanged(msgspec.Struct, frozen=True, tag="settings"):
     connect_timeout_s: float
     shutdown_timeout_s: float
     access_log_every: int
+    panic_threshold: float = PANIC_THRESHOLD
+    rate_limit: TokenBucket | None = None
 
 
 class IdentitiesChanged(msgspec.Struct, frozen=True, tag="identities"):

@@ -378,3 +378,5 @@ def test_the_panic_threshold_is_the_callers() -> None:
     world.judge(0, Verdict(is_good=False))
     world.catch_up()
     assert world.nearest() == []
+    world.candidates.set_panic_threshold(0.5)
+    assert world.nearest() == ["a"]

@@ -76,6 +76,13 @@ def test_checks_come_faster_while_the_status_is_changing(
     assert health.next_interval_s(draw=1.0) == (1.0 if is_changing else 5.0)
 
 
+def test_other_settings_hold_from_the_next_check_on() -> None:
+    health = checked(None, None, REFUSED)
+    health.settings = HealthSettings(interval_s=60, fast_interval_s=60, unhealthy_threshold=2)
+    assert health.next_interval_s(draw=1.0) == 60
+    assert health.checked(REFUSED)
+
+
 def test_the_fast_interval_is_never_the_longer_one() -> None:
     assert checked(interval_s=0.5).next_interval_s(draw=1.0) == 0.5
 

@@ -258,6 +258,30 @@ def test_a_timeout_longer_than_the_limit_is_kept() -> None:
     assert open_again(circuit, T) == 1000
 
 
+def test_other_settings_hold_from_the_next_failure_on() -> None:
+    circuit = Circuit(SETTINGS)
+    for _ in range(3):
+        circuit.connect_failed(T)
+    circuit.change_settings(CircuitSettings(failure_threshold=4, timeout_s=7))
+    assert circuit.connect_failed(T)
+    assert circuit.status(T).retry_in_s == 7
+
+
+def test_a_lower_threshold_is_reached_by_the_failures_there_are_and_one_more() -> None:
+    circuit = Circuit(SETTINGS)
+    for _ in range(4):
+        circuit.dropped(T)
+    circuit.change_settings(CircuitSettings(failure_threshold=2))
+    assert circuit.state is State.CLOSED
+    assert circuit.dropped(T)
+
+
+def test_an_open_time_under_way_is_kept() -> None:
+    circuit = opened()
+    circuit.change_settings(CircuitSettings(timeout_s=1))
+    assert circuit.next_at_s() == T + 30
+
+
 class CircuitAgainstModel(RuleBasedStateMachine):
     """Any history, compared with the rules written down once more, event by event."""
 

@@ -406,6 +406,54 @@ def test_rows_that_come_and_go_change_panic_too() -> None:
     assert pop.told() == ["enough backends are good again"]
 
 
+# ---- other settings ------------------------------------------------------------------------------
+
+
+def change(pop: Pop, settings: VerdictSettings, at_s: float = T) -> None:
+    pop.verdicts.change_settings(settings, at_s)
+    pop.publish()
+
+
+def test_other_thresholds_hold_from_the_next_result_on() -> None:
+    pop = Pop()
+    change(pop, VerdictSettings(HealthSettings(unhealthy_threshold=2), CircuitSettings(failure_threshold=1)))
+    pop.check("b0", REFUSED)
+    assert pop.of("b0") == GOOD
+    pop.check("b0", REFUSED)
+    assert pop.of("b0") == OUT
+    pop.went("b1", "f")
+    assert pop.of("b1") == OUT
+
+
+def test_a_warm_up_goes_on_at_its_new_pace() -> None:
+    pop = Pop(BOTH)
+    pop.check("b0", REFUSED)
+    pop.check("b0", None)
+    change(pop, VerdictSettings(CHECKS, CIRCUITS, slow_start_s=10), T + 5)
+    assert pop.of("b0").weight_factor == 0.5
+    change(pop, NO_SLOW_START, T + 5)
+    assert pop.of("b0") == GOOD
+    assert pop.verdicts.next_at_s() == inf
+
+
+def test_another_panic_threshold_is_told_when_it_changes_something() -> None:
+    pop = Pop()
+    pop.check("b0", REFUSED)
+    pop.told()
+    change(pop, VerdictSettings(CHECKS, CIRCUITS, panic_threshold=0.9))
+    assert pop.told() == ["too few backends are good, clients are sent to all of them"]
+    change(pop, VerdictSettings(CHECKS, CIRCUITS, panic_threshold=0.1))
+    assert pop.told() == ["enough backends are good again"]
+
+
+def test_what_is_off_stays_off() -> None:
+    pop = Pop(VerdictSettings())
+    change(pop, BOTH)
+    pop.check("b0", REFUSED)
+    pop.went("b0", "ff")
+    assert pop.of("b0") == GOOD
+
+
 # ---- rows ----------------------------------------------------------------------------------------
 
 

@@ -139,7 +139,10 @@ class BucketAgainstLevel(RuleBasedStateMachine):
     @rule(cost=st.sampled_from([0.5, 1.0, 1.0, 2.0, 6.0]))
     def take(self, cost: float) -> None:
         taken = self.bucket.take(float(self.now), cost)
-        assert taken is (self.level >= Fraction(cost) - Fraction(1, 1000))
+        missing = Fraction(cost) - self.level
+        # So much may be missing; on the very edge, rounding decides.
+        if abs(missing - Fraction(1, 1000)) > Fraction(1, 10**6):
+            assert taken is (missing < Fraction(1, 1000))
         if taken:
             self.level -= Fraction(cost)
 

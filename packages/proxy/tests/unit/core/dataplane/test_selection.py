@@ -98,6 +98,7 @@ class SelectionAgainstFormula(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.panic_threshold = PANIC_THRESHOLD
         self.selection = Selection(POP_REGION, PANIC_THRESHOLD)
         self.rows: dict[int, tuple[Backend, int]] = {}
         self.verdicts: dict[int, Verdict] = {}
@@ -105,7 +106,12 @@ class SelectionAgainstFormula(RuleBasedStateMachine):
     def is_panicking(self, app: str) -> bool:
         healthy = [slot for slot, (row, _) in self.rows.items() if row.healthy and app in ("*", row.app)]
         good = [slot for slot in healthy if self.verdicts[slot].is_good]
-        return len(good) < PANIC_THRESHOLD * len(healthy)
+        return len(good) < self.panic_threshold * len(healthy)
+
+    @rule(threshold=st.sampled_from([0.0, 0.3, 0.6, 1.0]))
+    def set_panic_threshold(self, threshold: float) -> None:
+        self.selection.set_panic_threshold(threshold)
+        self.panic_threshold = threshold
 
     def may_take_one_more(self, slot: int, app: str) -> bool:
         verdict = self.verdicts[slot]
@@ -326,6 +332,17 @@ def test_without_a_panic_threshold_nothing_is_sent_to_a_pool_without_a_good_back
     selection.put(0, backend(), 0, OUT)
     assert selection.choose("*", "DE", "eu", 0.0) is None
     assert selection.is_empty("*")
+
+
+def test_another_panic_threshold_holds_at_once_and_for_apps_not_asked_for_yet() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend(app="web"), 0, OUT)
+    selection.put(1, backend(app="mail"), 0, OUT)
+    assert selection.is_panicking("web")
+    selection.set_panic_threshold(0.0)
+    assert not selection.is_panicking("web")
+    assert not selection.is_panicking("mail")
+    assert selection.choose("web", "DE", "eu", 0.0) is None
 
 
 def test_panic_is_of_one_app() -> None:
