@@ -93,8 +93,11 @@ class SpliceRelay(CopyRelay):
                 pipe.filled_bytes = os.splice(
                     source_fd, pipe.write_fd, pipe.capacity_bytes, flags=os.SPLICE_F_NONBLOCK
                 )
+            except BlockingIOError:
+                break
             except OSError:
-                break  # empty or reset, which recv tells
+                source.broken = True  # a socket tells of its reset once, and calls it an end afterwards
+                break
             if not pipe.filled_bytes:
                 break
             if not self._empty(pipe, sink):
