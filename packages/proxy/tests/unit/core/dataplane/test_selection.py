@@ -482,3 +482,10 @@ def test_several_are_the_best_in_their_order_and_stay_candidates() -> None:
     assert [(chosen.slot, chosen.score) for chosen in several] == [(3, 0.0), (1, 1.0), (2, 3.0)]
     assert len(selection.choose_several("*", "DE", "eu", 10, lambda: 0.0)) == 4
     assert choose(selection).slot == 3
+
+
+def test_a_loaded_neighbour_still_wins_against_a_loaded_one_farther_away() -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend("near", country="DE"), 150)
+    selection.put(1, backend("farther", country="FR"), 60)
+    assert choose(selection).backend.id == "near"
