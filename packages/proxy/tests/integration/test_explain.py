@@ -21,6 +21,7 @@ from packages.proxy.tests.integration.proxies import (
     write_rows,
 )
 from testkit.geo import write_country_database
+from testkit.wait import wait_until
 
 BRAZILIAN = "200.160.2.3"
 
@@ -195,3 +196,33 @@ def test_the_proxy_says_what_is_wrong_with_a_question(
     with pytest.raises(EdgeproxyError) as refusal:
         proxy.ask("explain", **arguments)
     assert str(refusal.value) == error
+
+
+def test_shows_limit_panic_and_verdicts(
+    explain: Explain, start_proxy: StartProxy, start_backend: Callable[[str], Backend]
+) -> None:
+    """The checks ask for HTTP, which the backend does not speak."""
+    proxy = start_proxy(
+        [row("one", start_backend("one").port), row("two", 9, healthy=0)],
+        rate_limit_enabled=1,
+        health_check_enabled=1,
+        health_check_type="http",
+        health_check_interval_secs=0.1,
+        health_check_timeout_secs=0.1,
+    )
+    panic = "Panic: too few backends are good, so this POP's own verdicts are ignored."
+    answer = wait_until(
+        lambda: (
+            found
+            if panic in (found := explain("--client", BRAZILIAN, admin_socket=proxy.admin_path)).out
+            else None
+        ),
+        reason="the checks to fail",
+    )
+    lines = [line.rstrip() for line in answer.out.splitlines()]
+    assert lines[3:5] == ["Limit    10.0 connections at this moment", panic]
+    header, one, two = lines[6:]
+    assert header.endswith("verdict")
+    assert one.endswith("failing its checks: does not answer in HTTP")
+    assert one.startswith("*")
+    assert two.endswith("healthy = 0 in the routing table")
