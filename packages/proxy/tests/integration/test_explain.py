@@ -225,4 +225,5 @@ def test_shows_limit_panic_and_verdicts(
     assert header.endswith("verdict")
     assert one.endswith("failing its checks: does not answer in HTTP")
     assert one.startswith("*")
-    assert two.endswith("healthy = 0 in the routing table")
+    # Its own check fails too, sooner or later than that of the other.
+    assert "healthy = 0 in the routing table" in two
