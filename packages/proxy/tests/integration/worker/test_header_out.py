@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 from contextlib import closing
 
@@ -143,13 +144,14 @@ def test_a_client_that_has_gone_is_told_to_nobody(
 ) -> None:
     plane: ThreadedPlane = start_plane(row("told-1", backend.port), settings=settings(V1))
     original = plane.plane.connects.discard
+    clients: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
 
     def reset_before_the_relay(connection: object) -> None:
         original(connection)  # type: ignore[arg-type]
-        reset(client)
+        reset(clients.get(timeout=5))
 
     monkeypatch.setattr(plane.plane.connects, "discard", reset_before_the_relay)
-    client = plane.connect()
+    clients.put(plane.connect())
     with backend.accept() as server, pytest.raises(ConnectionResetError):
         server.recv(1)
     assert plane.report(1).closes == {"client_reset": 1}
