@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy import app
+from edgeproxy.app import control
 from edgeproxy.config import load
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.outbound.resolver_system import SystemResolver
@@ -142,7 +142,7 @@ def test_told_to_stop_before_the_workers_are_ready_it_ends_in_order(
     count: int,
 ) -> None:
     Signals(monkeypatch).on(Supervisor, "start", count)
-    assert app.run(load(environment(settings), {}, None)) == 0
+    assert control.run(load(environment(settings), {}, None)) == 0
     assert new_children() == set()
 
 
@@ -167,7 +167,7 @@ def test_a_defect_in_the_background_is_told_in_one_line_and_ends_the_proxy_with_
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(TableFeed, "watch", fail)
-    assert app.run(load(environment(settings), {}, None)) == 1
+    assert control.run(load(environment(settings), {}, None)) == 1
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     events = [line["event"] for line in lines]
     assert events[-3:] == ["the control process failed, stopping", "draining", "stopped"]
@@ -182,9 +182,9 @@ def test_workers_that_cannot_start_end_the_start(
     new_children: Callable[[], set[str]],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(app, "WORKER_PROGRAM", (EDGEPROXY[0], "-c", "raise SystemExit(9)"))
+    monkeypatch.setattr(control, "WORKER_PROGRAM", (EDGEPROXY[0], "-c", "raise SystemExit(9)"))
     with pytest.raises(EdgeproxyError, match=r"workers end before they are ready \(exit code 9\)"):
-        app.run(load(environment(settings), {}, None))
+        control.run(load(environment(settings), {}, None))
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert {(line["event"], line["exit_code"]) for line in events} == {("a worker died, starting another", 9)}
     assert new_children() == set()
@@ -205,8 +205,8 @@ def test_a_name_server_that_does_not_answer_delays_the_start_for_a_moment_only(
         await asyncio.Event().wait()
 
     write_rows(tmp_path / "routing.db", [row("one", 9, wg_ip="one.example.org")])
-    monkeypatch.setattr(app, "NAMES_AT_START_S", 0.01)
+    monkeypatch.setattr(control, "NAMES_AT_START_S", 0.01)
     monkeypatch.setattr(SystemResolver, "resolve", hang)
     monkeypatch.setattr(TableFeed, "watch", stop_at_once)
-    assert app.run(load(environment(settings), {}, None)) == 0
+    assert control.run(load(environment(settings), {}, None)) == 0
     assert started

@@ -1,0 +1,102 @@
+"""The sockets that clients, resolvers, backends and Prometheus connect to: opened before anything else is
+done, or inherited, and handed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.app.parts import addresses
+from edgeproxy.config import Config
+from edgeproxy.config.load import SOURCE_DEFAULT
+from edgeproxy.errors import ListenError
+from edgeproxy.inbound.dns_port import DnsPort
+from edgeproxy.inbound.metrics_port import MetricsPort
+from edgeproxy.runtime.handover import Bequest, Inheritance
+from edgeproxy.runtime.listeners import Listeners, adopt_listeners, open_listeners
+from edgeproxy.stores import open_tokens
+
+if TYPE_CHECKING:
+    from edgeproxy.inbound.api_port import ApiPort
+
+
+class Entrances:
+    """All that listens, but for the admin socket."""
+
+    def __init__(self, config: Config, inherited: Inheritance) -> None:
+        """Bind what is not ``inherited``.
+
+        Raises:
+            EdgeproxyError: an address is taken, not ours, not allowed, or open to the world unprotected.
+        """
+        self._config = config
+        self.listeners = _open_listeners(config, inherited)
+        """One for each of :func:`edgeproxy.app.parts.addresses`."""
+        self.dns = _dns_port(config, inherited) if config.dns_enabled else None
+        self.api = _api_port(config, inherited) if config.api_enabled else None
+        self.metrics = _metrics_port(config, inherited) if config.metrics_enabled else None
+
+    @property
+    def address(self) -> str:
+        """That of the main listener."""
+        return self.listeners[0].address
+
+    def bequests(self) -> list[Bequest]:
+        """All of it, for a successor."""
+        config = self._config
+        bequests = [
+            Bequest("listener", str(address), listeners.descriptors)
+            for address, listeners in zip(addresses(config), self.listeners, strict=True)
+        ]
+        if self.dns is not None:
+            bequests.append(Bequest("dns", str(config.dns_listen_addr), self.dns.descriptors))
+        if self.api is not None:
+            bequests.append(Bequest("api", str(config.api_listen_addr), (self.api.socket.fileno(),)))
+        if self.metrics is not None:
+            bequests.append(
+                Bequest("metrics", str(config.metrics_listen_addr), (self.metrics.socket.fileno(),))
+            )
+        return bequests
+
+    def close_listeners(self) -> None:
+        """Give the clients' addresses back; the other sockets belong to their servers."""
+        for listeners in self.listeners:
+            listeners.close()
+
+
+def _open_listeners(config: Config, inherited: Inheritance) -> list[Listeners]:
+    """All or none."""
+    opened: list[Listeners] = []
+    try:
+        for address in addresses(config):
+            if sockets := inherited.take("listener", str(address)):
+                opened.append(adopt_listeners(sockets, config.workers))
+            else:
+                opened.append(open_listeners(*address, config.workers))
+    except ListenError:
+        for listeners in opened:
+            listeners.close()
+        raise
+    return opened
+
+
+def _dns_port(config: Config, inherited: Inheritance) -> DnsPort:
+    return DnsPort(*config.dns_listen_addr, inherited.take("dns", str(config.dns_listen_addr)))
+
+
+def _api_port(config: Config, inherited: Inheritance) -> ApiPort:
+    from edgeproxy.inbound.api_port import ApiPort
+
+    source = config.sources["api_listen_addr"]
+    chosen_by = None if source == SOURCE_DEFAULT else source
+    return ApiPort(
+        config.api_listen_addr,
+        open_tokens(config),
+        chosen_by=chosen_by,
+        inherited=inherited.take("api", str(config.api_listen_addr)),
+    )
+
+
+def _metrics_port(config: Config, inherited: Inheritance) -> MetricsPort:
+    address = config.metrics_listen_addr
+    is_default = config.sources["metrics_listen_addr"] == SOURCE_DEFAULT
+    return MetricsPort(address, is_default=is_default, inherited=inherited.take("metrics", str(address)))

@@ -1,0 +1,210 @@
+"""What can be seen of a running POP from outside: by `edgeproxy ctl`, the API, metrics and status page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any
+
+from msgspec.structs import asdict
+
+from edgeproxy import __version__
+from edgeproxy.app.parts import panic_threshold, rate_limit
+from edgeproxy.config import Config
+from edgeproxy.core.controlplane.events import EventBus, RecentEvents, Topic
+from edgeproxy.core.controlplane.explain import Explanation, explain
+from edgeproxy.core.controlplane.overview import Overview, backend_views, country_views
+from edgeproxy.core.controlplane.routing_table import RoutingTable
+from edgeproxy.core.controlplane.traffic import TrafficTotals
+from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
+from edgeproxy.core.dataplane.client import affinity_network, locate
+from edgeproxy.core.dataplane.rate_limit import client_tag
+from edgeproxy.core.dataplane.selection import ANY_APP
+from edgeproxy.outbound.geo_maxmind import CountryDatabase
+from edgeproxy.runtime.geo_watch import GeoWatch
+from edgeproxy.runtime.supervisor import Supervisor
+from edgeproxy.runtime.table_feed import TableFeed
+from edgeproxy.runtime.verdict_feed import VerdictFeed
+from edgeproxy.stores import open_store
+from edgeproxy.worker.shared_state import SharedState
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Looks at the parts that it is given, and asks them when it is asked."""
+
+    config: Callable[[], Config]
+    """The settings in force."""
+    address: str
+    started_s: float
+    """By the monotonic clock."""
+    feed: TableFeed
+    state: SharedState
+    traffic: TrafficTotals
+    supervisor: Supervisor
+    bus: EventBus
+    recent_events: RecentEvents
+    verdicts: VerdictFeed | None
+    geo: GeoWatch
+    dns_statistics: Callable[[], dict[str, int] | None]
+
+    def overview(self) -> Overview:
+        """The whole POP, for the metrics and the status page."""
+        config, table, uptime_s = self.config(), self.feed.table, monotonic() - self.started_s
+        return Overview(
+            version=__version__,
+            node=config.replication_node_id,
+            region=config.region,
+            started_at_s=time() - uptime_s,
+            uptime_s=uptime_s,
+            workers=len(self.supervisor.pids()),
+            worker_restarts=self.supervisor.restarts,
+            table_version=table.version,
+            table_age_s=monotonic() - self.feed.read_at_s,
+            bad_rows=len(table.issues),
+            clients=self.traffic.clients,
+            closes=self.traffic.closes,
+            backends=backend_views(table.snapshot(), self.state.connections, self.traffic),
+            countries=country_views(self.traffic),
+            dns=self.dns_statistics(),
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of connections, bytes and outcomes, by backend where they have one."""
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "address": self.address,
+            "uptime_s": monotonic() - self.started_s,
+            "workers": self.supervisor.pids(),
+            "worker_restarts": self.supervisor.restarts,
+            "table_version": self.feed.table.version,
+            "dns": self.dns_statistics(),
+            "backends": {
+                placed.backend.id: self.state.connections(placed.slot)
+                for placed in self.feed.table.snapshot()
+            },
+            "traffic": self.traffic.rows(),
+            "closes": self.traffic.closes,
+            "connect_errors": self.traffic.connect_errors,
+            "verdicts": (self.verdicts.verdicts.statuses(monotonic()) if self.verdicts is not None else None),
+            "events": self.bus.statistics(),
+        }
+
+    def table(self) -> dict[str, Any]:
+        """The rows that are routed by, and those that are not, with the reason."""
+        table = self.feed.table
+        return {
+            "version": table.version,
+            "age_s": monotonic() - self.feed.read_at_s,
+            "backends": [asdict(placed.backend) for placed in table.snapshot()],
+            "issues": [str(issue) for issue in table.issues],
+        }
+
+    def explain(self, request: dict[str, Any]) -> Explanation:
+        """Where the ``client`` of a request would go, and why; of its ``app``, if it names one.
+
+        Raises:
+            ValueError: the request is wrong.
+        """
+        address, app = request.get("client"), request.get("app")
+        if not isinstance(address, str):
+            raise ValueError("explain needs a client, an IP address as text")
+        if not (app is None or isinstance(app, str)):
+            raise ValueError("explain takes an app as text")
+        config = self.config()
+        app = app or config.app or ANY_APP
+        client = locate(address, self.geo.database.country, config.geography)
+        tag = binding_tag(self.state.secret, stable_key(app), affinity_network(client.address))
+        self.state.lock(tag)
+        binding = self.state.get(tag)
+        self.state.unlock(tag)
+        bound_to = None
+        if binding is not None and holds(
+            binding, country_code(client.country), monotonic(), config.binding_ttl_secs
+        ):
+            ids = (placed.backend.id for placed in self.feed.table.snapshot())
+            bound_to = next((i for i in ids if stable_key(i) == binding.backend_key), None)
+        return explain(
+            client,
+            app,
+            config.region,
+            self.feed.table.snapshot(),
+            self.state.connections,
+            bound_to,
+            counts_known=True,
+            why=self._why,
+            panic_threshold=panic_threshold(config),
+            connections_allowed=self._connections_allowed(client.address),
+        )
+
+    def events(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The latest events, of one ``topic`` if that is given, and what the bus has counted.
+
+        Raises:
+            ValueError: the request is wrong.
+        """
+        count, topic = request.get("count", 100), request.get("topic")
+        if not isinstance(count, int) or count < 0:
+            raise ValueError("events takes a count as a whole number")
+        if topic is not None and topic not in list(Topic):
+            raise ValueError(f"there is no topic {topic!r}; there are: {', '.join(Topic)}")
+        return {
+            "events": self.recent_events.latest(count, Topic(topic) if topic is not None else None),
+            "statistics": self.bus.statistics(),
+        }
+
+    def rate_limit(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a client may still do; with ``clear``, make it a new client, or without ``client`` all.
+
+        Raises:
+            ValueError: the request is wrong, or nothing is limited.
+        """
+        address, clear = request.get("client"), request.get("clear", False)
+        if rate_limit(self.config()) is None:
+            raise ValueError("there is no rate limit; set EDGEPROXY_RATE_LIMIT_ENABLED")
+        if not (address is None or isinstance(address, str)) or (address is None and clear is not True):
+            raise ValueError("rate_limit needs a client, an IP address as text, or clear for all clients")
+        if address is None:
+            return {"cleared": self.state.clients.clear_all()}
+        if clear:
+            self.state.clients.clear(self._client_tag(address))
+        return {"client": address, "connections_allowed": self._connections_allowed(address)}
+
+    def _why(self, backend_id: str) -> str:
+        return self.verdicts.verdicts.why(backend_id, monotonic()) if self.verdicts is not None else ""
+
+    def _connections_allowed(self, address: str) -> float | None:
+        limit = rate_limit(self.config())
+        if limit is None:
+            return None
+        return self.state.clients.remaining(limit, self._client_tag(address), monotonic())
+
+    def _client_tag(self, address: str) -> int:
+        return client_tag(self.state.secret, affinity_network(address))
+
+
+def explain_offline(config: Config, address: str, app: str | None) -> Explanation:
+    """What a proxy with these settings would do for ``address``, taking all backends for idle.
+
+    Raises:
+        EdgeproxyError: the database or the country database cannot be used.
+        ValueError: ``address`` is no IP address.
+    """
+    table = RoutingTable(config.geography)
+    with open_store(config, "cli") as store:
+        table.replace(store.poll() or ())
+    with closing(CountryDatabase.open(config.geoip_path)) as countries:
+        client = locate(address, countries.country, config.geography)
+    return explain(
+        client,
+        app or config.app or ANY_APP,
+        config.region,
+        table.snapshot(),
+        connections=lambda _slot: 0,
+        bound_to=None,
+        counts_known=False,
+    )
