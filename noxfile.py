@@ -95,7 +95,7 @@ def e2e(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Combine what the tests measured by layer and kind, check the thresholds, write coverage_reports/."""
     prepare(session)
-    session.run("python", "-m", "testkit.coverage", "--output", "coverage_reports")
+    session.run("testkit", "coverage", "gate")
 
 
 @nox.session

@@ -14,7 +14,7 @@ OVERALL = "overall"
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """So many of so many statements or branches."""
+    """So many of so many statements, branches or functions."""
 
     hit: int
     total: int
@@ -38,6 +38,7 @@ class Cell:
 
     lines: Count
     branches: Count
+    functions: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +90,8 @@ def _cell(files: Iterable[FileMeasurement]) -> Cell:
         lines=Count(sum(len(file.lines_hit) for file in measured), sum(len(file.lines) for file in measured)),
         branches=Count(
             sum(len(file.branches_hit) for file in measured), sum(len(file.branches) for file in measured)
+        ),
+        functions=Count(
+            sum(len(file.functions_hit) for file in measured), sum(len(file.functions) for file in measured)
         ),
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import coverage
 from coverage.exceptions import CoverageException
 
 from testkit.coverage.errors import CoverageInputError
+from testkit.coverage.functions import Function
+from testkit.coverage.structure import Branch, FileStructure
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +21,27 @@ class FileMeasurement:
 
     lines: frozenset[int]
     lines_hit: frozenset[int]
-    branches: frozenset[tuple[int, int]]
-    branches_hit: frozenset[tuple[int, int]]
+    branches: frozenset[Branch]
+    branches_hit: frozenset[Branch]
+    functions: tuple[Function, ...] = ()
+    """In the order of the file; those without a statement of their own are left out."""
+    excluded: frozenset[int] = frozenset()
+    """Lines that are left out of the count."""
+
+    @property
+    def lines_missed(self) -> frozenset[int]:
+        """The statements that were not executed."""
+        return self.lines - self.lines_hit
+
+    @property
+    def branches_missed(self) -> frozenset[Branch]:
+        """The branches that were not taken."""
+        return self.branches - self.branches_hit
+
+    @property
+    def functions_hit(self) -> tuple[Function, ...]:
+        """The functions that were called: some statement of the body was executed."""
+        return tuple(function for function in self.functions if function.lines & self.lines_hit)
 
     def __or__(self, other: FileMeasurement) -> FileMeasurement:
         """Return what both together executed of the same file."""
@@ -32,6 +50,8 @@ class FileMeasurement:
             self.lines_hit | other.lines_hit,
             self.branches | other.branches,
             self.branches_hit | other.branches_hit,
+            self.functions,
+            self.excluded,
         )
 
 
@@ -57,6 +77,7 @@ class MeasurementStore:
     def __init__(self, folder: Path, root: Path) -> None:
         self._folder = folder
         self._root = root
+        self._structures: dict[str, FileStructure] = {}
 
     def measure(self, kind: str, files: Sequence[str]) -> dict[str, FileMeasurement]:
         """Combine the data of ``kind`` and return what it executed of each of ``files``, executed or not.
@@ -67,35 +88,36 @@ class MeasurementStore:
         parts = sorted(map(str, self._folder.glob(f".coverage.{kind}.*")))
         if not parts:
             raise CoverageInputError([f"no data of {kind} tests in {self._folder}: run them first"])
-        with tempfile.TemporaryDirectory() as scratch:
-            report = Path(scratch) / "report.json"
-            morfs = [str(self._root / file) for file in files]
-            try:
-                with self._combined(kind, parts) as combined:
-                    combined.json_report(morfs=morfs, outfile=str(report))
-            except CoverageException as error:
-                raise CoverageInputError([f"the data of {kind} tests cannot be read: {error}"]) from error
-            entries = json.loads(report.read_text(encoding="utf-8"))["files"]
-        # coverage.py names files relative to the working directory where it can.
-        measured = {
-            (Path.cwd() / name).relative_to(self._root).as_posix(): entry for name, entry in entries.items()
-        }
-        measurement = {file: _file_measurement(measured[file]) for file in files}
+        try:
+            with self._combined(kind, parts) as combined:
+                measurement = self._measure_all(combined, files)
+        except CoverageException as error:
+            raise CoverageInputError([f"the data of {kind} tests cannot be read: {error}"]) from error
         if not any(file.lines_hit for file in measurement.values()):
             raise CoverageInputError([f"the data of {kind} tests tell nothing about any source file"])
         return measurement
 
-    def write_html(self, kinds: Sequence[str], files: Sequence[str], target: Path) -> None:
-        """Write the annotated source, each line with the kinds that executed it, after ``measure``."""
-        parts = [str(self._folder / f"combined.{kind}") for kind in kinds]
-        morfs = [str(self._root / file) for file in files]
-        with self._combined("all", parts) as everything:
-            everything.html_report(morfs=morfs, directory=str(target), show_contexts=True)
+    def _measure_all(self, combined: coverage.Coverage, files: Sequence[str]) -> dict[str, FileMeasurement]:
+        data = combined.get_data()
+        measurement: dict[str, FileMeasurement] = {}
+        for file in files:
+            if file not in self._structures:
+                self._structures[file] = FileStructure(self._root / file, combined)
+            structure = self._structures[file]
+            measurement[file] = FileMeasurement(
+                structure.lines,
+                structure.lines_hit(data.lines(structure.measured_as) or ()),
+                structure.branches,
+                structure.branches_hit(data.arcs(structure.measured_as) or ()),
+                structure.functions,
+                structure.excluded,
+            )
+        return measurement
 
     @contextmanager
-    def _combined(self, name: str, parts: Sequence[str]) -> Iterator[coverage.Coverage]:
+    def _combined(self, kind: str, parts: Sequence[str]) -> Iterator[coverage.Coverage]:
         combined = coverage.Coverage(
-            data_file=str(self._folder / f"combined.{name}"), config_file=str(self._root / "pyproject.toml")
+            data_file=str(self._folder / f"combined.{kind}"), config_file=str(self._root / "pyproject.toml")
         )
         combined.erase()
         combined.combine(parts, strict=True, keep=True)
@@ -103,25 +125,3 @@ class MeasurementStore:
             yield combined
         finally:
             combined.get_data().close(force=True)
-
-
-class _Entry(TypedDict):
-    """One file in the JSON report of coverage.py, as far as it is read here."""
-
-    executed_lines: list[int]
-    missing_lines: list[int]
-    excluded_lines: list[int]
-    executed_branches: list[tuple[int, int]]
-    missing_branches: list[tuple[int, int]]
-
-
-def _file_measurement(entry: _Entry) -> FileMeasurement:
-    lines_hit = frozenset(entry["executed_lines"]) - frozenset(entry["excluded_lines"])
-    branches_hit = frozenset((start, end) for start, end in entry["executed_branches"])
-    branches_missed = frozenset((start, end) for start, end in entry["missing_branches"])
-    return FileMeasurement(
-        lines=lines_hit | frozenset(entry["missing_lines"]),
-        lines_hit=lines_hit,
-        branches=branches_hit | branches_missed,
-        branches_hit=branches_hit,
-    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from testkit.coverage.assessment import Assessment
 from testkit.coverage.gate import Failure
 from testkit.coverage.matrix import Cell, Row
 
 
 def to_text(rows: Sequence[Row], failures: Iterable[Failure]) -> str:
-    """Return a table with one line per layer; a cell is lines / branches, in per cent."""
+    """Return a table with one line per layer; a cell is lines / branches / functions, in per cent."""
     table = _table(rows, failures)
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     return "\n".join(
@@ -24,7 +26,9 @@ def to_markdown(rows: Sequence[Row], failures: Sequence[Failure]) -> str:
     head, *body = _table(rows, failures)
     table = [_markdown_row(head), _markdown_row(["---"] * len(head)), *map(_markdown_row, body)]
     missing = ["", "## Below the threshold", "", "```", *map(str, failures), "```"] if failures else []
-    return "\n".join(["# Coverage", "", "Lines / branches, in per cent.", "", *table, *missing, ""])
+    return "\n".join(
+        ["# Coverage", "", "Lines / branches / functions, in per cent.", "", *table, *missing, ""]
+    )
 
 
 def to_json(rows: Iterable[Row], failures: Iterable[Failure]) -> str:
@@ -47,6 +51,16 @@ def to_json(rows: Iterable[Row], failures: Iterable[Failure]) -> str:
     return json.dumps({"layers": layers, "failures": broken}, indent=2) + "\n"
 
 
+def write_markdown(assessment: Assessment, path: Path) -> None:
+    """Write the table, and what is missing below a threshold."""
+    path.write_text(to_markdown(assessment.measured.rows, assessment.failures), encoding="utf-8")
+
+
+def write_json(assessment: Assessment, path: Path) -> None:
+    """Write the exact counts."""
+    path.write_text(to_json(assessment.measured.rows, assessment.failures), encoding="utf-8")
+
+
 def _table(rows: Sequence[Row], failures: Iterable[Failure]) -> list[list[str]]:
     broken = {failure.layer for failure in failures}
     kinds = list(rows[0].by_kind)
@@ -66,7 +80,7 @@ def _table(rows: Sequence[Row], failures: Iterable[Failure]) -> list[list[str]]:
 
 
 def _text_cell(cell: Cell) -> str:
-    return f"{cell.lines} / {cell.branches}"
+    return f"{cell.lines} / {cell.branches} / {cell.functions}"
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
@@ -77,4 +91,5 @@ def _json_cell(cell: Cell) -> dict[str, dict[str, int]]:
     return {
         "lines": {"hit": cell.lines.hit, "total": cell.lines.total},
         "branches": {"hit": cell.branches.hit, "total": cell.branches.total},
+        "functions": {"hit": cell.functions.hit, "total": cell.functions.total},
     }

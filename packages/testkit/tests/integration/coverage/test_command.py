@@ -99,7 +99,7 @@ def make_repository(root: Path) -> None:
 
 def test_the_command_fails_with_the_name_of_what_missed_and_where(tmp_path: Path) -> None:
     make_repository(tmp_path)
-    ended = run(tmp_path, "testkit.coverage")
+    ended = run(tmp_path, "testkit", "coverage", "gate")
     assert ended.returncode == 1, ended.stderr
     assert ended.stderr.splitlines() == [
         "overall: 90.00 % of lines by unit, 100 % required (18 of 20)",

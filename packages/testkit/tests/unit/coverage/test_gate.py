@@ -10,7 +10,7 @@ from testkit.coverage.policy import Requirement
 
 def row(lines: Count, branches: Count, required: int, files: dict[str, FileMeasurement] | None = None) -> Row:
     requirement = Requirement(("unit", "integration"), Fraction(required), Fraction(required))
-    return Row("core", requirement, {}, Cell(lines, branches), files or {})
+    return Row("core", requirement, {}, Cell(lines, branches, Count(0, 0)), files or {})
 
 
 def file(

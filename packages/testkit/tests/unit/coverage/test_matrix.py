@@ -10,6 +10,8 @@ from testkit.coverage.matrix import Cell, Count, build_matrix
 from testkit.coverage.measurement import FileMeasurement
 from testkit.coverage.policy import Layer, Policy, Requirement
 
+NONE = Count(0, 0)
+
 
 def measured(lines_hit: set[int], branches_hit: set[tuple[int, int]]) -> FileMeasurement:
     return FileMeasurement(
@@ -39,19 +41,19 @@ MEASUREMENTS = {
 
 def test_a_row_holds_each_kinds_own_share() -> None:
     core, app, overall = build_matrix(POLICY, SOURCES, MEASUREMENTS)
-    assert core.by_kind["unit"] == Cell(Count(3, 4), Count(1, 2))
+    assert core.by_kind["unit"] == Cell(Count(3, 4), Count(1, 2), NONE)
     assert app.by_kind == {
-        "unit": Cell(Count(2, 4), Count(1, 2)),
-        "integration": Cell(Count(3, 4), Count(1, 2)),
+        "unit": Cell(Count(2, 4), Count(1, 2), NONE),
+        "integration": Cell(Count(3, 4), Count(1, 2), NONE),
     }
-    assert overall.by_kind["unit"] == Cell(Count(5, 8), Count(2, 4))
+    assert overall.by_kind["unit"] == Cell(Count(5, 8), Count(2, 4), NONE)
 
 
 def test_only_the_kinds_of_the_requirement_count_and_they_count_together() -> None:
     core, app, overall = build_matrix(POLICY, SOURCES, MEASUREMENTS)
-    assert core.counted == Cell(Count(3, 4), Count(1, 2))
-    assert app.counted == Cell(Count(3, 4), Count(2, 2))
-    assert overall.counted == Cell(Count(7, 8), Count(4, 4))
+    assert core.counted == Cell(Count(3, 4), Count(1, 2), NONE)
+    assert app.counted == Cell(Count(3, 4), Count(2, 2), NONE)
+    assert overall.counted == Cell(Count(7, 8), Count(4, 4), NONE)
 
 
 def test_rows_keep_the_policys_order_and_end_with_the_overall_one() -> None:

@@ -117,18 +117,6 @@ def test_a_source_file_that_does_not_parse_is_named(repository: Path) -> None:
         store(repository).measure("unit", ["sign.py"])
 
 
-def test_the_annotated_source_tells_which_kinds_executed_a_line(repository: Path) -> None:
-    record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
-    record(repository, "e2e", "host.1", *IMPORT, *POSITIVE)
-    both = store(repository)
-    both.measure("unit", ["sign.py"])
-    both.measure("e2e", ["sign.py"])
-    both.write_html(["unit", "e2e"], ["sign.py"], repository / "html")
-    (page,) = (repository / "html").glob("*sign_py.html")
-    assert "unit" in page.read_text()
-    assert "e2e" in page.read_text()
-
-
 def test_a_union_knows_what_any_of_them_executed() -> None:
     lines, branches = frozenset({1, 2, 3}), frozenset({(1, 2), (1, 3)})
     one = FileMeasurement(lines, frozenset({1, 2}), branches, frozenset({(1, 2)}))

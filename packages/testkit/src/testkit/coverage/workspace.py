@@ -1,0 +1,47 @@
+"""Where a command finds the repository and the measurements."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one invocation, absolute."""
+
+    root: Path
+    """The repository, with its pyproject.toml."""
+    output: Path
+    """Where reports go."""
+
+    @property
+    def pyproject(self) -> Path:
+        """The file with the policy."""
+        return self.root / "pyproject.toml"
+
+    @property
+    def data(self) -> Path:
+        """The folder with the measurements: ``.coverage.KIND.*``, one file for each process that ran."""
+        return self.output / "data"
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Workspace:
+        """Return what :func:`add_workspace_arguments` parsed."""
+        root: Path = options.root
+        output: Path = options.output
+        return cls(root.resolve(), output.resolve())
+
+
+def add_workspace_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--root`` and ``--output``."""
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="the repository, with its pyproject.toml (.)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("coverage_reports"),
+        help="where the reports go, with the measurements in data/ below it (coverage_reports)",
+    )
