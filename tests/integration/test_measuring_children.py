@@ -80,9 +80,9 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> set[int]:
     """The lines of the product that running TESTS with xdist executed in children of children."""
     folder = tmp_path_factory.mktemp("children")
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    packages = 'source_pkgs = ["edgeproxy", "mock_backend", "testkit"]'
+    packages = 'include = ["*/packages/*/src/*"]'
     assert packages in settings
-    (folder / "pyproject.toml").write_text(settings.replace(packages, 'source_pkgs = ["product"]'))
+    (folder / "pyproject.toml").write_text(settings.replace(packages, 'include = ["*/product.py"]'))
     (folder / "product.py").write_text(PRODUCT)
     (folder / "test_children.py").write_text(TESTS)
     (folder / "data").mkdir()

@@ -15,18 +15,27 @@ from packages.proxy.tests.integration.proxies import Backend, StartProxy, proxy_
 from testkit.process import ProcessFactory
 
 
+def is_measured(request: pytest.FixtureRequest) -> bool:
+    """Whether the test, or its module, wants its proxies measured."""
+    return request.node.get_closest_marker("proxies_unmeasured") is None
+
+
 @pytest.fixture
-def start_proxy(process_factory: ProcessFactory, tmp_path: Path) -> StartProxy:
+def start_proxy(
+    request: pytest.FixtureRequest, process_factory: ProcessFactory, tmp_path: Path
+) -> StartProxy:
     """Start proxies that end with the test."""
-    return proxy_starter(process_factory, tmp_path)
+    return proxy_starter(process_factory, tmp_path, measured=is_measured(request))
 
 
 @pytest.fixture(scope="module")
-def start_shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
+def start_shared_proxy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartProxy]:
     """Start proxies that all tests of the module use; each test brings clients of its own."""
     folder = tmp_path_factory.mktemp("shared")
     factory = ProcessFactory(folder)
-    yield proxy_starter(factory, folder)
+    yield proxy_starter(factory, folder, measured=is_measured(request))
     factory.stop_all()
 
 

@@ -21,6 +21,9 @@ from testkit.wait import wait_until
 
 EDGEPROXY = (sys.executable, "-m", "edgeproxy")
 
+COVERAGE_VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+"""What tells a new interpreter to measure itself."""
+
 PROMISE_S = 1.0
 """What is promised within a second; tests wait ten times as long for it."""
 
@@ -170,7 +173,8 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
     return {f"EDGEPROXY_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
 
 
-def proxy_starter(factory: ProcessFactory, folder: Path) -> StartProxy:
+def proxy_starter(factory: ProcessFactory, folder: Path, *, measured: bool) -> StartProxy:
+    unmeasured = {} if measured else dict.fromkeys(COVERAGE_VARIABLES)
     numbers = itertools.count()
 
     def start(rows: Iterable[Mapping[str, object]] = (), **settings: object) -> Proxy:
@@ -189,7 +193,9 @@ def proxy_starter(factory: ProcessFactory, folder: Path) -> StartProxy:
             "admin_socket": admin_path,
             **settings,
         }
-        process = factory([*EDGEPROXY, "run"], env=environment(chosen), cwd=place, name="edgeproxy")
+        process = factory(
+            [*EDGEPROXY, "run"], env={**environment(chosen), **unmeasured}, cwd=place, name="edgeproxy"
+        )
         found = process.wait_output(r'listening.*?address(?:=|": ")([^\s"]+)', timeout_s=20)
         return Proxy(process, db_path, admin_path, found[1])
 

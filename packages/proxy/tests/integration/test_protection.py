@@ -21,6 +21,8 @@ from mock_backend.process import MockBackendProcess
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, edit, row
 from testkit.wait import wait_until
 
+pytestmark = pytest.mark.proxies_unmeasured
+
 CHECKS = {
     "health_check_enabled": 1,
     "health_check_interval_secs": 0.2,

@@ -32,6 +32,8 @@ from packages.proxy.tests.integration.proxies import (
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
+pytestmark = pytest.mark.proxies_unmeasured
+
 StartBackend = Callable[[str], Backend]
 API: dict[str, Any] = {"api_enabled": True, "api_listen_addr": "127.0.0.1:0"}
 

@@ -29,6 +29,8 @@ from testkit.postgres import PostgresServer
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
+pytestmark = pytest.mark.proxies_unmeasured
+
 StartBackend = Callable[[str], Backend]
 NewClient = Callable[[], str]
 

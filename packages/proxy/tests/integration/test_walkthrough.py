@@ -18,6 +18,8 @@ from packages.proxy.tests.integration.proxies import PROMISE_S
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
+pytestmark = pytest.mark.proxies_unmeasured
+
 SQL = """
 -- Clear existing test backends
 DELETE FROM backends WHERE id LIKE 'mock-%';

@@ -25,6 +25,8 @@ from packages.proxy.tests.integration.inbound.browser import Page, open_browser
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, edit, greeting, row
 from testkit.wait import wait_until_async
 
+pytestmark = pytest.mark.proxies_unmeasured
+
 STRANGE = "<b>bold</b>"
 
 

@@ -1,7 +1,8 @@
-"""The contracts of stores and change logs, held by a file and a database that others edit, too."""
+"""The contracts of stores, change logs and leases, held by a file and a database that others edit, too."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -11,21 +12,40 @@ import pytest
 
 from edgeproxy.errors import StoreError
 from edgeproxy.outbound.change_log_sqlite import LogSettings
+from edgeproxy.outbound.leases_postgres import PostgresLeases
+from edgeproxy.outbound.leases_sqlite import SqliteLeases
 from edgeproxy.outbound.postgres_hosts import PostgresSettings
 from edgeproxy.outbound.store_postgres import PostgresStore
 from edgeproxy.outbound.store_sqlite import SqliteStore
-from edgeproxy.ports import Row, RowChange
+from edgeproxy.ports import Lease, LeaseWrite, NotWritten, Row, RowChange
 from testkit.contracts.change_log import ChangeLogContract
+from testkit.contracts.lease_store import LeaseStoreContract
 from testkit.contracts.row_store import RowStoreContract
 from testkit.postgres import PostgresServer
 
 MAX_CHANGES = 20
 
 
-class SqliteHarness:
-    """A file; whoever edits it opens it anew each time, as the ``sqlite3`` shell does."""
+class Words:
+    """How both stores say it."""
 
     unavailable = StoreError
+    not_written = NotWritten
+
+    def change(self, row_id: str, values: Row) -> RowChange:
+        return RowChange(row_id, values)
+
+    def lease(
+        self, row_id: str, owner: str, registered_at_s: float, heartbeat_at_s: float, *, expired: bool
+    ) -> Lease:
+        return Lease(row_id, owner, registered_at_s, heartbeat_at_s, expired)
+
+    def lease_write(self, row_id: str, values: Row | None, lease: Lease | None) -> LeaseWrite:
+        return LeaseWrite(row_id, None if values is None else RowChange(row_id, values), lease)
+
+
+class SqliteHarness(Words):
+    """A file; whoever edits it opens it anew each time, as the ``sqlite3`` shell does."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,15 +54,32 @@ class SqliteHarness:
     def open(self) -> SqliteStore:
         return SqliteStore(self._path, LogSettings("ours", "pop-1", MAX_CHANGES, max_age_s=3600.0))
 
-    def change(self, row_id: str, values: Row) -> RowChange:
-        return RowChange(row_id, values)
+    def open_leases(self) -> SqliteLeases:
+        return SqliteLeases(self.open())
 
     def put(self, row: Row) -> None:
         names, places = ", ".join(row), ", ".join("?" * len(row))
         self._execute(f"INSERT OR REPLACE INTO backends ({names}) VALUES ({places})", *row.values())
 
+    def edit(self, row_id: str, values: Row) -> None:
+        assignments = ", ".join(f"{column} = ?" for column in values)
+        self._execute(f"UPDATE backends SET {assignments} WHERE id = ?", *values.values(), row_id)
+
     def erase(self, row_id: str) -> None:
         self._execute("DELETE FROM backends WHERE id = ?", row_id)
+
+    def read_row(self, row_id: str) -> Row | None:
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.row_factory = sqlite3.Row
+            found = connection.execute("SELECT * FROM backends WHERE id = ?", (row_id,)).fetchone()
+        return None if found is None else dict(found)
+
+    def refuse_ports_below(self, port: int) -> None:
+        for event in ("INSERT", "UPDATE"):
+            self._execute(
+                f"CREATE TRIGGER rule_{event} BEFORE {event} ON backends WHEN NEW.port < {port}"
+                f" BEGIN SELECT RAISE(ABORT, 'ports below {port} are not ours'); END"
+            )
 
     def cut_off(self) -> None:
         self._path.rename(self._path.with_suffix(".away"))
@@ -55,10 +92,8 @@ class SqliteHarness:
             connection.execute(sql, values)
 
 
-class PostgresHarness:
+class PostgresHarness(Words):
     """A database; whoever edits it uses ``psql``."""
-
-    unavailable = StoreError
 
     def __init__(self, server: PostgresServer, stack: ExitStack) -> None:
         self._server = server
@@ -80,8 +115,8 @@ class PostgresHarness:
         self._stack.callback(store.close)
         return store
 
-    def change(self, row_id: str, values: Row) -> RowChange:
-        return RowChange(row_id, values)
+    def open_leases(self) -> PostgresLeases:
+        return PostgresLeases(self.open(), "ours")
 
     def put(self, row: Row) -> None:
         names, values = ", ".join(row), ", ".join(map(_literal, row.values()))
@@ -90,8 +125,26 @@ class PostgresHarness:
             f"INSERT INTO backends ({names}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {updates}"
         )
 
+    def edit(self, row_id: str, values: Row) -> None:
+        assignments = ", ".join(f"{column} = {_literal(value)}" for column, value in values.items())
+        self._execute(f"UPDATE backends SET {assignments} WHERE id = {_literal(row_id)}")
+
     def erase(self, row_id: str) -> None:
         self._execute(f"DELETE FROM backends WHERE id = {_literal(row_id)}")
+
+    def read_row(self, row_id: str) -> Row | None:
+        query = f"SELECT to_jsonb(backends) FROM backends WHERE id = {_literal(row_id)}"
+        text = self._server.execute(query, self._database)
+        found: Row | None = json.loads(text) if text else None
+        return found
+
+    def refuse_ports_below(self, port: int) -> None:
+        self._execute(
+            "CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF NEW.port < {port} THEN RAISE EXCEPTION 'ports below {port} are not ours'; END IF; "
+            "RETURN NEW; END $$; "
+            "CREATE TRIGGER rule BEFORE INSERT OR UPDATE ON backends FOR EACH ROW EXECUTE FUNCTION rule()"
+        )
 
     def cut_off(self) -> None:
         self._server.kill()
@@ -144,6 +197,18 @@ class TestSqliteChangeLog(ChangeLogContract):
 
 
 class TestPostgresChangeLog(ChangeLogContract):
+    @pytest.fixture
+    def harness(self, postgres_harness: PostgresHarness) -> PostgresHarness:
+        return postgres_harness
+
+
+class TestSqliteLeases(LeaseStoreContract):
+    @pytest.fixture
+    def harness(self, sqlite_harness: SqliteHarness) -> SqliteHarness:
+        return sqlite_harness
+
+
+class TestPostgresLeases(LeaseStoreContract):
     @pytest.fixture
     def harness(self, postgres_harness: PostgresHarness) -> PostgresHarness:
         return postgres_harness
