@@ -1,26 +1,29 @@
 """The pytest plugin: ports, processes and seeds as fixtures, with what they saw in a failure's report.
 
+It also knows the marker that says which features a test proves, and writes down what became of each test.
+
 Loading it imports nothing but pytest. The rest of testkit is imported by the fixture that needs it, so
 that coverage started by a plugin still sees those modules' first lines.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from testkit.postgres import PostgresServer
     from testkit.process import ProcessFactory
 
 _REPORT_CHARS = 64_000
+_FEATURE = "feature"
 _sections_key = pytest.StashKey[list[Callable[[], list[tuple[str, str]]]]]()
 
 
@@ -34,6 +37,65 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail instead of skipping when a service that a test needs cannot be run here",
     )
+    group.addoption(
+        "--outcomes",
+        type=Path,
+        metavar="FILE",
+        help="write what became of each test, and the features it is marked with, one JSON object a line",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "feature(*ids): what this test proves when it passes; see testkit.coverage.features_claims"
+    )
+    path = config.getoption("outcomes")
+    # With pytest-xdist the controller hears of every test, and alone writes.
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(OutcomeWriter(path))
+
+
+class OutcomeWriter:
+    """Writes one line for each test when it is over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self._under_way: dict[str, list[pytest.TestReport]] = {}
+
+    def pytest_sessionstart(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("w", encoding="utf-8")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        reports = self._under_way.setdefault(report.nodeid, [])
+        reports.append(report)
+        if report.when == "teardown" and self._file is not None:
+            del self._under_way[report.nodeid]
+            entry = {
+                "test": report.nodeid,
+                "outcome": _outcome(reports),
+                "features": [str(value) for name, value in report.user_properties if name == _FEATURE],
+                "seconds": round(sum(each.duration for each in reports), 3),
+            }
+            self._file.write(json.dumps(entry) + "\n")
+
+    def pytest_sessionfinish(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _outcome(reports: list[pytest.TestReport]) -> str:
+    """A test passed when every phase did; what failed as expected counts as skipped."""
+    outcomes = {report.outcome for report in reports}
+    return next(outcome for outcome in ("failed", "skipped", "passed") if outcome in outcomes)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Properties of a test travel with its reports, from pytest-xdist's workers too.
+    for item in items:
+        for marker in item.iter_markers(_FEATURE):
+            item.user_properties.extend((_FEATURE, feature) for feature in marker.args)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -137,3 +138,56 @@ def test_failing_test_shows_what_its_servers_said(pytester: pytest.Pytester) -> 
     pytester.makepyfile("def test_rows(postgres_factory): assert not postgres_factory().execute('SELECT 1')")
     result = pytester.runpytest_subprocess()
     result.stdout.fnmatch_lines(["*<PostgresServer 127.0.0.1:* running>*", "*ready to accept connections*"])
+
+
+MARKED = """
+    import pytest
+
+    @pytest.mark.feature("a.one", "a.two")
+    def test_passes(): pass
+
+    @pytest.mark.feature("a.one")
+    def test_fails(): assert False
+
+    @pytest.mark.feature("a.one")
+    def test_is_skipped(): pytest.skip("no")
+
+    @pytest.mark.feature("a.one")
+    @pytest.mark.xfail(strict=True)
+    def test_fails_as_expected(): assert False
+
+    @pytest.fixture
+    def broken():
+        yield
+        assert False
+
+    @pytest.mark.feature("a.one")
+    def test_leaves_a_mess(broken): pass
+
+    def test_proves_nothing(): pass
+"""
+
+
+@pytest.mark.parametrize("distributed", [[], ["-n1"]], ids=["one process", "pytest-xdist"])
+def test_outcomes_say_what_became_of_each_test_and_which_features_it_proves(
+    pytester: pytest.Pytester, distributed: list[str]
+) -> None:
+    pytester.makepyfile(test_it=MARKED)
+    pytester.runpytest_subprocess("--strict-markers", "--outcomes", "deep/outcomes.jsonl", *distributed)
+    lines = (pytester.path / "deep" / "outcomes.jsonl").read_text().splitlines()
+    seen = {entry["test"]: entry for entry in map(json.loads, lines)}
+    assert {name: (entry["outcome"], entry["features"]) for name, entry in seen.items()} == {
+        "test_it.py::test_passes": ("passed", ["a.one", "a.two"]),
+        "test_it.py::test_fails": ("failed", ["a.one"]),
+        "test_it.py::test_is_skipped": ("skipped", ["a.one"]),
+        "test_it.py::test_fails_as_expected": ("skipped", ["a.one"]),
+        "test_it.py::test_leaves_a_mess": ("failed", ["a.one"]),
+        "test_it.py::test_proves_nothing": ("passed", []),
+    }
+    assert all(entry["seconds"] >= 0 for entry in seen.values())
+
+
+def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=MARKED)
+    pytester.runpytest_inprocess()
+    assert list(pytester.path.glob("**/*.jsonl")) == []
