@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, real pipes, real files."""
+"""The command line as a user meets it: settings from files, environment and flags; pipes; exit codes."""
 
 from __future__ import annotations
 
@@ -7,48 +7,53 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from edgeproxy.config.reference import reference_page
+from packages.proxy.tests.integration.commands import Result, run_here
 
 # Each of them makes typer colour what goes into a pipe.
 FORCED_COLOUR = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"}
 
 
-def edgeproxy(*arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in FORCED_COLOUR}
-    return subprocess.run(
-        [sys.executable, "-m", "edgeproxy", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=inherited | environ,
-        timeout=50,
-    )
+class Edgeproxy(Protocol):
+    """Runs a command with these variables besides those of the environment."""
+
+    def __call__(self, *arguments: str, cwd: Path | None = None, **environ: str) -> Result: ...
 
 
-def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
-    lines = done.stderr.splitlines()
-    assert all(line.startswith("edgeproxy: error: ") for line in lines), done.stderr
-    return [line.removeprefix("edgeproxy: error: ") for line in lines]
+@pytest.fixture
+def edgeproxy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Edgeproxy:
+    for name in FORCED_COLOUR:
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, cwd: Path | None = None, **environ: str) -> Result:
+        with monkeypatch.context() as scene:
+            if cwd is not None:
+                scene.chdir(cwd)
+            for name, value in environ.items():
+                scene.setenv(name, value)
+            return run_here(scene, capsys, *arguments)
+
+    return run
 
 
-def test_check_of_right_settings_prints_ok() -> None:
+def test_check_of_right_settings_prints_ok(edgeproxy: Edgeproxy) -> None:
     done = edgeproxy("config", "check", EDGEPROXY_REGION="eu")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "OK\n", "")
+    assert done == (0, "OK\n", [])
 
 
-def test_check_lists_every_problem_of_every_source_and_exits_2(tmp_path: Path) -> None:
+def test_check_lists_every_problem_of_every_source_and_exits_2(edgeproxy: Edgeproxy, tmp_path: Path) -> None:
     file = tmp_path / "edgeproxy.toml"
     file.write_text("worker = 2\n")
     done = edgeproxy(
         *("config", "check", "--config", str(file), "--regin", "eu"), EDGEPROXY_LISTEN_ADDR=":8080"
     )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert error_lines(done) == [
+    assert done.code == 2
+    assert done.out == ""
+    assert done.errors == [
         f"{file}: worker: unknown setting; did you mean workers?",
         (
             "EDGEPROXY_LISTEN_ADDR: ':8080' has no IP address; write an IP address and a port, "
@@ -58,7 +63,7 @@ def test_check_lists_every_problem_of_every_source_and_exits_2(tmp_path: Path) -
     ]
 
 
-def test_show_merges_all_sources(tmp_path: Path) -> None:
+def test_show_merges_all_sources(edgeproxy: Edgeproxy, tmp_path: Path) -> None:
     (tmp_path / "e.toml").write_text('region = "us"\nworkers = 3\napp = "web"\n')
     done = edgeproxy(
         *("config", "show", "--json", "--app=api"),
@@ -66,54 +71,54 @@ def test_show_merges_all_sources(tmp_path: Path) -> None:
         EDGEPROXY_CONFIG="e.toml",
         EDGEPROXY_WORKERS="4",
     )
-    settings = json.loads(done.stdout)["settings"]
-    assert done.returncode == 0
+    settings = json.loads(done.out)["settings"]
+    assert done.code == 0
     assert settings["region"] == {"value": "us", "source": "e.toml"}
     assert settings["workers"] == {"value": 4, "source": "EDGEPROXY_WORKERS"}
     assert settings["app"] == {"value": "api", "source": "--app"}
     assert settings["db_path"] == {"value": "routing.db", "source": "default"}
 
 
-def test_show_prints_a_file_that_check_accepts(tmp_path: Path) -> None:
+def test_show_prints_a_file_that_check_accepts(edgeproxy: Edgeproxy, tmp_path: Path) -> None:
     shown = edgeproxy("config", "show", "--region", "ap", EDGEPROXY_POSTGRES_URL="postgres://me:hunter2@h/d")
     file = tmp_path / "shown.toml"
-    file.write_text(shown.stdout)
-    assert "hunter2" not in shown.stdout
-    assert edgeproxy("config", "check", "--config", str(file)).stdout == "OK\n"
+    file.write_text(shown.out)
+    assert "hunter2" not in shown.out
+    assert edgeproxy("config", "check", "--config", str(file)).out == "OK\n"
 
 
-def test_reference_prints_the_page_and_nothing_else() -> None:
+def test_reference_prints_the_page_and_nothing_else(edgeproxy: Edgeproxy) -> None:
     done = edgeproxy("config", "reference")
-    assert (done.returncode, done.stdout) == (0, reference_page())
+    assert (done.code, done.out) == (0, reference_page())
 
 
 @pytest.mark.parametrize("arguments", [(), ("config",), ("nope",), ("config", "nope")])
-def test_a_command_that_does_not_exist_exits_2(arguments: tuple[str, ...]) -> None:
+def test_a_command_that_does_not_exist_exits_2(edgeproxy: Edgeproxy, arguments: tuple[str, ...]) -> None:
     done = edgeproxy(*arguments)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert not any("Traceback" in line for line in done.errors)
 
 
-def test_help_lists_the_commands() -> None:
+def test_help_lists_the_commands(edgeproxy: Edgeproxy) -> None:
     done = edgeproxy("--help", NO_COLOR="1", COLUMNS="80")
-    assert done.returncode == 0
-    assert "\x1b" not in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert {"run", "config"} <= set(done.stdout.split())
+    assert done.code == 0
+    assert "\x1b" not in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert {"run", "config"} <= set(done.out.split())
 
 
 @pytest.mark.parametrize("arguments", [("run", "--help"), ("--", "run", "--help")])
-def test_help_of_run_lists_the_flags(arguments: tuple[str, ...]) -> None:
+def test_help_of_run_lists_the_flags(edgeproxy: Edgeproxy, arguments: tuple[str, ...]) -> None:
     done = edgeproxy(*arguments, COLUMNS="60")
-    assert done.returncode == 0
-    assert "  --listen-addr VALUE" in done.stdout.splitlines()
-    assert max(map(len, done.stdout.splitlines())) <= 60
+    assert done.code == 0
+    assert "  --listen-addr VALUE" in done.out.splitlines()
+    assert max(map(len, done.out.splitlines())) <= 60
 
 
-def test_run_with_wrong_settings_exits_2() -> None:
+def test_run_with_wrong_settings_exits_2(edgeproxy: Edgeproxy) -> None:
     done = edgeproxy("run", "--pool-enabled", EDGEPROXY_REGION="mars")
-    assert done.returncode == 2
-    assert [line.split(":")[0] for line in error_lines(done)] == ["--pool-enabled", "EDGEPROXY_REGION"]
+    assert done.code == 2
+    assert [line.split(":")[0] for line in done.errors] == ["--pool-enabled", "EDGEPROXY_REGION"]
 
 
 @pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("config", "reference")])
