@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # A slow machine is no failure, and what fails prints the blob that reproduces it.
 settings.register_profile("edgeproxy", deadline=None, print_blob=True)
+# Whether a planted defect is noticed must not depend on luck; how small an example can be made is not asked.
+settings.register_profile(
+    "mutation",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("edgeproxy")
 
 

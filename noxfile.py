@@ -56,6 +56,7 @@ def run_pytest(session: nox.Session, kind: str, folders: list[str]) -> bool:
         stale.unlink()
     session.run(
         *("coverage", "run", f"--context={kind}", "-m", "pytest", "--numprocesses=auto"),
+        f"--outcomes={MEASUREMENTS / f'outcomes.{kind}.jsonl'}",
         *options,
         *(paths or folders),
         env={"COVERAGE_FILE": str(MEASUREMENTS / f".coverage.{kind}")},
@@ -118,6 +119,13 @@ def fuzz(session: nox.Session) -> None:
     """A million inputs for each parser; --inputs N, --seed S, --target NAME, --number N."""
     prepare(session)
     session.run("python", "-m", "packages.proxy.tests.fuzz", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Plant defects and see whether the tests notice; --number N, --seed S, --paths PATH..., --minutes M."""
+    prepare(session)
+    session.run("testkit", "coverage", "mutation", *session.posargs)
 
 
 @nox.session

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from testkit.coverage.features_matrix import FeatureMatrix, judge_features
 from testkit.coverage.gate import Failure, find_failures
 from testkit.coverage.matrix import Row, build_matrix
 from testkit.coverage.measurement import Measurement, MeasurementStore
@@ -35,6 +36,8 @@ class Assessment:
 
     measured: Measured
     failures: Sequence[Failure]
+    features: FeatureMatrix | None = None
+    """None where the repository claims none."""
 
 
 def assess(workspace: Workspace) -> Assessment:
@@ -50,4 +53,5 @@ def assess(workspace: Workspace) -> Assessment:
     measurements = {kind: store.measure(kind, files) for kind in policy.kinds}
     rows = build_matrix(policy, sources, measurements)
     measured = Measured(workspace.root, policy, sources, measurements, rows)
-    return Assessment(measured, find_failures(rows))
+    features = judge_features(workspace.root, workspace.data, files, measurements)
+    return Assessment(measured, find_failures(rows), features)

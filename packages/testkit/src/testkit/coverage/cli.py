@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from testkit.coverage.commands import gate, report
+from testkit.coverage.commands import features, gate, mutation, report
 from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.exit_codes import EXIT_CODES, NO_VERDICT
 from testkit.coverage.workspace import add_workspace_arguments
@@ -41,7 +41,7 @@ class Command(Protocol):
         """
 
 
-COMMANDS: tuple[Command, ...] = (report, gate)
+COMMANDS: tuple[Command, ...] = (report, gate, features, mutation)
 """In the order in which the help lists them."""
 
 

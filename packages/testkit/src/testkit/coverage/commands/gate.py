@@ -30,4 +30,7 @@ def run(options: argparse.Namespace) -> int:
     print_table(assessment)
     for failure in assessment.failures:
         print(failure, file=sys.stderr)
-    return FAILED if assessment.failures else OK
+    problems = assessment.features.problems if assessment.features is not None else ()
+    for problem in problems:
+        print(f"features: {problem}", file=sys.stderr)
+    return FAILED if assessment.failures or problems else OK

@@ -1,0 +1,203 @@
+"""Running tests against a defect, in a copy of the repository, within limits of time and memory.
+
+A copy holds what git knows of or would take, so neither the checkout nor its caches are touched. Its source
+folders come first on ``PYTHONPATH``, in child processes too; a measured run of the tests without a defect
+shows that they execute the copy, how long they take, and which lines they reach.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import coverage
+
+from testkit.coverage.errors import CoverageInputError
+
+_MARK = "TESTKIT_MUTATION_TRIAL"
+_MEMORY_BYTES = 2 << 30
+"""Of one process's own data; a defect may turn a loop into one that never ends collecting."""
+_GRACE_S = 10.0
+_SLOWER = 4
+"""How many times the tests may take what they took without a defect; parallel trials slow one another."""
+
+
+class Verdict(StrEnum):
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    """The tests did not end in time, which counts as noticed."""
+    SURVIVED = "survived"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The tests of one module without a defect."""
+
+    tests: tuple[str, ...]
+    seconds: float
+    lines: frozenset[int]
+    """Lines of the module that they executed."""
+
+
+class Copy:
+    """One copy of the repository, in which one trial runs at a time."""
+
+    def __init__(self, root: Path, folder: Path, pytest_options: Sequence[str] = ()) -> None:
+        """Copy ``root`` to the empty ``folder``.
+
+        Raises:
+            CoverageInputError: git cannot tell which files there are.
+        """
+        self._folder = folder.resolve()
+        self._pytest_options = tuple(pytest_options)
+        # Compiled modules are recognized by their source's whole second and size: no two trials share a
+        # second.
+        self._edited_at_s = int(time.time())
+        for name in _tracked(root):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, target, follow_symlinks=False)
+
+    def measure(self, file: str, tests: Sequence[str]) -> Baseline:
+        """Run ``tests`` without a defect.
+
+        Raises:
+            CoverageInputError: they fail, or do not execute this copy of ``file``.
+        """
+        data_file = self._folder / f".mutation.{secrets.token_hex(4)}"
+        began_s = time.monotonic()
+        status, output = self._run(
+            [*("coverage", "run", f"--data-file={data_file}", "-m"), *self._pytest(tests)], timeout_s=600.0
+        )
+        seconds = time.monotonic() - began_s
+        if status != 0:
+            tail = "\n".join(output.splitlines()[-20:])
+            raise CoverageInputError([f"{file}: its tests fail without a defect: {', '.join(tests)}\n{tail}"])
+        measured = coverage.Coverage(
+            data_file=str(data_file), config_file=str(self._folder / "pyproject.toml")
+        )
+        measured.combine([str(part) for part in self._folder.glob(f"{data_file.name}*")])
+        lines = frozenset(measured.get_data().lines(str(self._folder / file)) or ())
+        measured.get_data().close(force=True)
+        for part in self._folder.glob(f"{data_file.name}*"):
+            part.unlink()
+        return Baseline(tuple(tests), seconds, lines)
+
+    def judge(self, file: str, text: str, baseline: Baseline) -> Verdict:
+        """Run the tests of ``baseline`` with ``text`` in the place of ``file``; put the file back."""
+        path = self._folder / file
+        original = path.read_bytes()
+        self._write(path, text.encode())
+        try:
+            status, _ = self._run(
+                [*self._pytest(baseline.tests), "--exitfirst"],
+                timeout_s=baseline.seconds * _SLOWER + _GRACE_S,
+            )
+        finally:
+            self._write(path, original)
+        if status is None:
+            return Verdict.TIMEOUT
+        return Verdict.SURVIVED if status == 0 else Verdict.KILLED
+
+    def _pytest(self, tests: Sequence[str]) -> list[str]:
+        return ["pytest", "-q", *self._pytest_options, *tests]
+
+    def _write(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        self._edited_at_s += 1
+        os.utime(path, (self._edited_at_s, self._edited_at_s))
+
+    def _run(self, arguments: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
+        """Return exit status and output of ``python -m ...``, None in place of the status when time is up."""
+        trial = secrets.token_hex(8)
+        # A file, not a pipe: what the tests left running would hold a pipe open.
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=self._folder,
+                env=self._environment(trial),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
+            try:
+                status: int | None = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                # Whatever the tests started carries the trial's mark, in whichever session it lives.
+                _kill_marked(f"{_MARK}={trial}".encode())
+                process.wait()
+            output.seek(0)
+            return status, output.read().decode(errors="replace")
+
+    def _environment(self, trial: str) -> Mapping[str, str]:
+        # What measures this process must not measure the trial: one interpreter holds one tracer.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        sources = sorted({str(path) for path in self._folder.glob("**/src") if path.is_dir()})
+        return {
+            **inherited,
+            "PYTHONPATH": os.pathsep.join([str(self._folder), *sources]),
+            "PYTEST_ADDOPTS": "",
+            _MARK: trial,
+        }
+
+
+@contextmanager
+def copies_of(root: Path, folder: Path, number: int, pytest_options: Sequence[str]) -> Iterator[list[Copy]]:
+    """Make ``number`` copies of ``root`` in ``folder``, removed at the end."""
+    folders = [folder / f"copy{position}" for position in range(number)]
+    for each in folders:
+        each.mkdir(parents=True)
+    try:
+        yield [Copy(root, each, pytest_options) for each in folders]
+    finally:
+        for each in folders:
+            shutil.rmtree(each)
+
+
+def _tracked(root: Path) -> Iterator[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        raise CoverageInputError([f"{root}: {listed.stderr.decode(errors='replace').strip()}"])
+    for name in os.fsdecode(listed.stdout).split("\0"):
+        if name and (root / name).is_file():
+            yield name
+
+
+def _kill_marked(mark: bytes) -> None:
+    """Kill every process whose environment holds ``mark``, until none is left."""
+    while pids := [pid for pid in _processes() if mark in _environment_of(pid)]:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _environment_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
