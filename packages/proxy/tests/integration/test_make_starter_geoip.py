@@ -1,9 +1,12 @@
-"""The tool that makes the embedded database, run as its users run it, on a made-up source."""
+"""The tool that makes the embedded database, on a made-up source."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import ipaddress
 import random
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,15 +32,20 @@ def write_source(path: Path, countries: dict[str, str], *, ip_version: int = 6) 
     writer.to_db_file(str(path))
 
 
-def run_tool(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(TOOL), str(source), str(output)], capture_output=True, text=True, check=False
-    )
+main = runpy.run_path(str(TOOL))["main"]
+
+
+def run_tool(source: Path, output: Path) -> tuple[int, str]:
+    """Run the tool in this process; return its exit code and what it said on standard error."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as scene, contextlib.redirect_stderr(said):
+        scene.setattr(sys, "argv", [str(TOOL), str(source), str(output)])
+        return main(), said.getvalue()
 
 
 def convert(source: Path, output: Path) -> None:
-    completed = run_tool(source, output)
-    assert completed.returncode == 0, completed.stderr
+    code, said = run_tool(source, output)
+    assert code == 0, said
 
 
 def open_database(path: Path) -> maxminddb.Reader:
@@ -52,6 +60,13 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "starter.mmdb"
+
+
+def test_it_is_a_command(source: Path, output: Path) -> None:
+    write_source(source, {"200.160.0.0/20": "BR"})
+    command = [sys.executable, str(TOOL), str(source), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{output}: 1 networks, ")
 
 
 def test_agrees_with_the_source_on_every_address(source: Path, output: Path, rng: random.Random) -> None:
@@ -160,12 +175,12 @@ def test_drops_networks_without_a_country(source: Path, output: Path) -> None:
 
 
 def test_says_in_one_line_what_is_wrong_with_the_source(source: Path, output: Path) -> None:
-    completed = run_tool(source, output)
-    assert completed.returncode == 1
-    assert completed.stderr.startswith("make_starter_geoip: ")
-    assert completed.stderr.count("\n") == 1
+    code, said = run_tool(source, output)
+    assert code == 1
+    assert said.startswith("make_starter_geoip: ")
+    assert said.count("\n") == 1
     source.write_text("hello")
-    assert run_tool(source, output).returncode == 1
+    assert run_tool(source, output)[0] == 1
     write_source(source, {"200.160.0.0/20": "-"})
-    assert "no network of the source has a country" in run_tool(source, output).stderr
+    assert "no network of the source has a country" in run_tool(source, output)[1]
     assert not output.exists()
