@@ -27,6 +27,8 @@ SINGLE_FILE_PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
 # What sessions and their children run are the programs of .venv.
 os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+# One more than there are cores: tests wait for processes, and for answers, most of the time.
+TEST_PROCESSES = (os.cpu_count() or 1) + 1
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["tests", "e2e", "coverage"]
 
@@ -55,7 +57,9 @@ def run_pytest(session: nox.Session, kind: str, folders: list[str]) -> bool:
     for stale in MEASUREMENTS.glob(f".coverage.{kind}*"):
         stale.unlink()
     session.run(
-        *("coverage", "run", f"--context={kind}", "-m", "pytest", "--numprocesses=auto"),
+        *("coverage", "run", f"--context={kind}", "-m", "pytest", f"--numprocesses={TEST_PROCESSES}"),
+        # Neighbours stay together, so that what a module's tests share is made once and not once per process.
+        "--dist=worksteal",
         f"--outcomes={MEASUREMENTS / f'outcomes.{kind}.jsonl'}",
         *options,
         *(paths or folders),
@@ -126,6 +130,13 @@ def mutation(session: nox.Session) -> None:
     """Plant defects and see whether the tests notice; --number N, --seed S, --paths PATH..., --minutes M."""
     prepare(session)
     session.run("testkit", "coverage", "mutation", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Compare with HAProxy and nginx into bench_reports/; --rows k64,conn, --rounds N, --seconds S."""
+    prepare(session)
+    session.run("python", "-m", "bench", *session.posargs, success_codes=[0, 1])
 
 
 @nox.session
