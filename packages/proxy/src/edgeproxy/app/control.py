@@ -59,6 +59,7 @@ from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor
 from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
 from edgeproxy.runtime.reload import Reloader
+from edgeproxy.runtime.service_manager import ServiceManager
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from edgeproxy.runtime.upgrade import Successor, command_line, reclaim_rows, start_successor
@@ -125,10 +126,12 @@ class App:
     ) -> None:
         self._config = config
         self._predecessor = predecessor
+        self._predecessor_gone: asyncio.Task[None] | None = None
         self._successor: Successor | None = None
         self._upgrade: asyncio.Task[Successor] | None = None
         self._signalled_upgrade: asyncio.Task[None] | None = None
         self._is_serving = False
+        self._service = ServiceManager(os.environ)
         estate = predecessor.estate if predecessor is not None else None
         inherited = Inheritance(estate.bequests if estate is not None else ())
         self._config_file = config_file
@@ -214,7 +217,7 @@ class App:
                 {
                     "events": self._view.events,
                     "explain": self._view.explain,
-                    "reload": lambda _request: self._reloader.reload(self._log),
+                    "reload": lambda _request: self._reload(),
                     "overview": lambda _request: self._view.overview(),
                     "rate_limit": self._view.rate_limit,
                     "set_backend": SetBackend(self._write_row, config.geography, self._feed.refresh),
@@ -252,6 +255,7 @@ class App:
         stop = self._stop
         self._loop = asyncio.get_running_loop()
         telling = asyncio.create_task(self._events.run())
+        living = asyncio.create_task(self._service.keep_alive())
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
@@ -296,8 +300,11 @@ class App:
                 predecessor=self._predecessor.estate.pid if self._predecessor is not None else None,
             )
             self._is_serving = True
+            # Before the predecessor lets go: without the one or the other the service has ended.
+            self._service.ready(self._status(), is_successor=self._predecessor is not None)
             if self._predecessor is not None:
                 self._predecessor.relieve(__version__)
+                self._predecessor_gone = asyncio.create_task(self._predecessor.gone())
             exit_code = await self._work_until(stop)
         except BaseException:
             if self._predecessor is not None:
@@ -324,7 +331,8 @@ class App:
         self._entrances.close_listeners()
         timeout_s = self._config.shutdown_timeout_secs
         if self._successor is None:
-            reset = await self._supervisor.stop(timeout_s)
+            self._service.stopping(timeout_s)
+            reset, _ = await asyncio.gather(self._supervisor.stop(timeout_s), self._outlive_predecessor())
             self._save_affinity()
         else:
             reset, _ = await asyncio.gather(
@@ -336,11 +344,18 @@ class App:
             await self._metrics.stop()
         self._tell(Topic.DRAIN, "stopped", sessions_reset=reset)
         telling.cancel()
+        living.cancel()
         self._events.flush()
         # The loop's end would give signals their default effect again, and one more of an impatient
         # user would turn the exit code of an orderly stop into that of a kill.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         return exit_code
+
+    async def _outlive_predecessor(self) -> None:
+        """Wait for a predecessor that still drains: a service manager takes the end of this process for
+        that of all."""
+        if self._predecessor_gone is not None:
+            await asyncio.wait((self._predecessor_gone,), timeout=self._config.shutdown_timeout_secs)
 
     async def _leave_ports(self) -> None:
         """Answer nobody any more on the ports that the successor serves."""
@@ -368,8 +383,6 @@ class App:
             sweep_bindings(self._state, lambda: config.binding_ttl_secs, config.binding_gc_interval_secs),
             reclaim_rows(self._state.reclaim_rows),
         ]
-        if self._predecessor is not None:
-            jobs.append(self._predecessor.gone())
         if self._verdicts is not None:
             jobs.append(self._verdicts.run(self._supervisor))
         if self._checks is not None:
@@ -491,6 +504,8 @@ class App:
             self._told_to_stop_s = monotonic()
         elif monotonic() - self._told_to_stop_s > SAME_REQUEST_S:
             self._log.warning("told to stop a second time, ending at once")
+            if self._predecessor_gone is not None:
+                self._predecessor_gone.cancel()
             self._supervisor.reset()
         if self._upgrade is not None:
             self._upgrade.cancel()
@@ -500,7 +515,16 @@ class App:
 
     def _on_hangup(self) -> None:
         with contextlib.suppress(ConfigError):  # said already
-            self._reloader.reload(self._log)
+            self._reload()
+
+    def _reload(self) -> dict[str, Any]:
+        with self._service.reloading():
+            return self._reloader.reload(self._log)
+
+    def _status(self) -> str:
+        """What ``systemctl status`` shows while all is well."""
+        backends = len(self._feed.table.snapshot())
+        return f"serving {self._entrances.address}, {backends} backends, version {__version__}"
 
     def _on_upgrade(self) -> None:
         async def upgrade() -> None:
@@ -520,12 +544,14 @@ class App:
         try:
             successor = await self._upgrade
         except EdgeproxyError as error:
+            self._service.status(f"{self._status()}; an upgrade failed: {error}")
             self._tell(Topic.CONFIG, "the upgrade failed", level="error", why=str(error))
             raise
         finally:
             self._upgrade = None
         self._successor = successor
         self._tell(Topic.CONFIG, "upgraded", successor=successor.pid, version=successor.version)
+        self._service.leave_to_successor()
         self._admin.yield_path()
         self._stop.set()
         return {"pid": successor.pid, "version": successor.version, "predecessor": os.getpid()}
