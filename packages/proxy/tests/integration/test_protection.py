@@ -365,10 +365,11 @@ def test_the_operator_sees_and_clears_what_a_client_has_left(
     assert limited.ask("rate_limit", client=client)["connections_allowed"] == 10
 
 
-@pytest.mark.parametrize("question", [{}, {"client": 7}, {"client": "nobody"}, {"clear": "yes"}])
-def test_a_malformed_question_about_limits_is_refused(limited: Proxy, question: dict[str, object]) -> None:
-    with pytest.raises(EdgeproxyError, match=r"rate_limit needs a client|not an IP address"):
-        limited.ask("rate_limit", **question)
+def test_malformed_questions_about_limits_are_refused(limited: Proxy) -> None:
+    questions: list[dict[str, object]] = [{}, {"client": 7}, {"client": "nobody"}, {"clear": "yes"}]
+    for question in questions:
+        with pytest.raises(EdgeproxyError, match=r"rate_limit needs a client|not an IP address"):
+            limited.ask("rate_limit", **question)
 
 
 # ---- reloading -----------------------------------------------------------------------------------
