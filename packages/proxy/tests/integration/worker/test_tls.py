@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ import pytest
 from edgeproxy.core.dataplane.identities import Identity, KeyPair
 from edgeproxy.core.dataplane.listening import NO_APP, Listening
 from edgeproxy.core.wire.proxy_protocol import encode_v1
+from edgeproxy.worker.tls_farewell import Farewells
+from edgeproxy.worker.tls_side import TlsSide
 from packages.proxy.tests.integration.worker.conftest import StartPlane
 from packages.proxy.tests.integration.worker.tls_clients import (
     NAME,
@@ -36,6 +39,7 @@ from packages.proxy.tests.integration.worker.workers import (
     is_reset,
     read_exactly,
     read_to_end,
+    reset,
     row,
 )
 from testkit.pki import Pki
@@ -418,8 +422,8 @@ def test_32_mib_both_ways_past_a_slow_reader_stay_whole_and_bounded(
     plane: ThreadedPlane, backend: Backends, pki: Pki, rng: Random
 ) -> None:
     data = rng.randbytes(32 * MIB)
-    with tls_client(plane.address, pki.client()) as client, backend.accept() as server:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+    client = TlsClient(plane.connect(receive_bytes=32 << 10), pki.client())
+    with closing(client), backend.accept() as server:
         most = 0
         received: dict[str, bytes] = {}
 
@@ -482,20 +486,68 @@ def test_a_damaged_record_ends_the_connection(plane: ThreadedPlane, backend: Bac
     assert plane.sessions(1)[0].reason == "client_reset"
 
 
-def test_the_last_words_wait_for_a_client_that_reads_late(
+@pytest.fixture
+def stuck(
     plane: ThreadedPlane, backend: Backends, pki: Pki
-) -> None:
-    """Both have ended, and the client's window is full: it must still read a whole answer, end included."""
-    with tls_client(plane.address, pki.client()) as client, backend.accept() as server:
+) -> Iterator[tuple[TlsClient, socket.socket, int]]:
+    """A client that has ended and reads nothing, what the backend has of it, and how many bytes are on their
+    way to it: so many that its socket takes none more, not even an end."""
+    client = TlsClient(plane.connect(receive_bytes=4 << 10), pki.client())
+    with closing(client), backend.accept() as server:
         client.shutdown(socket.SHUT_WR)
         assert read_to_end(server) == b""
-        sent = 0
-        server.settimeout(0.5)
-        with suppress(TimeoutError):
-            while True:
-                sent += server.send(bytes(1 << 16))
-        server.close()
-        assert len(read_to_end(client)) == sent
+        yield client, server, plane.call(lambda: fill(plane))
+
+
+def fill(plane: ThreadedPlane) -> int:
+    """Send bytes to the only client until its socket takes no more; return how many."""
+    (connection,) = plane.plane._connections
+    side = connection._client
+    assert isinstance(side, TlsSide)
+    count = 0
+    while side._unsent is None:
+        side._tls.write(b"x" * 100)
+        side._take_back()
+        count += 100
+    return count
+
+
+def test_the_last_words_wait_for_a_client_that_reads_late(
+    plane: ThreadedPlane, stuck: tuple[TlsClient, socket.socket, int]
+) -> None:
+    client, server, count = stuck
+    server.close()
+    assert plane.sessions(1)[0].reason == "complete"
+    assert len(read_to_end(client)) == count
+
+
+def test_the_last_words_wait_for_no_client_that_is_gone(
+    plane: ThreadedPlane, stuck: tuple[TlsClient, socket.socket, int]
+) -> None:
+    client, server, _ = stuck
+    farewells = farewells_of(plane)
+    server.close()
+    wait_until(lambda: farewells._deadlines.next_at() is not None, reason="the farewell")
+    reset(client)
+    wait_until(lambda: farewells._deadlines.next_at() is None, reason="the end of the farewell")
+
+
+def test_the_last_words_do_not_wait_for_ever(
+    plane: ThreadedPlane, stuck: tuple[TlsClient, socket.socket, int]
+) -> None:
+    client, server, count = stuck
+    plane.call(lambda: setattr(farewells_of(plane)._deadlines, "duration_s", 0.01))
+    server.close()
+    assert plane.sessions(1)[0].reason == "complete"
+    wait_until(lambda: farewells_of(plane)._deadlines.next_at() is None, reason="the end of the farewell")
+    with pytest.raises(AssertionError, match="cut off"):
+        assert len(read_to_end(client)) <= count
+
+
+def farewells_of(plane: ThreadedPlane) -> Farewells:
+    handshakes = plane.plane.handshakes
+    assert handshakes is not None
+    return handshakes._bios.farewells
 
 
 @pytest.mark.skipif(which("openssl") is None, reason="needs the openssl program")

@@ -286,9 +286,9 @@ class ThreadedPlane:
         self._waker.send(b"!")
         return answers.get(timeout=TIMEOUT_S)
 
-    def connect(self) -> socket.socket:
+    def connect(self, receive_bytes: int | None = None) -> socket.socket:
         """A client."""
-        return connected(self.address)
+        return connected(self.address, receive_bytes=receive_bytes)
 
     def sessions(self, count: int) -> list[SessionRecord]:
         """The records of the next ``count`` ended sessions."""
@@ -325,13 +325,19 @@ class ThreadedPlane:
         assert leases == [0] * 16
 
 
-def connected(address: tuple[str, int], source: str | None = None) -> socket.socket:
-    """A client of the proxy at ``address``.
+def connected(
+    address: tuple[str, int], source: str | None = None, receive_bytes: int | None = None
+) -> socket.socket:
+    """A client of the proxy at ``address``, with a receive buffer of ``receive_bytes``.
 
     A reset that comes as quickly as the connection is left for the first read to find.
     """
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if receive_bytes is not None:
+        # Not later: a sender that has seen a larger window waits for half of that one to open, which it
+        # never will, and goes on by the persist timer, with 32 KiB in 200 ms.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     if source is not None:
         sock.bind((source, 0))
     sock.setblocking(False)
