@@ -1,0 +1,1 @@
+"""How the proxy compares with its peers, and what it leaves behind: ``./dev bench`` and ``./dev soak``."""
