@@ -13,6 +13,7 @@ class SignalWakeup:
     """Calls back in the loop when ``signum`` has arrived. One per process."""
 
     def __init__(self, loop: Loop, signum: signal.Signals, on_signal: Callable[[], None]) -> None:
+        self._signum = signum
         self._on_signal = on_signal
         self._reader, writer = socket.socketpair()
         self._reader.setblocking(False)
@@ -23,5 +24,6 @@ class SignalWakeup:
         loop.register(self._reader, self, LEVEL_READ)
 
     def ready(self, events: int) -> None:  # noqa: ARG002
-        self._reader.recv(4096)
-        self._on_signal()
+        # The kernel's side of it is shared: whatever else this process handles is written there too.
+        if self._signum in self._reader.recv(4096):
+            self._on_signal()
