@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edgeproxy.config import Config
 from edgeproxy.outbound.change_log_sqlite import LogSettings
 from edgeproxy.outbound.store_sqlite import SqliteStore
-from edgeproxy.ports import ChangeLog, RowStore
+from edgeproxy.ports import ChangeLog, LeaseStore, RowStore
 
 if TYPE_CHECKING:
     from edgeproxy.outbound.backup_sqlite import Restored
@@ -25,6 +25,8 @@ PATIENCE_AT_START_S: Final = 30.0
 
 CHECK_AT_START_S: Final = 0.25
 """How long the check of a large file may delay a start."""
+
+API_AUTHOR: Final = "api"
 
 
 class Store(RowStore, ChangeLog, Protocol):
@@ -89,6 +91,22 @@ def open_store_to_serve(config: Config, on_change: Callable[[], None]) -> Iterat
         check_file(config)
     with open_store(config, "proxy", patience_s=PATIENCE_AT_START_S, on_change=on_change) as store:
         yield store
+
+
+def open_leases(config: Config, store: Store) -> LeaseStore:
+    """The leases of backends that register themselves, beside the rows of ``store``, which must stay open.
+
+    What they change in rows is logged as the API's.
+    """
+    if not config.postgres_enabled:
+        from edgeproxy.outbound.leases_sqlite import SqliteLeases
+
+        return SqliteLeases(open_file(config, API_AUTHOR))
+    from edgeproxy.outbound.leases_postgres import PostgresLeases
+    from edgeproxy.outbound.store_postgres import PostgresStore
+
+    assert isinstance(store, PostgresStore)
+    return PostgresLeases(store, API_AUTHOR)
 
 
 def open_file(config: Config, author: str, path: Path | None = None) -> SqliteStore:

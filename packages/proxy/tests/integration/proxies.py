@@ -9,10 +9,13 @@ import socketserver
 import sqlite3
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.error import HTTPError
 
 from edgeproxy.admin_client import AdminClient
 from edgeproxy.outbound.store_sqlite import SqliteStore
@@ -23,6 +26,9 @@ EDGEPROXY = (sys.executable, "-m", "edgeproxy")
 
 COVERAGE_VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 """What tells a new interpreter to measure itself."""
+
+API: Mapping[str, Any] = {"api_enabled": True, "api_listen_addr": "127.0.0.1:0"}
+"""Settings of a proxy that lets backends register themselves."""
 
 PROMISE_S = 1.0
 """What is promised within a second; tests wait ten times as long for it."""
@@ -143,6 +149,40 @@ class Proxy:
             reason=f"{count} lines {event!r} in the log",
             timeout_s=timeout_s,
         )
+
+
+class Api:
+    """The API of a running proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        (listening,) = proxy.log("listening")
+        self.url = f"http://{listening['api']}"
+
+    def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> tuple[int, Any]:
+        """Status and answer."""
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
+        answer: HTTPResponse | HTTPError
+        try:
+            answer = urllib.request.urlopen(request, timeout=10)
+        except HTTPError as error:
+            answer = error
+        with answer:
+            return answer.status or 0, json.load(answer)
+
+    def register(self, backend: Backend, **values: object) -> None:
+        body = {
+            "id": backend.name,
+            "app": "test",
+            "region": "eu",
+            "ip": "127.0.0.1",
+            "port": backend.port,
+            **values,
+        }
+        assert self.ask("POST", "/api/v1/register", body)[0] == 201
 
 
 class StartProxy(Protocol):

@@ -8,20 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
-from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
 
 import pytest
 
 from edgeproxy.core.controlplane.tokens import Scope
 from edgeproxy.outbound.tokens_files import TokenFiles
 from packages.proxy.tests.integration.proxies import (
+    API,
     EDGEPROXY,
     PROMISE_S,
+    Api,
     Backend,
     Proxy,
     StartProxy,
@@ -35,41 +33,6 @@ from testkit.wait import wait_until
 pytestmark = pytest.mark.proxies_unmeasured
 
 StartBackend = Callable[[str], Backend]
-API: dict[str, Any] = {"api_enabled": True, "api_listen_addr": "127.0.0.1:0"}
-
-
-class Api:
-    """The API of a running proxy."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        (listening,) = proxy.log("listening")
-        self.url = f"http://{listening['api']}"
-
-    def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> tuple[int, Any]:
-        """Status and answer."""
-        headers = {"Content-Type": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
-        answer: HTTPResponse | HTTPError
-        try:
-            answer = urllib.request.urlopen(request, timeout=10)
-        except HTTPError as error:
-            answer = error
-        with answer:
-            return answer.status or 0, json.load(answer)
-
-    def register(self, backend: Backend, **values: object) -> None:
-        body = {
-            "id": backend.name,
-            "app": "test",
-            "region": "eu",
-            "ip": "127.0.0.1",
-            "port": backend.port,
-            **values,
-        }
-        assert self.ask("POST", "/api/v1/register", body)[0] == 201
 
 
 def reaches(proxy: Proxy, client: str, name: str) -> None:

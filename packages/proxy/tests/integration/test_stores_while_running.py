@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from packages.proxy.tests.integration.proxies import (
+    API,
     EDGEPROXY,
     PROMISE_S,
+    Api,
     Backend,
     Proxy,
     StartProxy,
@@ -234,6 +237,86 @@ def test_promoted_replica_is_routed_by(
     proxy.wait_log(READABLE, timeout_s=60)
     standby.execute(f"UPDATE backends SET id = 'two', port = {ports['two']}")
     wait_until_served_by(proxy, new_client, "two")
+
+
+class Heart:
+    """Beats for a backend at one POP until it is stopped."""
+
+    def __init__(self, api: Api, name: str, pause_s: float) -> None:
+        self._stop = threading.Event()
+        self.beats = 0
+
+        def beat() -> None:
+            while not self._stop.wait(pause_s):
+                with suppress(OSError):
+                    self.beats += api.ask("POST", f"/api/v1/heartbeat/{name}")[0] == 200
+
+        self._thread = threading.Thread(target=beat)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def start_heart() -> Iterator[Callable[..., Heart]]:
+    with ExitStack() as beating:
+
+        def start(api: Api, name: str, pause_s: float) -> Heart:
+            heart = Heart(api, name, pause_s)
+            beating.callback(heart.stop)
+            return heart
+
+        yield start
+
+
+def history(server: PostgresServer) -> list[str]:
+    """What became of the row's health and presence, oldest first."""
+    query = "SELECT (new->>'healthy') || (new->>'deleted') FROM edgeproxy_changes ORDER BY change"
+    return server.execute(query).splitlines()
+
+
+def test_registration_at_one_pop_is_routed_to_by_all_until_nobody_hears_the_backend(
+    start_proxy: StartProxy, start_backend: StartBackend, new_client: NewClient, database: PostgresServer,
+    start_heart: Callable[..., Heart],
+) -> None:  # fmt: skip
+    ttl_s = 1.0
+    near, far = (
+        start_proxy(**with_postgres(database), **API, heartbeat_ttl_secs=ttl_s, replication_node_id=name)
+        for name in ("near", "far")
+    )
+    Api(near).register(start_backend("self-made"))
+    for proxy in (near, far):
+        wait_until_served_by(proxy, new_client, "self-made")
+    heart = start_heart(Api(near), "self-made", ttl_s / 10)
+    # The far POP hears nothing of it for longer than the TTL, and lets it be.
+    wait_until(lambda: heart.beats >= 15, reason="the TTL to pass", timeout_s=30)
+    wait_until_served_by(far, new_client, "self-made")
+    assert Api(far).ask("GET", "/api/v1/backends")[1]["total"] == 1
+    near.process.kill(signal.SIGKILL)
+    wait_until(lambda: history(database)[-1] == "00", reason="the far POP to end it", timeout_s=60)
+    wait_until_served_by(far, new_client, "")
+
+
+def test_registrations_outlast_a_database_that_is_away(
+    start_proxy: StartProxy, start_backend: StartBackend, new_client: NewClient, database: PostgresServer
+) -> None:
+    proxy = start_proxy(**with_postgres(database), **API)
+    api = Api(proxy)
+    api.register(start_backend("self-made"))
+    database.kill()
+    proxy.wait_log(UNREADABLE)
+    refused, answer = api.ask("PATCH", "/api/v1/backends/self-made", {"weight": 9})
+    assert (refused, answer["code"]) == (503, "store_unavailable")
+    assert api.ask("POST", "/api/v1/heartbeat/self-made")[0] == 200
+    assert proxy.backend_of(new_client()) == "self-made"
+    database.start()
+    proxy.wait_log(READABLE, timeout_s=30)
+    assert api.ask("PATCH", "/api/v1/backends/self-made", {"weight": 9})[0] == 200
+    assert database.execute("SELECT weight FROM backends") == "9"
+    assert api.ask("DELETE", "/api/v1/backends/self-made")[0] == 200
+    assert proxy.backend_of(new_client()) == ""
 
 
 def test_database_that_refuses_ends_the_start_with_exit_code_3(

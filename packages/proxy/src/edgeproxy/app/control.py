@@ -60,11 +60,12 @@ from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
 from edgeproxy.runtime.reload import Reloader
 from edgeproxy.runtime.service_manager import ServiceManager
+from edgeproxy.runtime.socket_activation import ActivatedSockets
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from edgeproxy.runtime.upgrade import Successor, command_line, reclaim_rows, start_successor
 from edgeproxy.runtime.verdict_feed import VerdictFeed
-from edgeproxy.stores import open_file, open_store, open_store_to_serve
+from edgeproxy.stores import open_leases, open_store, open_store_to_serve
 from edgeproxy.worker.shared_state import SharedState, create_segment, has_capacities
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class App:
             with contextlib.suppress(OSError):  # what needs it says so itself
                 config.state_dir.mkdir(parents=True, exist_ok=True)
         self._descriptors = raise_descriptor_limit()
-        self._entrances = Entrances(config, inherited)
+        self._entrances = Entrances(config, inherited, ActivatedSockets(os.environ))
         self._certificates: CertificateWatch | None = None
         self._dns: DnsServer | None = None
         self._candidates: Candidates | None = None
@@ -299,6 +300,7 @@ class App:
                 descriptors=self._descriptors,
                 predecessor=self._predecessor.estate.pid if self._predecessor is not None else None,
             )
+            self._tell_of_shared_sockets()
             self._is_serving = True
             # Before the predecessor lets go: without the one or the other the service has ended.
             self._service.ready(self._status(), is_successor=self._predecessor is not None)
@@ -475,13 +477,12 @@ class App:
     def _api_server(self, port: ApiPort) -> ApiServer:
         # Imports that take a third of a second, while the workers serve already.
         from edgeproxy.inbound.api import ApiServer
-        from edgeproxy.outbound.leases_sqlite import SqliteLeases
 
         return ApiServer(
             port,
             self._config,
             self._feed,
-            SqliteLeases(open_file(self._config, "api")),
+            open_leases(self._config, self._store),
             lambda client, app: self._view.explain({"client": client, "app": app}),
             self._supervisor.any_ready,
             __version__,
@@ -504,9 +505,9 @@ class App:
             self._told_to_stop_s = monotonic()
         elif monotonic() - self._told_to_stop_s > SAME_REQUEST_S:
             self._log.warning("told to stop a second time, ending at once")
+            self._supervisor.reset()
             if self._predecessor_gone is not None:
                 self._predecessor_gone.cancel()
-            self._supervisor.reset()
         if self._upgrade is not None:
             self._upgrade.cancel()
         # A service manager may have told the workers too; whoever ends from here on does as he was told.
@@ -520,6 +521,17 @@ class App:
     def _reload(self) -> dict[str, Any]:
         with self._service.reloading():
             return self._reloader.reload(self._log)
+
+    def _tell_of_shared_sockets(self) -> None:
+        """Where workers share a socket they wake one another, so it is good to know."""
+        for each in self._entrances.listeners:
+            if len(each.sockets) < self._config.workers:
+                self._log.info(
+                    "workers share listening sockets",
+                    address=each.address,
+                    sockets=len(each.sockets),
+                    workers=self._config.workers,
+                )
 
     def _status(self) -> str:
         """What ``systemctl status`` shows while all is well."""
@@ -544,15 +556,15 @@ class App:
         try:
             successor = await self._upgrade
         except EdgeproxyError as error:
-            self._service.status(f"{self._status()}; an upgrade failed: {error}")
             self._tell(Topic.CONFIG, "the upgrade failed", level="error", why=str(error))
+            self._service.status(f"{self._status()}; an upgrade failed: {error}")
             raise
         finally:
             self._upgrade = None
         self._successor = successor
         self._tell(Topic.CONFIG, "upgraded", successor=successor.pid, version=successor.version)
-        self._service.leave_to_successor()
         self._admin.yield_path()
+        self._service.leave_to_successor()
         self._stop.set()
         return {"pid": successor.pid, "version": successor.version, "predecessor": os.getpid()}
 

@@ -191,23 +191,16 @@ class _Merging:
         for given, missing in _PAIRS:
             if self.values.get(given) and missing not in self.failed and self.values[missing] is None:
                 yield f"{self.labels[given]}: needs {SETTINGS[missing].variable} too; set both or neither"
-        if self.values.get("postgres_enabled"):
-            yield from self._contradictions_with_postgres()
+        if self.values.get("postgres_enabled") and self.values.get("postgres_url", "") is None:
+            yield (
+                f"{self.labels['postgres_enabled']}: needs {SETTINGS['postgres_url'].variable}; "
+                "set it, or unset this"
+            )
         least, most = "postgres_min_connections", "postgres_max_connections"
         if not self.failed.intersection({least, most}) and self.values[least] > self.values[most]:
             yield (
                 f"{self.labels[least]}: {self.values[least]} is more than {SETTINGS[most].variable}, "
                 f"which is {self.values[most]}; lower the one or raise the other"
-            )
-
-    def _contradictions_with_postgres(self) -> Iterator[str]:
-        label = self.labels["postgres_enabled"]
-        if "postgres_url" not in self.failed and self.values["postgres_url"] is None:
-            yield f"{label}: needs {SETTINGS['postgres_url'].variable}; set it, or unset this"
-        if self.values.get("api_enabled"):
-            yield (
-                f"{label}: {SETTINGS['api_enabled'].section.title} is not available with PostgreSQL yet; "
-                f"unset this, or {SETTINGS['api_enabled'].variable}"
             )
 
     def _take(self, setting: Setting, text: str, *, source: str, label: str) -> None:

@@ -1,4 +1,4 @@
-"""What stands in PostgreSQL: the table of the contract, its change log, and the triggers that write it.
+"""What stands in PostgreSQL: the table of the contract, its change log, leases, and triggers for both.
 
 All of it is made where it is missing, in the schema that new tables of the role go to. An existing table
 ``backends`` is taken as it is.
@@ -49,9 +49,17 @@ CREATE TABLE IF NOT EXISTS {schema}.edgeproxy_changes (
     new JSONB
 );
 CREATE INDEX IF NOT EXISTS edgeproxy_changes_at ON {schema}.edgeproxy_changes (at);
+CREATE TABLE IF NOT EXISTS {schema}.edgeproxy_leases (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    registered_at DOUBLE PRECISION NOT NULL,
+    heartbeat_at DOUBLE PRECISION NOT NULL,
+    expired BOOLEAN NOT NULL
+);
 """
 
-# Runs with the rights of whoever made it: people who may edit backends need no right to write the log.
+# The first two run with the rights of whoever made them: people who may edit backends need no right to write
+# the log and leases.
 _FUNCTION: Final = """
 CREATE OR REPLACE FUNCTION {schema}.edgeproxy_record_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $function$
@@ -79,6 +87,13 @@ BEGIN
     RETURN NULL;
 END
 $function$;
+CREATE OR REPLACE FUNCTION {schema}.edgeproxy_release_health() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $function$
+BEGIN
+    UPDATE edgeproxy_leases SET expired = false WHERE id = NEW.id AND expired;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION {schema}.edgeproxy_notify() RETURNS trigger
 LANGUAGE plpgsql AS $function$
 BEGIN
@@ -93,6 +108,9 @@ _TRIGGERS: Final = {
     "EXECUTE FUNCTION {schema}.edgeproxy_record_change()",
     "edgeproxy_record_truncate": "BEFORE TRUNCATE ON {schema}.backends FOR EACH STATEMENT "
     "EXECUTE FUNCTION {schema}.edgeproxy_record_change()",
+    # Fires for each statement that names the column, even where it leaves the value as it is.
+    "edgeproxy_release_health": "AFTER INSERT OR UPDATE OF healthy ON {schema}.backends FOR EACH ROW "
+    "EXECUTE FUNCTION {schema}.edgeproxy_release_health()",
     "edgeproxy_notify": "AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {schema}.backends "
     "FOR EACH STATEMENT EXECUTE FUNCTION {schema}.edgeproxy_notify()",
 }
@@ -128,6 +146,7 @@ async def _is_installed(connection: Connection, schema: str) -> bool:
     query = f"""
         SELECT obj_description(to_regprocedure('{schema}.edgeproxy_record_change()'), 'pg_proc') = $1
         AND to_regclass('{schema}.edgeproxy_changes') IS NOT NULL
+        AND to_regclass('{schema}.edgeproxy_leases') IS NOT NULL
         AND (
             SELECT count(*) FROM pg_trigger
             WHERE tgrelid = to_regclass('{schema}.backends') AND tgname = ANY ($2) AND tgenabled <> 'D'

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import asyncpg
@@ -108,14 +109,32 @@ class PostgresStore:
 
     def apply(self, operation: Operation[T]) -> RowChange | T:
         """See :meth:`edgeproxy.ports.RowStore.apply`. Waits for a lock at most as long as for a query."""
+        with self.transaction() as transaction:
+            decision = operation(Table(transaction))
+            if isinstance(decision, RowChange):
+                write_row(transaction, decision)
+            return decision
+
+    def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """Return the rows of one query.
+
+        Raises:
+            StoreError: the database is away or says no.
+        """
+        return self._session.fetch(query, *arguments)
+
+    @contextmanager
+    def transaction(self, author: str | None = None) -> Iterator[PostgresTransaction]:
+        """A transaction during which nobody else writes rows; what it writes is logged as ``author``'s.
+
+        Raises:
+            StoreError: as for :meth:`apply`.
+        """
         with self._session.transaction() as transaction:
-            transaction.fetch("SELECT set_config($1, $2, true)", AUTHOR, self._author)
+            transaction.fetch("SELECT set_config($1, $2, true)", AUTHOR, author or self._author)
             # Others may read on, but whoever writes waits for the end of this transaction.
             transaction.execute("LOCK TABLE backends IN SHARE ROW EXCLUSIVE MODE")
-            decision = operation(_Table(transaction))
-            if isinstance(decision, RowChange):
-                _write(transaction, decision)
-            return decision
+            yield transaction
 
     def tend(self) -> str | None:
         """See :meth:`edgeproxy.ports.ChangeLog.tend`."""
@@ -164,21 +183,25 @@ class PostgresStore:
         self._wake()
 
 
-class _Table(Mapping[str, Row]):
+class Table(Mapping[str, Row]):
     """Every row by its id, removed ones included, each read when it is asked for."""
 
     def __init__(self, transaction: PostgresTransaction) -> None:
         self._transaction = transaction
 
     def __getitem__(self, row_id: str) -> Row:
+        rows = self.of((row_id,))
+        if not rows:
+            raise KeyError(row_id)
+        return rows[row_id]
+
+    def of(self, row_ids: Iterable[str]) -> dict[str, Row]:
+        """Those that there are, by one query."""
         # Text that PostgreSQL cannot hold is no row's id, and asking for it would end the transaction.
-        if "\0" in row_id or any("\ud800" <= character <= "\udfff" for character in row_id):
-            raise KeyError(row_id)
-        records = self._transaction.fetch(f"SELECT {', '.join(COLUMNS)} FROM backends WHERE id = $1", row_id)
-        if not records:
-            raise KeyError(row_id)
-        row = dict(records[0])
-        return {**row, "deleted": row["deleted"] or 0}
+        asked = [each for each in row_ids if is_storable(each)]
+        query = f"SELECT {', '.join(COLUMNS)} FROM backends WHERE id = ANY ($1)"
+        rows = map(dict, self._transaction.fetch(query, asked))
+        return {row["id"]: {**row, "deleted": row["deleted"] or 0} for row in rows}
 
     def __iter__(self) -> Iterator[str]:
         for (row_id,) in self._transaction.fetch("SELECT id FROM backends"):
@@ -188,7 +211,13 @@ class _Table(Mapping[str, Row]):
         return sum(1 for _ in self)
 
 
-def _write(transaction: PostgresTransaction, change: RowChange) -> None:
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold ``text``."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def write_row(transaction: PostgresTransaction, change: RowChange) -> None:
+    """Write one row, as :class:`edgeproxy.ports.RowChange` says."""
     columns, values = list(change.values), list(change.values.values())
     assignments = ", ".join(f"{column} = ${place}" for place, column in enumerate(columns, 2))
     update = f"UPDATE backends SET {assignments} WHERE id = $1"

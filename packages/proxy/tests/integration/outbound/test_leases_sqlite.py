@@ -87,47 +87,11 @@ def test_nothing_is_added_to_the_file_before_the_first_lease(path: Path, leases:
     assert select(path, "SELECT name FROM sqlite_master") == before
 
 
-def test_row_and_lease_are_written_and_read(path: Path, leases: SqliteLeases) -> None:
-    assert isinstance(apply(leases, writes()), LeaseWrite)
-    row, stored = seen(leases)
-    assert row == {"id": "b", **VALUES}
-    assert stored == lease()
-    assert SqliteLeases(SqliteStore(path)).leases() == [lease()]
-
-
 def test_refusal_writes_nothing(path: Path, leases: SqliteLeases) -> None:
     refusal = Refusal(RefusalReason.UNKNOWN, ("no",))
     before = path.read_bytes()
     assert apply(leases, lambda _table, _lease: refusal) == refusal
     assert path.read_bytes() == before
-
-
-def test_operations_of_one_call_see_what_those_before_them_wrote(leases: SqliteLeases) -> None:
-    weights: list[object] = []
-
-    def count(table: Mapping[str, Row], _lease: Lease | None) -> LeaseWrite:
-        weights.append(table["b"]["weight"])
-        return LeaseWrite("b", RowChange("b", {"weight": len(weights)}), lease())
-
-    leases.apply([("b", writes(weight=0)), ("b", count), ("b", count)])
-    assert weights == [0, 1]
-
-
-def test_lease_ends_with_its_row(leases: SqliteLeases) -> None:
-    apply(leases, writes())
-    apply(leases, lambda _table, _lease: LeaseWrite("b", RowChange("b", {"deleted": 1}), None))
-    assert seen(leases)[1] is None
-    assert leases.leases() == []
-
-
-def test_lease_of_a_row_that_somebody_removed_is_not_among_the_leases(
-    path: Path, leases: SqliteLeases
-) -> None:
-    apply(leases, writes("b"), "b")
-    apply(leases, writes("c"), "c")
-    select(path, "UPDATE backends SET deleted = 1 WHERE id = 'b'")
-    select(path, "DELETE FROM backends WHERE id = 'nobody'")
-    assert [each.id for each in leases.leases()] == ["c"]
 
 
 # ---- what the file's owner does --------------------------------------------------------------
@@ -146,14 +110,6 @@ def test_whoever_writes_health_takes_it_from_the_lease(path: Path, leases: Sqlit
     assert seen(leases)[1] == lease(expired=True)
     subprocess.run(["sqlite3", path, edit], check=True)
     assert seen(leases)[1] == lease(expired=False)
-
-
-def test_edits_of_other_columns_and_rows_leave_it_with_the_lease(path: Path, leases: SqliteLeases) -> None:
-    apply(leases, writes("b", healthy=0, expired=True), "b")
-    apply(leases, writes("c"), "c")
-    select(path, "UPDATE backends SET weight = 9")
-    select(path, "UPDATE backends SET healthy = 0 WHERE id = 'c'")
-    assert seen(leases)[1] == lease(expired=True)
 
 
 def test_table_made_anew_by_hand_is_watched_again(path: Path, leases: SqliteLeases) -> None:
@@ -175,21 +131,6 @@ def test_original_reads_the_file_as_before(path: Path, leases: SqliteLeases) -> 
 
 
 # ---- what goes wrong -------------------------------------------------------------------------
-
-
-def test_operation_that_the_file_refuses_is_undone_and_the_others_are_not(
-    path: Path, leases: SqliteLeases
-) -> None:
-    select(
-        path,
-        "CREATE TRIGGER rule BEFORE INSERT ON backends WHEN NEW.port < 1024"
-        " BEGIN SELECT RAISE(ABORT, 'ports below 1024 are not ours'); END",
-    )
-    outcomes = leases.apply([("a", writes("a")), ("b", writes("b", port=80)), ("c", writes("c"))])
-    assert [type(outcome) for outcome in outcomes] == [LeaseWrite, NotWritten, LeaseWrite]
-    assert outcomes[1] == NotWritten("ports below 1024 are not ours")
-    assert [each.id for each in leases.leases()] == ["a", "c"]
-    assert select(path, "SELECT count(*) FROM backends WHERE id = 'b'") == [(0,)]
 
 
 def test_country_in_a_table_without_that_column_is_refused_with_the_remedy(

@@ -261,15 +261,6 @@ class TestContradictions:
         (problem,) = problems({"EDGEPROXY_POSTGRES_ENABLED": "true", "EDGEPROXY_POSTGRES_URL": "db"})
         assert problem.startswith("EDGEPROXY_POSTGRES_URL: the value (not shown) ")
 
-    def test_postgres_and_self_registration_exclude_each_other(self) -> None:
-        url = {"EDGEPROXY_POSTGRES_URL": "postgres://h/d"}
-        (problem,) = problems({**url, "EDGEPROXY_POSTGRES_ENABLED": "1", "EDGEPROXY_API_ENABLED": "1"})
-        assert problem == (
-            "EDGEPROXY_POSTGRES_ENABLED: Self-registration of backends is not available with PostgreSQL yet; "
-            "unset this, or EDGEPROXY_API_ENABLED"
-        )
-        assert load({**url, "EDGEPROXY_POSTGRES_ENABLED": "1"}, {}, None).postgres_enabled
-
     def test_a_region_that_does_not_exist_is_refused(self) -> None:
         assert problems({"EDGEPROXY_REGION": "mars"}) == (
             (

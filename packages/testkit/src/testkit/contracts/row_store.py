@@ -286,13 +286,13 @@ class RowStoreContract:
         store.poll()
         harness.cut_off()
         for _ in range(2):
-            _assert_raises(harness.unavailable, store.poll)
+            assert_raises(harness.unavailable, store.poll)
 
     def test_store_that_cannot_be_written_stays_as_it_was(self, harness: RowStoreHarness) -> None:
         harness.put(row("a"))
         store = harness.open()
         harness.cut_off()
-        _assert_raises(harness.unavailable, lambda: store.apply(lambda _: harness.change("a", {"weight": 9})))
+        assert_raises(harness.unavailable, lambda: store.apply(lambda _: harness.change("a", {"weight": 9})))
         harness.restore()
         assert polled(harness.open()) == {"a": without_deleted(row("a"))}
 
@@ -301,7 +301,7 @@ class RowStoreContract:
         store = harness.open()
         store.poll()
         harness.cut_off()
-        _assert_raises(harness.unavailable, store.poll)
+        assert_raises(harness.unavailable, store.poll)
         harness.restore()
         answers: list[Sequence[Row] | None] = []
 
@@ -331,7 +331,8 @@ def _number(value: object) -> int:
     return value
 
 
-def _assert_raises(expected: type[Exception], act: Callable[[], object]) -> None:
+def assert_raises(expected: type[Exception], act: Callable[[], object]) -> None:
+    """Fail unless ``act`` raises ``expected``; pytest's own is not used, as contracts need no pytest."""
     try:
         outcome = act()
     except expected:
