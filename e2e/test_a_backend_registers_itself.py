@@ -107,6 +107,7 @@ def settles(client: Client, proxy: Proxy, backend_id: str) -> None:
     )
 
 
+@pytest.mark.feature("api.registration", "api.tokens")
 def test_a_fleet_serves_each_client_from_its_region_without_a_line_of_sql(
     pop: Pop, proxy: Proxy, fleet: Fleet, token: str
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_fleet_serves_each_client_from_its_region_without_a_line_of_sql(
     assert "mock-us-1" in pop.edgeproxy("backends", "list")
 
 
+@pytest.mark.feature("api.leases")
 def test_a_machine_that_dies_is_missed_and_welcome_when_it_is_back(
     pop: Pop, proxy: Proxy, fleet: Fleet, token: str
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_machine_that_dies_is_missed_and_welcome_when_it_is_back(
     settles(_NEWCOMER, proxy, "mock-eu-1")
 
 
+@pytest.mark.feature("api.operators")
 def test_an_operator_drains_a_backend_and_its_heartbeats_do_not_bring_it_back(
     pop: Pop, proxy: Proxy, fleet: Fleet, token: str
 ) -> None:

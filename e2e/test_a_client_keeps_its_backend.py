@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from e2e.clients import Client
 from e2e.processes import Pop, Proxy
 from testkit.wait import wait_until
@@ -17,6 +19,7 @@ def _ask_all(proxy: Proxy) -> dict[str, str]:
     return {client.address: client.ask(proxy) for client in _CLIENTS}
 
 
+@pytest.mark.feature("affinity.kept", "affinity.saved")
 def test_clients_keep_their_backends_through_a_workers_death_and_a_restart(pop: Pop) -> None:
     backends = pop.start_backends(("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "FR"))
     pop.configure(state_dir="state")

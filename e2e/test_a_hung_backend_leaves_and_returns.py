@@ -6,6 +6,8 @@ import signal
 from collections import Counter
 from contextlib import ExitStack
 
+import pytest
+
 from e2e.clients import Client
 from e2e.processes import Pop
 from testkit.wait import wait_until
@@ -16,6 +18,7 @@ _SLOW_START_S = 600
 """So long that the weight stays at its first tenth for the whole story."""
 
 
+@pytest.mark.feature("health.checks", "health.slow_start")
 def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(pop: Pop) -> None:
     names = ("mock-de-1", "mock-de-2", "mock-de-3")
     backends = pop.start_backends(*((name, "eu", "DE") for name in names))
@@ -53,6 +56,7 @@ def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(
     assert answers == {"mock-de-1": 1, "mock-de-2": 10, "mock-de-3": 10}
 
 
+@pytest.mark.feature("health.circuit")
 def test_a_backend_that_refuses_clients_is_ejected_and_returns_by_itself(pop: Pop, port: int) -> None:
     pop.start_backends(("mock-fr", "eu", "FR"))
     pop.add_rows(("mock-de", "eu", "DE", port, 0))

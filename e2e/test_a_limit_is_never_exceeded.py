@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import pytest
+
 from e2e.clients import Client, Connection
 from e2e.processes import Pop, Proxy
 from testkit.wait import wait_until
@@ -25,6 +27,7 @@ def _knock(client: Client, proxy: Proxy) -> Connection | None:
         return connection
 
 
+@pytest.mark.feature("selection.hard_limit")
 def test_a_burst_fills_the_only_backend_to_its_limit_and_not_beyond(pop: Pop) -> None:
     backend = pop.start_backend("mock-eu-1", "eu")
     pop.add_rows(("mock-eu-1", "eu", "DE", backend.port, _LIMIT))

@@ -13,6 +13,7 @@ from testkit.wait import wait_until
 _CLIENT = Client.of("DE")
 
 
+@pytest.mark.feature("process.stop")
 def test_a_request_in_flight_is_answered_and_new_clients_are_refused(pop: Pop) -> None:
     pop.start_backends(("mock-eu-1", "eu", "DE"))
     proxy = pop.start_proxy()

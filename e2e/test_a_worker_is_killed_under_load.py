@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
+import pytest
+
 from e2e.clients import Client
 from e2e.processes import Pop, Proxy
 from testkit.wait import wait_until
@@ -53,6 +55,7 @@ def _clients_that_keep_coming(proxy: Proxy) -> Iterator[_Load]:
             thread.join()
 
 
+@pytest.mark.feature("workers.replaced")
 def test_others_serve_on_a_new_one_comes_and_nothing_is_left_behind(pop: Pop) -> None:
     pop.start_backends(("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "FR"))
     proxy = pop.start_proxy()

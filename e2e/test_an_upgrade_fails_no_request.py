@@ -32,6 +32,7 @@ def test_a_client_goes_on_and_later_ones_are_served_by_the_new_version(pop: Pop)
     _stop_last(proxy)
 
 
+@pytest.mark.feature("process.upgrade")
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_load_does_not_notice_two_upgrades(pop: Pop) -> None:
     pop.start_backends(("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "DE"))

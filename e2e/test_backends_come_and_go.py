@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from e2e.clients import Client
 from e2e.processes import Pop
 from testkit.wait import wait_until
@@ -9,6 +11,7 @@ from testkit.wait import wait_until
 _CLIENT = Client.of("DE")
 
 
+@pytest.mark.feature("table.sqlite")
 def test_an_edit_with_sql_moves_clients_and_leaves_open_connections_alone(pop: Pop) -> None:
     pop.start_backends(("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "FR"))
     proxy = pop.start_proxy()
@@ -20,6 +23,7 @@ def test_an_edit_with_sql_moves_clients_and_leaves_open_connections_alone(pop: P
         assert before.ask() == "mock-eu-1"
 
 
+@pytest.mark.feature("table.commands", "administration.show")
 def test_the_command_line_adds_changes_and_removes_backends_of_a_running_proxy(pop: Pop) -> None:
     pop.edgeproxy("db", "init")
     proxy = pop.start_proxy()
@@ -42,6 +46,7 @@ def test_the_command_line_adds_changes_and_removes_backends_of_a_running_proxy(p
     wait_until(lambda: _CLIENT.ask(proxy) == "second", reason="the client to leave the removed one")
 
 
+@pytest.mark.feature("connecting.elsewhere")
 def test_clients_do_not_notice_that_a_backend_is_killed_or_stopped(pop: Pop) -> None:
     backends = pop.start_backends(
         ("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "FR"), ("mock-us-1", "us", "US")

@@ -63,6 +63,7 @@ def resolver_of(proxy: Proxy, dig: str) -> Resolver:
     return Resolver(dig, host, port)
 
 
+@pytest.mark.feature("dns.nearest")
 def test_everybody_is_told_the_backend_that_the_proxy_gives_them(pop: Pop, dig: str) -> None:
     pop.configure(dns_enabled="true", dns_listen_addr="127.0.0.1:0")
     backends = pop.start_backends(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from e2e.clients import Client
 from e2e.processes import Pop, Proxy
 from testkit.wait import wait_until
 
 
+@pytest.mark.feature("selection.nearest", "explain")
 def test_a_client_falls_back_step_by_step_as_nearer_backends_go(pop: Pop) -> None:
     pop.start_backends(
         ("in-brazil", "sa", "BR"),
@@ -35,6 +38,7 @@ def _reaches(client: Client, proxy: Proxy, backend: str) -> bool:
     return client.ask(proxy) == backend
 
 
+@pytest.mark.feature("geography.country", "testing.mock_backend")
 def test_everybody_has_a_nearest_backend_of_their_own(pop: Pop) -> None:
     pop.start_backends(("in-brazil", "sa", "BR"), ("in-germany", "eu", "DE"), ("in-the-us", "us", "US"))
     proxy = pop.start_proxy()

@@ -133,6 +133,7 @@ def _pss_mib(pid: int) -> float:
     return int(pss[1]) / 1024
 
 
+@pytest.mark.feature("relay.copy", "relay.splice")
 def test_a_slow_reader_gets_every_byte_and_costs_no_memory(pop: Pop, full: bool) -> None:
     size_bytes = 1024 * _MIB if full else 96 * _MIB
     rate_bytes_per_s = 64 * _MIB

@@ -173,6 +173,7 @@ class _Connection(web.RequestHandler):
 
 
 def _response(answer: Answer) -> web.Response:
+    # feature: testing.mock_backend
     return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
 

@@ -58,6 +58,7 @@ async def test_ipv6_client_is_written_in_brackets() -> None:
     assert b"Client:     [::1]:" in answer
 
 
+@pytest.mark.feature("testing.mock_backend")
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

@@ -139,7 +139,7 @@ class Registration:
                 return
 
     async def _beat_forever(self) -> None:
-        pauses = _Pauses()
+        pauses = _Pauses()  # feature: api.sidecar
         pause_s = self._interval_s()
         while True:
             await asyncio.sleep(pause_s)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pytest
+
 from packages.proxy.tests.integration.proxies import Backend, StartProxy, row
 
 RULES = """
@@ -14,6 +16,7 @@ proxy_protocol = "v1"
 """
 
 
+@pytest.mark.feature("proxy_protocol.out")
 def test_a_backend_is_told_who_the_client_is(start_proxy: StartProxy, tmp_path: Path) -> None:
     backend = Backend("web")
     settings = tmp_path / "edgeproxy.toml"

@@ -106,6 +106,7 @@ def test_a_database_moved_into_place_is_the_table_from_then_on(
     assert proxy.log(UNREADABLE) == []
 
 
+@pytest.mark.feature("table.bad_rows")
 def test_a_bad_row_is_named_and_skipped_and_the_others_work(
     start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient
 ) -> None:
@@ -191,6 +192,7 @@ def countries(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.feature("geography.own_database")
 def test_the_last_good_country_database_stays_until_a_good_one_is_moved_into_place(
     start_proxy: StartProxy, ports: dict[str, int], countries: Path
 ) -> None:

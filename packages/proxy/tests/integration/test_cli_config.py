@@ -45,6 +45,7 @@ def test_check_of_right_settings_prints_ok(edgeproxy: Edgeproxy) -> None:
     assert done == (0, "OK\n", [])
 
 
+@pytest.mark.feature("settings.strict")
 def test_check_lists_every_problem_of_every_source_and_exits_2(edgeproxy: Edgeproxy, tmp_path: Path) -> None:
     file = tmp_path / "edgeproxy.toml"
     file.write_text("worker = 2\n")
@@ -63,6 +64,7 @@ def test_check_lists_every_problem_of_every_source_and_exits_2(edgeproxy: Edgepr
     ]
 
 
+@pytest.mark.feature("settings.shown")
 def test_show_merges_all_sources(edgeproxy: Edgeproxy, tmp_path: Path) -> None:
     (tmp_path / "e.toml").write_text('region = "us"\nworkers = 3\napp = "web"\n')
     done = edgeproxy(

@@ -91,6 +91,7 @@ def normal(screen: str) -> str:
     return re.sub(r"\bid: \d+", "id: 4711", "\n".join(filter(None, screen.split("\n"))))
 
 
+@pytest.mark.feature("dns.services", "dns.domain")
 @pytest.mark.parametrize("command", commands("dig"), ids=str)
 def test_dig_prints_what_the_document_shows(command: Command, port: str, dig: Callable[[str], str]) -> None:
     assert "-p 5353 " in command.line

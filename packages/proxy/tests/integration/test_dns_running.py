@@ -119,17 +119,20 @@ class TestSettings:
         (authority,) = ask(proxy, "nope.edge.example.").authority
         assert (authority.ttl, authority[0].minimum) == (3, 3)
 
+    @pytest.mark.feature("dns.client_subnet")
     def test_the_client_subnet_of_trusted_resolvers_alone_is_believed(self, proxy: Proxy) -> None:
         name, subnet = "shop.edge.example.", "127.20.0.0/16"
         assert data(ask(proxy, name, source="127.53.1.1", subnet=subnet)) == ["192.0.2.1"]
         assert data(ask(proxy, name, source="127.54.1.1", subnet=subnet)) == ["192.0.2.4"]
 
+    @pytest.mark.feature("dns.domain")
     def test_points_of_presence_are_those_that_are_set(self, proxy: Proxy) -> None:
         assert data(ask(proxy, "eu.pops.edge.example.")) == ["198.51.100.1"]
         assert data(ask(proxy, "eu.pops.edge.example.", "AAAA")) == ["2001:db8:e::1"]
         assert data(ask(proxy, "sa.pops.edge.example.")) == ["198.51.100.2"]
         assert data(ask(proxy, "edge.example.", "NS")) == ["eu.pops.edge.example."]
 
+    @pytest.mark.feature("dns.bounded")
     def test_a_client_above_the_rate_is_not_answered(self, start_proxy: StartProxy) -> None:
         limited = start_proxy(ROWS, dns_enabled="1", dns_listen_addr="127.0.0.1:0", dns_rate_limit=1)
         assert data(ask(limited, "shop.internal."))
@@ -159,6 +162,7 @@ class TestAnswers:
     def test_depend_on_where_the_asker_is(self, proxy: Proxy, source: str, address: str) -> None:
         assert data(ask(proxy, "shop.edge.example.", source=source)) == [address]
 
+    @pytest.mark.feature("dns.nearest")
     @pytest.mark.parametrize("name", ["shop", "global.shop", "sa.shop", "top2.nearest.of.shop"])
     @pytest.mark.parametrize("source", [BRAZILIAN, CHILEAN, UNKNOWN])
     def test_begin_with_the_backend_that_explain_names(self, proxy: Proxy, name: str, source: str) -> None:

@@ -96,6 +96,7 @@ def explain_offline(explain: Explain, tmp_path: Path) -> Explain:
     )
 
 
+@pytest.mark.feature("explain")
 def test_shows_client_decision_and_every_candidate(explain: Explain) -> None:
     answer = explain("--client", BRAZILIAN, "--app", "test")
     assert (answer.exit_code, answer.err) == (0, "")

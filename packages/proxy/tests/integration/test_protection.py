@@ -83,6 +83,7 @@ def left_out(proxy: Proxy) -> dict[str, str]:
 # ---- checks --------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("health.slow_start")
 def test_a_hung_backend_is_left_out_and_comes_back_with_a_slow_start(
     start_proxy: StartProxy, mock_backend_process: Callable[..., MockBackendProcess]
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_hung_backend_is_left_out_and_comes_back_with_a_slow_start(
     assert (failed["level"], failed["backend"]) == ("warning", "near")
 
 
+@pytest.mark.feature("health.checks")
 def test_clients_are_not_sent_to_a_backend_that_fails_its_checks(
     start_proxy: StartProxy,
     mock_backend_process: Callable[..., MockBackendProcess],
@@ -180,6 +182,7 @@ def test_names_and_ipv6_are_checked(start_proxy: StartProxy, start_backend: Call
     assert left_out(proxy)["nowhere"] == "failing its checks: its host name does not resolve"
 
 
+@pytest.mark.feature("health.panic")
 def test_when_all_fail_their_checks_clients_are_sent_to_all(
     start_proxy: StartProxy, start_backend: Callable[[str], Backend], new_client: Callable[[], str]
 ) -> None:
@@ -210,6 +213,7 @@ def test_without_panic_clients_are_refused_instead(
 # ---- circuits ------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("health.circuit")
 def test_a_backend_that_refuses_clients_is_ejected_and_readmitted_by_its_trial(
     start_proxy: StartProxy, start_backend: Callable[[str], Backend], new_client: Callable[[], str]
 ) -> None:
@@ -326,6 +330,7 @@ def knock(proxy: Proxy, source: str) -> str:
         return ""
 
 
+@pytest.mark.feature("admission.rate_limit")
 def test_of_fifty_simultaneous_connections_exactly_the_burst_passes(
     limited: Proxy, new_client: Callable[[], str]
 ) -> None:

@@ -228,6 +228,7 @@ def register_command(url: str, backend: Backend, *options: str) -> list[str]:
     ]
 
 
+@pytest.mark.feature("api.sidecar")
 def test_sidecar_keeps_a_backend_registered_until_it_is_told_to_end(
     start_proxy: StartProxy,
     start_backend: StartBackend,

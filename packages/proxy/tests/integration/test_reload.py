@@ -71,6 +71,7 @@ def test_a_hangup_reads_the_file_and_the_log_follows_its_level(proxy: Proxy, con
     proxy.wait_log("settings changed")
 
 
+@pytest.mark.feature("administration.reload")
 def test_a_bad_file_is_refused_and_nothing_changes(proxy: Proxy, config_file: Path) -> None:
     config_file.write_text('access_log = "everything"')
     with pytest.raises(EdgeproxyError, match="access_log"):

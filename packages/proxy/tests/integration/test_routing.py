@@ -54,6 +54,7 @@ def geo_proxy(start_shared_proxy: StartProxy, start_backend: StartBackend, count
     )
 
 
+@pytest.mark.feature("selection.nearest")
 @pytest.mark.parametrize(
     ("network", "backend"),
     [(BRAZILIAN, "brazil"), (JAPANESE, "germany"), (UNKNOWN, "germany")],
@@ -114,6 +115,7 @@ def test_a_client_falls_back_place_by_place_as_backends_go(
         left = name
 
 
+@pytest.mark.feature("connecting.elsewhere")
 def test_a_client_tries_the_next_best_backends_when_connecting_fails(
     start_proxy: StartProxy, start_backend: StartBackend, countries: Path, new_client: NewClient
 ) -> None:
@@ -135,6 +137,7 @@ def test_a_client_tries_the_next_best_backends_when_connecting_fails(
     assert proxy.stats()["connect_errors"] == {"first": 2, "second": 1}
 
 
+@pytest.mark.feature("selection.hard_limit")
 def test_a_hard_limit_is_exact_over_all_workers(
     start_proxy: StartProxy, start_backend: StartBackend, countries: Path, open_clients: ExitStack
 ) -> None:
@@ -354,6 +357,7 @@ def test_a_sampled_access_log_holds_one_session_in_so_many(
     assert len(proxy.log("session")) == 4
 
 
+@pytest.mark.feature("logs.structured")
 def test_the_console_log_tells_the_same_in_a_line_for_people(
     start_proxy: StartProxy, start_backend: StartBackend
 ) -> None:

@@ -53,6 +53,7 @@ def wait_until_refused(proxy: Proxy) -> None:
     wait_until(lambda: is_refused(proxy), reason="new connections to be refused")
 
 
+@pytest.mark.feature("process.stop")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_under_way_completes_and_new_connections_are_refused(
     start_proxy: StartProxy,

@@ -169,6 +169,7 @@ def traffic(proxy: Proxy, new_client: NewClient) -> Iterator[list[str]]:
         client.join()
 
 
+@pytest.mark.feature("table.postgres")
 def test_edit_with_psql_is_routed_to_at_once(
     start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient, database: PostgresServer
 ) -> None:

@@ -66,6 +66,7 @@ def wait_for_connections(proxy: Proxy, count: int) -> None:
     )
 
 
+@pytest.mark.feature("workers.replaced")
 def test_a_killed_worker_takes_only_its_own_connections_along(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_killed_worker_takes_only_its_own_connections_along(
     wait_for_connections(proxy, 0)
 
 
+@pytest.mark.feature("affinity.kept")
 def test_clients_keep_their_backends_when_a_worker_dies(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient
 ) -> None:

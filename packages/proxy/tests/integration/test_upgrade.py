@@ -104,6 +104,7 @@ def visitors(proxy: Proxy, new_client: NewClient, count: int = 4) -> Iterator[li
             thread.join()
 
 
+@pytest.mark.feature("process.upgrade")
 def test_two_upgrades_under_load_fail_nobody(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:

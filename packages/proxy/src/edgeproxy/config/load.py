@@ -166,7 +166,7 @@ class _Merging:
         """Add what is wrong with values that are right on their own."""
         for name, setting in SETTINGS.items():
             if setting.is_switch and not setting.section.available and self.values.get(name):
-                title = setting.section.title
+                title = setting.section.title  # feature: settings.not_built
                 self.problems.append(
                     f"{self.labels[name]}: {title} is not available yet; unset it or set it to false"
                 )
@@ -214,7 +214,7 @@ class _Merging:
         self.labels[setting.name] = label
 
     def _refuse(self, setting: Setting, label: str, value: object, invalid: InvalidValueError) -> None:
-        shown = "the value (not shown)" if setting.is_secret else _shown(value)
+        shown = "the value (not shown)" if setting.is_secret else _shown(value)  # feature: settings.strict
         self.problems.append(f"{label}: {shown} {invalid}")
         self.failed.add(setting.name)
 

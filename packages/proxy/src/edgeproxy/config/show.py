@@ -22,7 +22,7 @@ def as_toml(config: Config) -> str:
 
     Without secrets, loading it gives an equal configuration.
     """
-    return "\n".join(_toml_lines(config))
+    return "\n".join(_toml_lines(config))  # feature: settings.shown
 
 
 def as_json(config: Config) -> str:

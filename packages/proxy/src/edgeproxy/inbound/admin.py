@@ -113,7 +113,7 @@ class AdminServer:
             await _send(writer, await self._answer(line))
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
-        try:
+        try:  # feature: administration.show
             request = msgspec.json.decode(line, type=dict[str, Any])
             command = self._commands.get(str(request.get("command")))
             if command is None:

@@ -35,7 +35,7 @@ class SetBackend:
             ValueError: the request is wrong, or names no backend of the table.
             StoreError: the store cannot be written now.
         """
-        backend, values = request.get("backend"), request.get("values")
+        backend, values = request.get("backend"), request.get("values")  # feature: administration.set
         if not (isinstance(backend, str) and isinstance(values, dict) and values):
             raise ValueError("set_backend needs a backend, its id, and values, an object of columns")
         if unknown := values.keys() - SETTABLE:

@@ -189,7 +189,7 @@ async def _name_no_versions(_request: web.Request, response: web.StreamResponse)
 def _tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     if certificate is None or key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # feature: api.tls
     try:
         # The pass phrase keeps OpenSSL from asking for one on the terminal.
         context.load_cert_chain(certificate, key, password="")

@@ -33,6 +33,7 @@ class Access:
         Raises:
             ApiError: its client makes too many.
         """
+        # feature: api.bounded
         wait_s = self._limit.wait_s(affinity_network(peer_address(request)), monotonic())
         if wait_s:
             raise ApiError(
@@ -48,7 +49,7 @@ class Access:
         Raises:
             ApiError: it may not do what needs ``scope``.
         """
-        try:
+        try:  # feature: api.tokens
             if self._tokens.is_empty():
                 _require_loopback(request)
                 return None

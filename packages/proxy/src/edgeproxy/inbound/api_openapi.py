@@ -56,7 +56,7 @@ _AFTER_REGISTERING: Final = ("heartbeat", "get_backend", "adjust_backend", "dere
 
 def document(calls: Iterable[Call], geography: Geography, version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document. What it says of regions and countries is what ``geography`` knows."""
-    calls = tuple(calls)
+    calls = tuple(calls)  # feature: api.described
     shapes = {Error, *(call.gives for call in calls), *(call.takes for call in calls if call.takes)}
     _, schemas = msgspec.json.schema_components(
         sorted(shapes, key=lambda shape: shape.__name__), ref_template=_SCHEMAS

@@ -68,7 +68,7 @@ class Calls:
 
     async def register(self, request: web.Request, only_app: str | None) -> web.Response:
         """Register a backend, or register it again."""
-        wanted = await _body(request, Registration)
+        wanted = await _body(request, Registration)  # feature: api.registration
         values = {
             "app": wanted.app,
             "region": wanted.region,
@@ -112,7 +112,7 @@ class Calls:
 
     async def adjust_backend(self, request: web.Request, _only_app: str | None) -> web.Response:
         """Change weight or limits of any backend in the routing table, drain it, or take it back."""
-        backend_id = request.match_info["id"]
+        backend_id = request.match_info["id"]  # feature: api.operators
         wanted = await _body(request, Adjustment)
         values = _given(wanted, "weight", "soft_limit", "hard_limit", "healthy")
         if wanted.drain is not UNSET:

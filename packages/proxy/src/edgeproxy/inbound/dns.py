@@ -56,7 +56,7 @@ class DnsServer:
         }
 
     def _on_datagram(self, query: bytes, peer: str) -> bytes | None:
-        self._queries["udp"] += 1
+        self._queries["udp"] += 1  # feature: dns.bounded
         now_s = monotonic()
         verdict = self._datagram_limit.judge(affinity_network(peer), now_s)
         if verdict is Verdict.ANSWER:

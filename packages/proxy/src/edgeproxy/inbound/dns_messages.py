@@ -182,6 +182,7 @@ class Responder:
 
     def _believed_subnets(self, query: dns.message.Message, asker: str) -> list[dns.edns.ECSOption]:
         """The client subnets (RFC 7871) in ``query``; none when ``asker`` is not one that may name any."""
+        # feature: dns.client_subnet
         subnets = [option for option in query.options if isinstance(option, dns.edns.ECSOption)]
         if subnets:
             address = ip_address(asker)

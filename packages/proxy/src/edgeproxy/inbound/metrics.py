@@ -34,6 +34,7 @@ class Metrics:
 
     async def answer(self, request: web.Request) -> web.Response:
         """All metrics, in the format that the asker prefers."""
+        # feature: metrics.prometheus
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         response = web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
         response.enable_compression()

@@ -74,7 +74,7 @@ class StatusPage:
 
 def status(overview: Overview) -> dict[str, Any]:
     """What the page shows of ``overview``."""
-    backends = overview.backends
+    backends = overview.backends  # feature: metrics.status_page
     shown = sorted(backends, key=lambda view: (view.state is BackendState.GONE, -view.connections))
     states = [view.state for view in backends]
     return {

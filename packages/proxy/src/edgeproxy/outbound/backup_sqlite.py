@@ -49,7 +49,7 @@ def back_up(store: SqliteStore, target: Path) -> None:
     Raises:
         StoreError: ``target`` exists, cannot be written, or the database cannot be read.
     """
-    if os.path.lexists(target):
+    if os.path.lexists(target):  # feature: table.backup
         raise _exists(target)
     _copy(store, target, like=store.path)
 

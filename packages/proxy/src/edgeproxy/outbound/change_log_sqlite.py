@@ -377,7 +377,7 @@ def read_changes(connection: sqlite3.Connection, path: Path, since: str, limit: 
     Raises:
         StoreError: somebody wrote into the log what no trigger writes.
     """
-    if not _Found.by(connection, path).has_all_tables:
+    if not _Found.by(connection, path).has_all_tables:  # feature: table.change_log
         return []
     query = (
         "SELECT change, at, author, origin, sequence, id, old, new FROM edgeproxy_changes "

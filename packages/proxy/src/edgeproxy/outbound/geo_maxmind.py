@@ -105,7 +105,7 @@ class CountryDatabase:
         if not self._has_ipv6 and ":" in address:
             return ""
         try:
-            return iso_code(self._reader.get(address))
+            return iso_code(self._reader.get(address))  # feature: geography.country
         except (maxminddb.InvalidDatabaseError, UnicodeDecodeError):
             return ""
 

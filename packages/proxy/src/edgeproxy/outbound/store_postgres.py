@@ -80,7 +80,7 @@ class PostgresStore:
     def poll(self) -> Sequence[Row] | None:
         """See :meth:`edgeproxy.ports.RowStore.poll`."""
         # Cleared before the rows are read: what is written meanwhile notifies again.
-        notified = self._notified.is_set()
+        notified = self._notified.is_set()  # feature: table.postgres
         self._notified.clear()
         try:
             newest_change = self._ask_newest_change()

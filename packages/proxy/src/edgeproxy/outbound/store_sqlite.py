@@ -83,7 +83,7 @@ class SqliteStore:
     def poll(self) -> Sequence[Row] | None:
         """See :meth:`edgeproxy.ports.RowStore.poll`. Waits at most :data:`BUSY_TIMEOUT_S` for a lock."""
         # Before the rows are read: what is written meanwhile then shows at the next call.
-        stamp = _Stamp.of(self.path)
+        stamp = _Stamp.of(self.path)  # feature: table.sqlite
         if stamp == self._stamp and stamp.is_settled:
             return None
         with self.reading() as connection:

@@ -77,7 +77,7 @@ def restore(saved: SavedAffinity, bindings: Bindings, now_s: float, wall_s: floa
     for tag, backend_key, code, age_s in saved.entries:
         if age_s + away_s < ttl_s:
             bindings.lock(tag)
-            bindings.put(tag, Binding(backend_key, code, now_s - age_s - away_s))
+            bindings.put(tag, Binding(backend_key, code, now_s - age_s - away_s))  # feature: affinity.saved
             bindings.unlock(tag)
             restored += 1
     return restored

@@ -26,5 +26,5 @@ async def sweep_bindings(bindings: Bindings, ttl_s: Callable[[], float], interva
         await asyncio.sleep(interval_s)
         oldest_s = monotonic() - ttl_s()
         for start in range(0, bindings.buckets, _BUCKETS_AT_A_TIME):
-            bindings.sweep(oldest_s, start, _BUCKETS_AT_A_TIME)
+            bindings.sweep(oldest_s, start, _BUCKETS_AT_A_TIME)  # feature: affinity.forgotten
             await asyncio.sleep(0)

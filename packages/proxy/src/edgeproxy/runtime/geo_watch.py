@@ -63,6 +63,6 @@ class GeoWatch:
             log.warning("keeping the country database in use", why=str(error))
             return
         self.database.close()
-        self.database = database
+        self.database = database  # feature: geography.own_database
         log.info("country database replaced", countries=str(database.description))
         on_change()

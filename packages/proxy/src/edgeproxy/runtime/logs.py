@@ -76,7 +76,7 @@ class _Lines:
         self._fd = fd
 
     def msg(self, line: str) -> None:
-        rest = f"{line}\n".encode(errors="backslashreplace")
+        rest = f"{line}\n".encode(errors="backslashreplace")  # feature: logs.structured
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]

@@ -62,7 +62,7 @@ class Reloader:
         Raises:
             ConfigError: they are wrong; nothing has changed.
         """
-        outcome = self._follow(log)
+        outcome = self._follow(log)  # feature: administration.reload
         if not any(outcome.values()):
             log.info("settings are unchanged")
         return outcome

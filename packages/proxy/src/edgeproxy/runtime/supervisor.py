@@ -149,7 +149,7 @@ class Supervisor:
         ``staggered``: see :class:`~edgeproxy.core.wire.frames.Drain`.
         Returns how many sessions had to be reset.
         """
-        self.retire()
+        self.retire()  # feature: process.stop
         self.broadcast(Drain(staggered))
         _, late = await asyncio.wait(self._places, timeout=timeout_s + _KILL_AFTER_S)
         self.kill()
@@ -273,7 +273,7 @@ class Supervisor:
                     self._observer.not_started(place, str(error.strerror))
                     pause_s = _longer(pause_s)
             worker = replacement
-            self.restarts += 1
+            self.restarts += 1  # feature: workers.replaced
 
     async def _stops_within(self, pause_s: float) -> bool:
         with contextlib.suppress(TimeoutError):

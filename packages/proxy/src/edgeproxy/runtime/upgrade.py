@@ -68,7 +68,7 @@ async def start_successor(
         process.terminate()
         raise
     if isinstance(answer, TakenOver):
-        return Successor(process, channel, answer.version)
+        return Successor(process, channel, answer.version)  # feature: process.upgrade
     channel.close()
     await _end(process)
     raise EdgeproxyError(f"the successor cannot start, so this proxy goes on: {answer.why}")

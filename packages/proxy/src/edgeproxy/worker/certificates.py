@@ -39,7 +39,7 @@ class Certificates:
 
     def change(self, identities: Sequence[Identity]) -> None:
         """Serve by these from now on. One is loaded in each turn of the loop, which takes a millisecond."""
-        self._target = identities
+        self._target = identities  # feature: tls.certificates
         self._wanted = [each for each in identities if not self._holds(each)]
         self._loop.again(self)
 

@@ -272,7 +272,7 @@ class Connection:
         if len(self._tried) >= MAX_TRIES:
             self._handle(Event.UNREACHABLE)
         elif self._is_retrying or self._plane.retries.begin(self._plane.open_connections):
-            self._is_retrying = True
+            self._is_retrying = True  # feature: connecting.elsewhere
             self._dispatch()
         else:
             self._handle(Event.RETRY_BUDGET)

@@ -46,7 +46,7 @@ class Ledger:
 
     def log_each(self, access_log_every: int) -> None:
         """Keep the record of each N-th session from now on, 0 for none."""
-        self._access_log_every = self._until_next_record = access_log_every
+        self._access_log_every = self._until_next_record = access_log_every  # feature: logs.access
 
     def opened(self, country: str, backend: str, score: float) -> None:
         """A connection was established with ``backend``."""

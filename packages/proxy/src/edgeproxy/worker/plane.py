@@ -151,12 +151,12 @@ class Plane:
     def objection(self, client: Client, network: int) -> Event | None:
         """What forbids ``client`` one more connection; when nothing does, it is counted against his rate."""
         if self._admission is not None and not self._admission.admits(client):
-            return Event.DENIED
+            return Event.DENIED  # feature: admission.lists
         limit = self._rate_limit
         if limit is not None and not self._buckets.take(
             limit, client_tag(self._secret, network), self.loop.now_s
         ):
-            return Event.RATE_LIMITED
+            return Event.RATE_LIMITED  # feature: admission.rate_limit
         return None
 
     def change_table(self, change: TableChanged) -> None:

@@ -207,7 +207,7 @@ class CopyRelay:
 
     def _hand_over(self, sink: Side, data: memoryview) -> bool:
         """Send ``data``; keep the rest. False when the sender must wait, or is gone."""
-        try:
+        try:  # feature: relay.copy
             sent = sink.send(data, _NO_WAIT)
         except BlockingIOError:
             sent = 0

@@ -81,7 +81,7 @@ class SpliceRelay(CopyRelay):
         pipe = self.pipes.take()
         if pipe is None:
             return True
-        sink.pipe = pipe
+        sink.pipe = pipe  # feature: relay.splice
         for sock in (source.sock, sink.sock):
             # The flags of a splice say nothing to the sockets; accepted ones are blocking.
             if sock.gettimeout() is None:

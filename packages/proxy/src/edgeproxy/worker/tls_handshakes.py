@@ -65,7 +65,7 @@ class Handshakes:
 
     def begin(self, owner: Owner, sock: socket.socket) -> bool:
         """Shake hands with the client on ``sock``, which is registered; False when too many are at it."""
-        if len(self._under_way) >= self._limit:
+        if len(self._under_way) >= self._limit:  # feature: tls.terminated
             return False
         handshake = self._under_way[owner] = _Handshake(self, owner, sock)
         self._deadlines.add(owner, self._loop.now_s)

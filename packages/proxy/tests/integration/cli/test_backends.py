@@ -152,6 +152,7 @@ def test_rows_that_cannot_be_used_are_listed_with_the_reason(run: Run) -> None:
     ]
 
 
+@pytest.mark.feature("table.commands")
 def test_set_changes_what_is_given_and_nothing_else(run: Run) -> None:
     run("db", "init")
     run("backends", "add", "b1", *NEEDED)

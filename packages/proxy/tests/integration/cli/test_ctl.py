@@ -78,6 +78,7 @@ def word_rows(text: str) -> list[list[str]]:
 # ---- show ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("administration.show")
 def test_stats_say_what_runs_and_what_it_did(ctl: Ctl, proxy: Proxy, new_client: Callable[[], str]) -> None:
     assert proxy.backend_of(new_client()) == "one"
     wait_until(lambda: proxy.stats()["closes"].get("complete"), reason="the session to be reported")
@@ -214,6 +215,7 @@ def test_explain_asks_the_running_proxy(ctl: Ctl, ctl_json: Callable[..., Any]) 
 # ---- set -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("administration.set")
 def test_a_drained_backend_gets_no_new_clients_until_it_is_ready(
     ctl: Ctl, proxy: Proxy, new_client: Callable[[], str]
 ) -> None:

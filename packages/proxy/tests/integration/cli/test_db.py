@@ -62,6 +62,7 @@ def execute(sql: str, path: str = "routing.db") -> None:
 # ---- backup and restore --------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("table.backup")
 def test_backup_and_restore_say_what_they_did(made: Run) -> None:
     assert made("db", "backup", "copy.db") == (0, "routing.db is copied to copy.db\n", [])
     execute("UPDATE backends SET weight = 9; INSERT INTO backends (id) VALUES ('b2')")
@@ -138,6 +139,7 @@ def test_database_without_the_table_exits_3(run: Run) -> None:
 # ---- log -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("table.change_log")
 def test_log_tells_who_changed_what(made: Run) -> None:
     execute("UPDATE backends SET weight = 9, healthy = 0")
     made("backends", "remove", "b1")

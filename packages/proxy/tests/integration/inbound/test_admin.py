@@ -74,6 +74,7 @@ async def connect(path: Path) -> AsyncIterator[Connect]:
 # ---- questions -----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("administration.show")
 @pytest.mark.usefixtures("server")
 async def test_answers_one_question_after_the_other(connect: Connect) -> None:
     client = await connect()

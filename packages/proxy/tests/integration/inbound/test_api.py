@@ -55,6 +55,7 @@ async def backend_healthy(pop: Pop) -> object:
 # ---- the shapes of the original --------------------------------------------------------------
 
 
+@pytest.mark.feature("api.registration")
 async def test_register_answers_as_the_original(pop: Pop) -> None:
     answer = await pop.register()
     assert answer.status == 201
@@ -176,6 +177,7 @@ async def test_row_made_by_hand_is_taken_over(pop: Pop) -> None:
 # ---- leases ----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("api.leases")
 async def test_silent_backend_becomes_unhealthy_and_is_removed(short: Pop) -> None:
     await short.register()
     await wait_until_async(lambda: healthy_and_deleted(short) == (0, 0), reason="healthy = 0")
@@ -326,6 +328,7 @@ async def test_adjustment_is_answered_with_the_row_as_it_is_now(pop: Pop) -> Non
     assert (placed.backend.weight, placed.backend.healthy) == (9, False)
 
 
+@pytest.mark.feature("api.operators")
 async def test_drain_and_back(pop: Pop) -> None:
     await pop.register()
     assert (await pop.ask("PATCH", "/api/v1/backends/b1", {"drain": True})).body["healthy"] is False

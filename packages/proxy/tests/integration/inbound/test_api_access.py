@@ -40,6 +40,7 @@ async def pop(tmp_path: Path) -> AsyncIterator[Pop]:
 # ---- tokens ----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("api.tokens")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("holder", PERMITTED)
 async def test_each_scope_permits_its_calls_and_no_others(pop: Pop, holder: str, call: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from packages.proxy.tests.integration.inbound.api_pop import served
 
 
+@pytest.mark.feature("api.described")
 async def test_document_is_valid_openapi_3_1(tmp_path: Path) -> None:
     from openapi_spec_validator import OpenAPIV31SpecValidator
 

@@ -18,6 +18,7 @@ from packages.proxy.tests.integration.inbound.api_pop import served
 SEEDS = (1, 2, 3)
 
 
+@pytest.mark.feature("api.described")
 @pytest.mark.timeout(600)
 async def test_schemathesis_finds_nothing(full: bool, tmp_path: Path, unmeasured: None) -> None:
     # Host names that it thinks of are looked up nowhere: this POP resolves none.

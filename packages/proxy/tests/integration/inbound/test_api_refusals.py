@@ -103,6 +103,7 @@ async def test_other_types_than_json_are_refused(pop: Pop, content_type: str) ->
     assert (answer.status, answer.body["code"]) == (415, "not_json")
 
 
+@pytest.mark.feature("api.bounded")
 async def test_body_over_the_limit_is_refused(tmp_path: Path) -> None:
     async with served(tmp_path, api_max_body_bytes=1024) as pop:
         answer = await post(pop, b" " * 1025)
@@ -200,6 +201,7 @@ async def test_what_is_no_http_is_refused_and_not_logged(pop: Pop, capfd: pytest
 # ---- floods ----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("api.bounded")
 async def test_flood_is_refused_with_the_time_to_wait(tmp_path: Path) -> None:
     async with served(tmp_path, api_rate_limit_per_sec=1, api_rate_limit_burst=3) as pop:
         assert [(await pop.ask("GET", "/nowhere")).status for _ in range(3)] == [404, 404, 404]

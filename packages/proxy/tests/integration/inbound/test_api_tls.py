@@ -34,6 +34,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return chain, key
 
 
+@pytest.mark.feature("api.tls")
 async def test_api_is_served_over_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     chain, key = certificate
     trust = ssl.create_default_context(cafile=chain)

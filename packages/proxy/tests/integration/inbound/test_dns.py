@@ -160,6 +160,7 @@ async def test_stats_tell_what_came_and_went() -> None:
         }
 
 
+@pytest.mark.feature("dns.bounded")
 async def test_a_client_above_its_limit_is_sent_to_tcp_or_not_answered_and_others_are_not_harmed() -> None:
     async with running(rate_limit=1) as (server, port):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

@@ -100,6 +100,7 @@ def dead_port() -> Iterator[int]:
 # ---- figures -------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("metrics.prometheus")
 def test_figures_equal_what_clients_did_to_the_byte(
     metrics_proxy: Callable[..., Proxy],
     start_backend: Callable[[str], Backend],

@@ -139,6 +139,7 @@ def test_nothing_is_loaded_from_elsewhere(url: str, path: str, content_type: str
     assert "//" not in text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
 
 
+@pytest.mark.feature("metrics.status_page")
 def test_metrics_are_beside_it(url: str) -> None:
     with fetch(url + "metrics") as answer:
         assert answer.read().startswith(b"# HELP")
@@ -205,6 +206,7 @@ async def test_viewers_are_bounded_and_their_places_given_back(monkeypatch: pyte
     await server.stop()
 
 
+@pytest.mark.feature("metrics.status_page")
 async def test_one_look_serves_all_viewers() -> None:
     looks = []
 

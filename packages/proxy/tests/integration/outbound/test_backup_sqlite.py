@@ -140,6 +140,7 @@ def test_backup_has_the_permissions_and_owner_of_the_database(store: SqliteStore
     )
 
 
+@pytest.mark.feature("table.backup")
 def test_backup_under_writes_is_one_moment(tmp_path: Path) -> None:
     store = make(tmp_path / "routing.db", "wal", MANY_ROWS)
     stop = threading.Event()

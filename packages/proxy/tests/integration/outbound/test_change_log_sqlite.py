@@ -227,6 +227,7 @@ def test_unique_index_gives_rows_their_identity(path: Path) -> None:
 # ---- edits by hand -----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("table.change_log")
 @pytest.mark.parametrize(
     ("sql", "logged"),
     [

@@ -74,6 +74,7 @@ class TestStarter:
     def test_knows_no_country_of_private_addresses(self, address: str) -> None:
         assert CountryDatabase.open().country(address) == ""
 
+    @pytest.mark.feature("geography.country")
     @pytest.mark.parametrize("address", ["::ffff:200.160.2.3", "64:ff9b::200.160.2.3", "2002:c8a0:203::1"])
     def test_finds_ipv4_inside_of_ipv6(self, address: str) -> None:
         assert CountryDatabase.open().country(address) == "BR"

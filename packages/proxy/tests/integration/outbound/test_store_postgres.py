@@ -201,6 +201,7 @@ def test_role_that_may_not_even_read_is_refused(
 # ---- noticing ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("table.postgres")
 def test_edit_with_psql_wakes_whoever_polls(
     open_store: Open, postgres: PostgresServer, postgres_database: str
 ) -> None:

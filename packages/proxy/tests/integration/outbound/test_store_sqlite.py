@@ -179,6 +179,7 @@ def test_path_with_characters_that_mean_something_in_a_uri_is_read(tmp_path: Pat
 # ---- edits by hand -----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("table.sqlite")
 def test_edits_with_the_shell_are_seen(path: Path, journal_mode: str) -> None:
     SqliteStore.create(path)
     shell(path, f"PRAGMA journal_mode = {journal_mode}")

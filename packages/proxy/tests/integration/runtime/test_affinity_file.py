@@ -54,6 +54,7 @@ def restored(folder: Path, now_s: float = 10.0, wall_s: float = 5e9) -> dict[int
     return bindings.stored
 
 
+@pytest.mark.feature("affinity.saved")
 def test_bindings_come_back_with_the_age_they_had(tmp_path: Path) -> None:
     stored = {7: Binding(11, 22, last_use_s=990.0), 2**64 - 1: Binding(2**64 - 1, 0, last_use_s=1000.0)}
     assert save(tmp_path, stored) == 2

@@ -211,6 +211,7 @@ async def test_what_workers_count_reaches_the_observer(world: World) -> None:
     assert all(report.closes == {"complete": 3} for _, report in world.observer.reports)
 
 
+@pytest.mark.feature("workers.replaced")
 async def test_a_worker_that_dies_is_replaced_and_its_leases_are_given_back(world: World) -> None:
     supervisor = await world.start(OBEDIENT)
     await wait_until_async(lambda: len(world.observer.told("table")) == 2, reason="both to be done")

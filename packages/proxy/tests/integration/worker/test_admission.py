@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.listening import Listening
@@ -20,6 +21,7 @@ from packages.proxy.tests.integration.worker.workers import (
 )
 
 
+@pytest.mark.feature("admission.lists")
 def test_a_denied_client_is_reset_and_counted(start_plane: StartPlane, backend: Backends) -> None:
     settings = msgspec.structs.replace(
         start_frame(), access=AccessLists(deny=("127.0.0.2/32",), deny_countries=("FR",))

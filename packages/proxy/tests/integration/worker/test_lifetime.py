@@ -39,6 +39,7 @@ def exchange_until(client: socket.socket, server: socket.socket, end_s: float) -
     return now_s
 
 
+@pytest.mark.feature("relay.lifetimes")
 def test_a_silent_connection_is_reset_both_ways(start_plane: StartPlane, backend: Backends) -> None:
     plane = started(start_plane, backend, Lifetimes(idle_s=LIMIT_S))
     with plane.connect() as client, backend.accept() as server:

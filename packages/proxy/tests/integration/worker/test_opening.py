@@ -54,6 +54,7 @@ def balanced(start_plane: StartPlane, backend: Backends) -> ThreadedPlane:
     return start_plane(row("web-1", backend.port), settings=BEHIND_BALANCER, countries=countries)
 
 
+@pytest.mark.feature("proxy_protocol.in")
 @pytest.mark.parametrize(
     "header",
     [
@@ -144,6 +145,7 @@ def test_who_is_not_trusted_cannot_pretend(start_plane: StartPlane, backend: Bac
     assert plane.sessions(1)[0].client == "127.0.0.1"
 
 
+@pytest.mark.feature("listeners.further")
 @pytest.mark.parametrize(("name", "app"), [("shop.example.com", "shop"), ("my.blog.example.com", "blog")])
 def test_the_server_name_chooses_the_app_and_the_hello_reaches_it_whole(
     start_plane: StartPlane, backend: Backends, name: str, app: str

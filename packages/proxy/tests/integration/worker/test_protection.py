@@ -63,6 +63,7 @@ def closes(plane: ThreadedPlane) -> dict[str, int]:
 # ---- rate limit ----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("admission.rate_limit")
 def test_a_client_that_comes_too_often_is_reset_and_counted(
     start_plane: StartPlane, backend: Backends
 ) -> None:

@@ -165,6 +165,7 @@ def unacknowledged_bytes(sock: socket.socket) -> int:
 # ---- bytes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("relay.copy")
 def test_bytes_go_both_ways(rig: Rig) -> None:
     client, backend = rig.pair()
     client.sendall(b"question")
@@ -352,6 +353,7 @@ def test_a_close_with_full_buffers_loses_nothing(rig: Rig, rng: Random) -> None:
 # ---- back-pressure -------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("relay.copy")
 def test_a_reader_that_pauses_stops_the_writer_and_loses_nothing(rig: Rig) -> None:
     client, backend = rig.pair()
     taken = send_until_stuck(backend)

@@ -65,6 +65,7 @@ def exchange(sender: socket.socket, receiver: socket.socket, size: int) -> None:
         read_exactly(receiver, size)
 
 
+@pytest.mark.feature("relay.splice")
 def test_the_first_bytes_are_copied_and_what_follows_is_spliced(
     spliced: ThreadedPlane, backend: Backends
 ) -> None:

@@ -142,6 +142,7 @@ def test_without_another_backend_the_client_is_reset(start_plane: StartPlane, ru
     assert report.connect_errors == {"rude": 1}
 
 
+@pytest.mark.feature("connecting.elsewhere")
 def test_beyond_the_budget_clients_are_reset_instead_of_going_elsewhere(
     start_plane: StartPlane, backend: Backends, at_end: ExitStack
 ) -> None:

@@ -147,6 +147,7 @@ def test_a_hello_may_come_byte_by_byte(plane: ThreadedPlane, backend: Backends, 
         assert read_exactly(server, 4) == b"slow"
 
 
+@pytest.mark.feature("tls.terminated")
 def test_more_handshakes_than_allowed_are_refused(
     start_plane: StartPlane, backend: Backends, web: Identity, pki: Pki
 ) -> None:
@@ -217,6 +218,7 @@ def _client_hello(context: ssl.SSLContext) -> bytes:
 # ---- what a client may ask for -------------------------------------------------------------------
 
 
+@pytest.mark.feature("tls.certificates")
 def test_the_certificate_is_chosen_by_name(
     start_plane: StartPlane, backend: Backends, pki: Pki, tmp_path: Path
 ) -> None:
@@ -330,6 +332,7 @@ def shown_certificate(plane: ThreadedPlane, pki: Pki) -> bytes | None:
         return client.tls.getpeercert(binary_form=True)
 
 
+@pytest.mark.feature("tls.certificates")
 @pytest.mark.parametrize("rsa", [False, True])
 def test_certificates_are_renewed_without_a_failed_handshake(
     plane: ThreadedPlane, pki: Pki, tmp_path: Path, rsa: bool
@@ -550,6 +553,7 @@ def farewells_of(plane: ThreadedPlane) -> Farewells:
     return handshakes._bios.farewells
 
 
+@pytest.mark.feature("tls.terminated")
 @pytest.mark.skipif(which("openssl") is None, reason="needs the openssl program")
 def test_openssl_is_served(plane: ThreadedPlane, backend: Backends) -> None:
     host, port = plane.address

@@ -239,6 +239,7 @@ class TestContradictions:
             "TOML file"
         )
 
+    @pytest.mark.feature("settings.not_built")
     @pytest.mark.parametrize("variable", NOT_BUILT)
     def test_a_part_that_is_not_built_cannot_be_switched_on(self, variable: str) -> None:
         (problem,) = problems({variable: "true"})

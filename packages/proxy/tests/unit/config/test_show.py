@@ -37,6 +37,7 @@ ENVIRONMENTS: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.feature("settings.shown")
 @given(environ=ENVIRONMENTS)
 @example(environ={"EDGEPROXY_DB_PATH": 'a\x7f"\\# .db', "EDGEPROXY_APP": '"#'})
 def test_the_toml_form_loads_to_the_same_configuration(

@@ -372,6 +372,7 @@ def subnet(text: str) -> dns.edns.ECSOption:
 
 
 class TestClientSubnet:
+    @pytest.mark.feature("dns.client_subnet")
     def test_of_a_trusted_resolver_says_where_its_client_is(self, responder: Responder) -> None:
         reply = ask(responder, query("shop.internal.", options=[subnet("203.0.113.0/24")]), RESOLVER)
         assert records(reply.answer) == ["shop.internal. 30 IN A 192.0.2.2"]

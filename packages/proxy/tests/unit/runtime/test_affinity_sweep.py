@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
+import pytest
+
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
 from testkit.wait import wait_until_async
 
@@ -29,6 +31,7 @@ async def sweep_until(bindings: FakeBindings, sweeps: int) -> None:
     task.cancel()
 
 
+@pytest.mark.feature("affinity.forgotten")
 async def test_sweeps_every_bucket_once_and_in_pieces() -> None:
     bindings = FakeBindings(1_300)
     task = asyncio.create_task(sweep_bindings(bindings, ttl_s=lambda: 600.0, interval_s=0.001))

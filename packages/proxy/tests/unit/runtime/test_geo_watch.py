@@ -70,6 +70,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geo_watch, "INTERVAL_S", 0.001)
 
 
+@pytest.mark.feature("geography.own_database")
 async def test_a_replaced_file_is_opened_and_told() -> None:
     world = World()
     watching = GeoWatch(PATH, world.open, world.signature)

@@ -54,6 +54,7 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standa
     stream.close()
 
 
+@pytest.mark.feature("logs.structured")
 @pytest.mark.parametrize("log_format", ["json", "auto"])
 def test_json_is_one_object_a_line_that_begins_with_what_one_looks_for(
     stderr: StandardError, log_format: str

@@ -145,6 +145,7 @@ def test_a_secret_is_not_told(make: Make) -> None:
     assert "hidden" not in str(proxy.log.lines)
 
 
+@pytest.mark.feature("administration.reload")
 @pytest.mark.parametrize("text", ["log_level = ", 'log_level = "loud"\naccess_log = "all"', "nonsense = 1"])
 def test_a_bad_file_changes_nothing_and_says_why(make: Make, text: str) -> None:
     proxy = make('log_level = "info"')

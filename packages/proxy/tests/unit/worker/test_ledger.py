@@ -96,6 +96,7 @@ def test_anything_counted_is_worth_a_report(count: str) -> None:
     assert not ledger.is_empty()
 
 
+@pytest.mark.feature("logs.access")
 @pytest.mark.parametrize(("every", "kept"), [(0, []), (1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6])])
 def test_the_access_log_gets_each_nth_session(every: int, kept: list[int]) -> None:
     ledger = Ledger(every)

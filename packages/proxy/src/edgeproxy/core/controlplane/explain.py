@@ -80,7 +80,7 @@ def explain(
     affinity binding that holds for this client, whether or not that backend can take it; ``why`` puts the
     verdict on a backend, by its id, into words.
     """
-    selection = Selection(pop_region, panic_threshold)
+    selection = Selection(pop_region, panic_threshold)  # feature: explain
     counted = [(placed, connections(placed.slot)) for placed in table]
     for placed, count in counted:
         selection.put(placed.slot, placed.backend, count, placed.verdict)

@@ -49,7 +49,7 @@ class Health:
 
     def checked(self, why: str | None) -> bool:
         """Take in one result, ``None`` for a good check, else what was wrong; whether the status changed."""
-        if why is None:
+        if why is None:  # feature: health.checks
             self._run = max(self._run, 0) + 1
             reached = self._run >= self.settings.healthy_threshold
             status = Status.HEALTHY

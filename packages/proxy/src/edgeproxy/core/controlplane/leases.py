@@ -172,7 +172,7 @@ def renewal(backend_id: str, *, at_s: float, owner: str) -> LeaseOperation[Outco
 def expiry(backend_id: str, *, known_at_s: float) -> LeaseOperation[Outcome]:
     """Make the row unhealthy. ``known_at_s`` is the stored heartbeat after which the caller heard none."""
 
-    def decide(table: Mapping[str, Row], lease: Lease | None) -> Outcome:
+    def decide(table: Mapping[str, Row], lease: Lease | None) -> Outcome:  # feature: api.leases
         current = _live_row(table, backend_id)
         if lease is None or current is None:
             return Ended()

@@ -163,7 +163,7 @@ class Names:
         return NO_DATA if self._directory.encloses(name) else NO_NAME
 
     def _domain_itself(self, question: _Question) -> Answer:
-        match question.wanted:
+        match question.wanted:  # feature: dns.domain
             case RecordType.SOA:
                 return Answer(exists=True, records=(Authority(),))
             case RecordType.NS:
@@ -220,7 +220,7 @@ class Names:
         return None
 
     def _nearest(self, question: _Question, app: str, count: int, region: str | None = None) -> Answer:
-        version = question.version
+        version = question.version  # feature: dns.nearest
         if version is None:
             return NO_DATA
         nearest = self._candidates.nearest(
@@ -229,7 +229,7 @@ class Names:
         return _hosts(question, _addresses(nearest, version), is_local=True)
 
     def _services(self, question: _Question, app: str) -> Answer:
-        if question.wanted is not RecordType.SRV:
+        if question.wanted is not RecordType.SRV:  # feature: dns.services
             return NO_DATA
         nearest = self._candidates.nearest(app, question.asker, MAX_BACKENDS, question.draw)
         targets = [(backend_labels(each.backend), each) for each in nearest]

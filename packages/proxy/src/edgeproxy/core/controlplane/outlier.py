@@ -191,7 +191,7 @@ class Circuit:
         return len(self._connect_failures_s), len(self._drops_s)
 
     def _open(self, now_s: float) -> None:
-        settings = self._settings
+        settings = self._settings  # feature: health.circuit
         longest_s = max(MAX_OPEN_S, settings.timeout_s)
         if self.state is State.CLOSED:
             self._opened_by = self._recent(now_s)

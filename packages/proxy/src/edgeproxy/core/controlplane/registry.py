@@ -87,6 +87,7 @@ def is_removed(row: Row) -> bool:
 def _write(
     geography: Geography, backend_id: str, current: Row, values: Mapping[str, object]
 ) -> RowChange | Refusal:
+    # feature: table.commands
     outcome = backend_from_row({**current, **values, "id": backend_id}, geography, place=1)
     if isinstance(outcome, tuple):
         return Refusal(RefusalReason.INVALID, tuple(str(issue) for issue in outcome), outcome)

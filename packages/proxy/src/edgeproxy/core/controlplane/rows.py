@@ -189,5 +189,5 @@ class _RowReader:
         return 0
 
     def _wrong(self, column: str, problem: str) -> None:
-        name = row_name(self._row, self._place)
+        name = row_name(self._row, self._place)  # feature: table.bad_rows
         self.issues.append(RowIssue(name, column, written(self._row.get(column)), problem))

@@ -346,7 +346,7 @@ class Verdicts:
         return Verdict(weight_factor=max(1, steps) / WARM_UP_STEPS)
 
     def _steps(self, elapsed_s: float) -> int:
-        slow_start_s = self._settings.slow_start_s
+        slow_start_s = self._settings.slow_start_s  # feature: health.slow_start
         return int(elapsed_s / slow_start_s * WARM_UP_STEPS + _ROUNDING) if slow_start_s else WARM_UP_STEPS
 
     def _next_step_s(self, watched: _Watched) -> float:

@@ -216,7 +216,7 @@ class Dispatcher:
         if not self._acquire(app, slot, backend):
             return None
         geo = geo_score(backend, client.country, client.region, self._pop_region)
-        return Lease(backend, slot, score(geo, load_), tag, from_affinity=True)
+        return Lease(backend, slot, score(geo, load_), tag, from_affinity=True)  # feature: affinity.kept
 
     def _best(self, app: str, client: Client, tag: int, draw: float, tried: Collection[int]) -> Lease | None:
         while True:

@@ -38,5 +38,5 @@ class Lifetimes(msgspec.Struct, frozen=True):
         if is_half_closed and self.half_close_s and silent_s >= self.half_close_s:
             return Event.HALF_CLOSE_TIMEOUT
         if self.idle_s and silent_s >= self.idle_s:
-            return Event.IDLE_TIMEOUT
+            return Event.IDLE_TIMEOUT  # feature: relay.lifetimes
         return None

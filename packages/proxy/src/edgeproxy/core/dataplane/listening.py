@@ -41,7 +41,7 @@ class ServerNames:
 
     def app_of(self, server_name: str) -> str | None:
         """The app, ``None`` for a name that nothing was said about."""
-        app = self._app_by_name.get(server_name)
+        app = self._app_by_name.get(server_name)  # feature: listeners.further
         if app is None:
             app = self._app_by_name.get(f"*.{server_name.partition('.')[2]}")
         return app

@@ -257,7 +257,7 @@ class _Pool:
         return member.load is not inf and (self.is_panicking or member.is_trusted)
 
     def set_panic_threshold(self, threshold: float) -> None:
-        self._panic_threshold = threshold
+        self._panic_threshold = threshold  # feature: health.panic
         self.is_panicking = is_panicking(self._good, self._healthy, threshold)
 
     def choose(self, country: str, region: str, pop_region: str, draw: float) -> Chosen | None:
@@ -305,7 +305,7 @@ def _draw(equals: list[list[_Member]], score: float, draw: float) -> Chosen:
         index -= len(bucket)
         bucket = next(buckets)
     member = bucket[index]
-    return Chosen(member.backend, member.slot, score)
+    return Chosen(member.backend, member.slot, score)  # feature: selection.nearest
 
 
 class Selection:

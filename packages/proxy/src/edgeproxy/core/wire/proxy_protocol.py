@@ -118,7 +118,7 @@ class Header(msgspec.Struct, frozen=True):
 
 def read_header(prefix: bytes) -> Header | Malformed | Verdict:
     """Read the header that ``prefix`` begins with, if it does. See :mod:`edgeproxy.core.wire.prefix`."""
-    try:
+    try:  # feature: proxy_protocol.in
         if prefix.startswith(_SIGNATURE_V2):
             return _read_v2(prefix)
         if prefix.startswith(_SIGNATURE_V1):
@@ -264,7 +264,7 @@ def encode_v2(
     Raises:
         ValueError: an address is no IP address, or the header would be longer than ``MAX_PREFIX_BYTES``.
     """
-    source, destination = _of_one_family(source, destination)
+    source, destination = _of_one_family(source, destination)  # feature: proxy_protocol.out
     if ":" in source:
         family, layout = _IPV6, _ADDRESSES[_IPV6]
         packed = IPv6Address(source).packed + IPv6Address(destination).packed

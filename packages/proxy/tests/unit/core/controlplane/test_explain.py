@@ -64,6 +64,7 @@ HALF_WARM = Verdict(weight_factor=0.5)
 verdicts = st.sampled_from([GOOD, GOOD, GOOD, HALF_WARM, OUT])
 
 
+@pytest.mark.feature("explain")
 @given(st.lists(st.tuples(backends, st.integers(0, 4), verdicts), max_size=8), clients, apps, regions)
 def test_shows_as_best_exactly_what_the_data_plane_draws_from(
     counted: list[tuple[Backend, int, Verdict]], client: Client, app: str, pop_region: str

@@ -38,6 +38,7 @@ def test_enough_good_checks_make_a_backend_healthy() -> None:
     assert health.status is Status.HEALTHY
 
 
+@pytest.mark.feature("health.checks")
 def test_enough_bad_checks_make_a_backend_unhealthy_and_the_last_one_says_why() -> None:
     health = Health(HealthSettings())
     assert [health.checked(why) for why in ("a", "b", "c", "d")] == [False, False, True, False]

@@ -235,6 +235,7 @@ def test_adjustment_judges_the_whole_row() -> None:
 # ---- what time does --------------------------------------------------------------------------
 
 
+@pytest.mark.feature("api.leases")
 def test_expiry_makes_the_row_unhealthy_and_marks_whose_doing_it_is() -> None:
     decision = expiry("b", known_at_s=20.0)({"b": ROW}, LEASE)
     assert decision == LeaseWrite("b", RowChange("b", {"healthy": 0}), EXPIRED)

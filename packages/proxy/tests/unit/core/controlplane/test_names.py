@@ -97,6 +97,7 @@ def ask() -> Asking:
 
 
 class TestApp:
+    @pytest.mark.feature("dns.nearest")
     def test_is_the_backend_that_a_client_at_the_askers_place_would_get(self, ask: Asking) -> None:
         assert ask.addresses("shop", asker=BRAZILIAN) == ["192.0.2.3"]
         assert ask.addresses("shop", asker=GERMAN) == ["192.0.2.1"]
@@ -194,6 +195,7 @@ class TestOneBackend:
 
 
 class TestServices:
+    @pytest.mark.feature("dns.services")
     def test_are_all_with_port_and_with_the_nearer_ones_preferred(self, ask: Asking) -> None:
         answer = ask("_shop._tcp", RecordType.SRV, BRAZILIAN)
         assert answer.records[:2] == (

@@ -57,6 +57,7 @@ def test_failures_are_counted() -> None:
     assert circuit.state is State.CLOSED
 
 
+@pytest.mark.feature("health.circuit")
 def test_it_opens_at_the_threshold() -> None:
     circuit = Circuit(SETTINGS)
     assert [circuit.connect_failed(T) for _ in range(6)] == [False, False, False, False, True, False]

@@ -74,6 +74,7 @@ def test_removed_id_can_be_added_again_and_keeps_nothing_of_its_former_row() -> 
     assert values_of(add_backend(table, GEOGRAPHY, "old", NEEDED)) == {**NEEDED, **DEFAULTS, "deleted": 0}
 
 
+@pytest.mark.feature("table.commands")
 def test_set_writes_the_given_columns_only() -> None:
     change = set_backend(TABLE, GEOGRAPHY, "mock-eu-1", {"healthy": False, "weight": 5})
     assert change == RowChange("mock-eu-1", {"healthy": 0, "weight": 5})

@@ -51,6 +51,7 @@ def test_issue_names_row_column_value_and_problem() -> None:
     assert issues(port=99999) == ["backend 'mock-eu-1': port 99999 is not a whole number from 1 to 65535"]
 
 
+@pytest.mark.feature("table.bad_rows")
 def test_every_wrong_value_of_a_row_is_named() -> None:
     outcome = backend_from_row({}, GEOGRAPHY, place=7)
     assert isinstance(outcome, tuple)

@@ -315,6 +315,7 @@ def test_a_removed_backend_gives_its_place_back() -> None:
 # ---- slow start ----------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("health.slow_start")
 def test_after_a_recovery_the_weight_grows_back_in_steps() -> None:
     pop = Pop(BOTH)
     pop.check("b0", REFUSED)

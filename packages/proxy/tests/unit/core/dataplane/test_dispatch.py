@@ -206,6 +206,7 @@ def test_an_app_is_kept_apart() -> None:
 # ---- affinity ------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("affinity.kept")
 def test_a_client_comes_back_to_its_backend_though_another_has_less_load() -> None:
     worker = one_worker(backend("a"), backend("b"))
     first = worker.lease()

@@ -12,6 +12,7 @@ from edgeproxy.core.dataplane.session import Event
 LIMITS = Lifetimes(idle_s=60.0, half_close_s=5.0, max_age_s=900.0)
 
 
+@pytest.mark.feature("relay.lifetimes")
 @pytest.mark.parametrize(
     ("is_half_closed", "silent_s", "age_s", "event"),
     [

@@ -20,6 +20,7 @@ def test_only_what_must_be_read_first_makes_an_opening(listening: Listening, has
     assert listening.has_opening is has_opening
 
 
+@pytest.mark.feature("listeners.further")
 @pytest.mark.parametrize(
     ("server_name", "app"),
     [

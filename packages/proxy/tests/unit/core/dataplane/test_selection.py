@@ -305,6 +305,7 @@ def test_panic_is_fewer_than_the_threshold(good: int, members: int, threshold: f
     assert is_panicking(good, members, threshold) is expected
 
 
+@pytest.mark.feature("health.panic")
 def test_in_panic_the_doubted_are_chosen_by_the_same_formula() -> None:
     selection = Selection(POP_REGION)
     selection.put(0, backend("near"), 1, OUT)
@@ -403,6 +404,7 @@ def _sweep(candidates: int, each: int) -> list[float]:
     return [(number + 0.5) / total for number in range(total)]
 
 
+@pytest.mark.feature("selection.nearest")
 @pytest.mark.parametrize("candidates", [1, 2, 3, 7, 100])
 def test_equal_scores_are_drawn_from_with_equal_chance(candidates: int) -> None:
     selection = Selection(POP_REGION)

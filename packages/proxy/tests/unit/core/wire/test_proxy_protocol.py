@@ -148,6 +148,7 @@ SAMPLES = [
 
 
 class TestReading:
+    @pytest.mark.feature("proxy_protocol.in")
     @pytest.mark.parametrize(("data", "header"), SAMPLES)
     def test_gives_what_the_header_says(self, data: bytes, header: Header) -> None:
         assert read_header(data) == header
@@ -325,6 +326,7 @@ class TestWriting:
             b"PROXY TCP6 2001:db8::1 2001:db8::2 41231 443\r\n"
         )
 
+    @pytest.mark.feature("proxy_protocol.out")
     def test_version_2(self) -> None:
         assert encode_v2("203.0.113.7", 41231, "198.51.100.5", 443) == v2(IPV4_ADDRESSES)
         assert encode_v2("2001:db8::1", 41231, "2001:db8::2", 443) == v2(IPV6_ADDRESSES, family=0x21)
