@@ -1,9 +1,11 @@
-"""A service manager's end of the notification protocol: a real datagram socket, and what came in."""
+"""What a service manager does: it is told things on a real datagram socket, and passes sockets."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -56,3 +58,21 @@ class ServiceManagerSocket:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_PASS = """
+import fcntl, os, sys
+descriptors, names, *command = sys.argv[1:]
+apart = [fcntl.fcntl(int(each), fcntl.F_DUPFD, 100) for each in descriptors.split(",")]
+for number, descriptor in enumerate(apart):
+    os.dup2(descriptor, 3 + number)
+os.environ.update(LISTEN_FDS=str(len(apart)), LISTEN_FDNAMES=names, LISTEN_PID=str(os.getpid()))
+os.execv(command[0], command)
+"""
+
+
+def passing(sockets: Sequence[tuple[str, socket.socket]], command: Sequence[str]) -> list[str]:
+    """A command that starts ``command`` with these sockets, each under a name, as systemd would; it must
+    inherit their descriptors."""
+    descriptors = ",".join(str(sock.fileno()) for _, sock in sockets)
+    return [sys.executable, "-c", _PASS, descriptors, ":".join(name for name, _ in sockets), *command]

@@ -28,7 +28,7 @@ class Process:
 
     Standard output and error go into one file, so nothing is lost when the process dies and nobody has
     to read along. ``env`` is laid over this process's environment (``None`` removes a variable), so that
-    what measures coverage in subprocesses reaches them.
+    what measures coverage in subprocesses reaches them. ``pass_fds`` are inherited under their numbers.
 
     Linux only: descendants are found through ``/proc``, as long as they stay in the process group.
     """
@@ -42,6 +42,7 @@ class Process:
         cwd: str | os.PathLike[str] | None = None,
         ready: Readiness | None = None,
         name: str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.argv = tuple(os.fspath(word) for word in argv)
         self.name = name or Path(self.argv[0]).name
@@ -56,6 +57,7 @@ class Process:
                 env=_merged(env or {}),
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def __repr__(self) -> str:
@@ -199,10 +201,13 @@ class ProcessFactory:
         cwd: str | os.PathLike[str] | None = None,
         ready: Readiness | None = None,
         name: str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> Process:
         """Start ``argv`` and return at once; see `Process` for the arguments."""
         log_path = self._log_dir / f"process-{len(self.processes)}.log"
-        process = Process(argv, log_path=log_path, env=env, cwd=cwd, ready=ready, name=name)
+        process = Process(
+            argv, log_path=log_path, env=env, cwd=cwd, ready=ready, name=name, pass_fds=pass_fds
+        )
         self.processes.append(process)
         return process
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.app.parts import addresses
+from edgeproxy.app.parts import addresses, named_addresses
 from edgeproxy.config import Config
 from edgeproxy.config.load import SOURCE_DEFAULT
 from edgeproxy.errors import ListenError
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.metrics_port import MetricsPort
 from edgeproxy.runtime.handover import Bequest, Inheritance
-from edgeproxy.runtime.listeners import Listeners, adopt_listeners, open_listeners
+from edgeproxy.runtime.listeners import Listeners, activated_listeners, adopt_listeners, open_listeners
+from edgeproxy.runtime.socket_activation import ActivatedSockets
 from edgeproxy.stores import open_tokens
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 class Entrances:
     """All that listens, but for the admin socket."""
 
-    def __init__(self, config: Config, inherited: Inheritance) -> None:
-        """Bind what is not ``inherited``.
+    def __init__(self, config: Config, inherited: Inheritance, activated: ActivatedSockets) -> None:
+        """Bind what is neither ``inherited`` nor ``activated``.
 
         Raises:
             EdgeproxyError: an address is taken, not ours, not allowed, or open to the world unprotected.
         """
         self._config = config
-        self.listeners = _open_listeners(config, inherited)
+        self.listeners = _open_listeners(config, inherited, activated)
         """One for each of :func:`edgeproxy.app.parts.addresses`."""
         self.dns = _dns_port(config, inherited) if config.dns_enabled else None
         self.api = _api_port(config, inherited) if config.api_enabled else None
@@ -63,15 +64,18 @@ class Entrances:
             listeners.close()
 
 
-def _open_listeners(config: Config, inherited: Inheritance) -> list[Listeners]:
+def _open_listeners(config: Config, inherited: Inheritance, activated: ActivatedSockets) -> list[Listeners]:
     """All or none."""
     opened: list[Listeners] = []
     try:
-        for address in addresses(config):
+        for name, address in named_addresses(config):
             if sockets := inherited.take("listener", str(address)):
                 opened.append(adopt_listeners(sockets, config.workers))
+            elif sockets := activated.take(name, address):
+                opened.append(activated_listeners(sockets))
             else:
                 opened.append(open_listeners(*address, config.workers))
+        activated.refuse_rest()
     except ListenError:
         for listeners in opened:
             listeners.close()

@@ -19,11 +19,16 @@ from edgeproxy.core.wire.frames import RelayMode, Start
 
 
 def addresses(config: Config) -> list[Address]:
-    """That of the main listener, then those of the further ones, as :func:`listenings` has them."""
-    further = [each.address for each in config.listeners]
+def named_addresses(config: Config) -> list[tuple[str, Address]]:
+    """:func:`addresses`, with the names that a service manager may give their sockets, "" for none."""
+    further = [("", each.address) for each in config.listeners]
     if config.tls_enabled:
-        further.append(config.tls_listen_addr)
-    return [config.listen_addr, *further]
+        further.append(("tls", config.tls_listen_addr))
+    return [("main", config.listen_addr), *further]
+
+
+    """That of the main listener, then those of the further ones, as :func:`listenings` has them."""
+    return [address for _, address in named_addresses(config)]
 
 
 def listenings(config: Config) -> tuple[Listening, ...]:

@@ -7,6 +7,7 @@ its successor, which gets the same sockets, whatever number of workers it has.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -87,37 +88,66 @@ def open_listeners(host: str, port: int, count: int) -> Listeners:
 def adopt_listeners(inherited: Sequence[socket.socket], count: int) -> Listeners:
     """Take over the sockets of a predecessor and its mark, which is the last of them.
 
-    With fewer than ``count`` others are added; those that are too many are kept, since closing one would
-    reset the clients that wait in it.
-
-    Raises:
-        ListenError: one cannot be added.
+    With fewer than ``count`` others are added, as far as the system allows: not to sockets that a service
+    manager opened without sharing, nor to those that were opened by another user. Those that are too many
+    are kept, since closing one would reset the clients that wait in it.
     """
     *sockets, mark = inherited
-    address = sockets[0].getsockname()
-    try:
+    with contextlib.suppress(OSError):
         while len(sockets) < count:
-            sock = _socket(sockets[0].family)
-            sockets.append(sock)
-            sock.bind(address)
-            sock.listen(BACKLOG)
-    except OSError as error:
-        for sock in (*sockets, mark):
-            sock.close()
-        host, port = address[:2]
-        raise ListenError(f"cannot listen on {host}:{port}: {_explained(error, port)}") from error
+            sockets.append(_sharing(sockets[0]))
     return Listeners(sockets, mark)
+
+
+def activated_listeners(sockets: Sequence[socket.socket]) -> Listeners:
+    """Serve sockets of one address on which a service manager listens.
+
+    None is added: it would end with this process, and with it the clients that wait in it.
+
+    Raises:
+        ListenError: another proxy has the address.
+    """
+    host, port = sockets[0].getsockname()[:2]
+    mark = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _claim(mark, host, port)
+    except OSError as error:
+        mark.close()
+        raise ListenError(f"cannot listen on {host}:{port}: {_explained(error, port)}") from error
+    for sock in sockets:
+        _send_at_once(sock)
+    return Listeners(list(sockets), mark)
+
+
+def _sharing(owned: socket.socket) -> socket.socket:
+    """Another socket on the address of ``owned``.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    sock = _socket(owned.family)
+    try:
+        sock.bind(owned.getsockname())
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _socket(family: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    # Accepted sockets inherit it, which saves a call on each.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _send_at_once(sock)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     return sock
+
+
+def _send_at_once(sock: socket.socket) -> None:
+    # Accepted sockets inherit it, which saves a call on each.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _claim(mark: socket.socket, host: str, port: int) -> None:
