@@ -37,6 +37,12 @@ class Certificates:
         """The TLS of a new client, on the buffers of ``bios``."""
         return cast(ServerTls, self._default.wrap_bio(bios.incoming, bios.outgoing, server_side=True))
 
+    def offer(self, alpn: Sequence[str]) -> None:
+        """Offer these application protocols from now on, the favourite first."""
+        self._alpn = list(alpn)
+        for _, context in self._held.values():
+            context.set_alpn_protocols(self._alpn)
+
     def change(self, identities: Sequence[Identity]) -> None:
         """Serve by these from now on. One is loaded in each turn of the loop, which takes a millisecond."""
         self._target = identities  # feature: tls.certificates

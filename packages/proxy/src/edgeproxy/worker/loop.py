@@ -58,31 +58,33 @@ class Deadlines(Generic[_Item]):
 
     def __init__(self, duration_s: float, due: Callable[[_Item], None], on_defect: OnDefect = _raise) -> None:
         self.duration_s = duration_s
-        """May change. Items added before keep their time, and others wait behind them."""
+        """May change, also for items that were added before."""
         self._due = due
         self._on_defect = on_defect
-        self._at: OrderedDict[_Item, float] = OrderedDict()
+        self._added_s: OrderedDict[_Item, float] = OrderedDict()
 
     def add(self, item: _Item, now_s: float) -> None:
         """Begin the item's time, again if it is running."""
-        self._at[item] = now_s + self.duration_s
-        self._at.move_to_end(item)
+        self._added_s[item] = now_s
+        self._added_s.move_to_end(item)
 
     def discard(self, item: _Item) -> None:
         """Forget the item; unknown ones are ignored."""
-        self._at.pop(item, None)
+        self._added_s.pop(item, None)
 
     def next_at(self) -> float | None:
         """When the first item falls due, ``None`` without items."""
-        return next(iter(self._at.values()), None)
+        for added_s in self._added_s.values():
+            return added_s + self.duration_s
+        return None
 
     def expire(self, now_s: float) -> None:
         """Remove and report every item that is due."""
-        while self._at:
-            item, at_s = next(iter(self._at.items()))
-            if at_s > now_s:
+        while self._added_s:
+            item, added_s = next(iter(self._added_s.items()))
+            if added_s + self.duration_s > now_s:
                 return
-            del self._at[item]
+            del self._added_s[item]
             try:
                 self._due(item)
             except Exception as error:  # noqa: BLE001

@@ -74,6 +74,11 @@ class Handshakes:
         self.go_on(handshake)
         return True
 
+    def change_limits(self, timeout_s: float, limit: int) -> None:
+        """Let as many be under way, and for as long, from now on."""
+        self._deadlines.duration_s = timeout_s
+        self._limit = limit
+
     def discard(self, owner: Owner) -> None:
         """Forget the owner's handshake, if one is under way."""
         handshake = self._under_way.pop(owner, None)

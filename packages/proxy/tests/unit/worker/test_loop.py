@@ -35,6 +35,22 @@ def test_adding_again_begins_anew() -> None:
     assert due == ["b"]
 
 
+def test_another_duration_counts_for_items_that_wait() -> None:
+    due: list[str] = []
+    deadlines = Deadlines(10.0, due.append)
+    deadlines.add("a", 0.0)
+    deadlines.add("b", 3.0)
+    deadlines.duration_s = 4.0
+    assert deadlines.next_at() == 4.0
+    deadlines.expire(5.0)
+    assert due == ["a"]
+    deadlines.duration_s = 20.0
+    deadlines.expire(22.0)
+    assert due == ["a"]
+    deadlines.expire(23.0)
+    assert due == ["a", "b"]
+
+
 def test_a_discarded_item_never_falls_due() -> None:
     due: list[str] = []
     deadlines = Deadlines(10.0, due.append)

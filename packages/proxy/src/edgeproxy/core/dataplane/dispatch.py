@@ -97,7 +97,7 @@ class Dispatcher:
         leases: Leases,
     ) -> None:
         self._pop_region = pop_region
-        self._binding_ttl_s = binding_ttl_s
+        self.binding_ttl_s = binding_ttl_s
         self._selection = selection
         self._bindings = bindings
         self._leases = leases
@@ -204,7 +204,7 @@ class Dispatcher:
         self, app: str, client: Client, tag: int, now_s: float, tried: Collection[int]
     ) -> Lease | None:
         binding = self._bindings.get(tag)
-        if binding is None or not holds(binding, country_code(client.country), now_s, self._binding_ttl_s):
+        if binding is None or not holds(binding, country_code(client.country), now_s, self.binding_ttl_s):
             return None
         slot = self._slot_by_key.get(binding.backend_key)
         if slot is None or slot in tried:

@@ -14,6 +14,9 @@ from edgeproxy.core.dataplane.session import Event
 
 LOOKS = 8
 
+UNLIMITED_LOOK_INTERVAL_S = 60.0
+"""Without a limit connections are looked at all the same, as one may be set while they are open."""
+
 
 class Lifetimes(msgspec.Struct, frozen=True):
     """The limits, in seconds; 0 is none."""
@@ -26,10 +29,10 @@ class Lifetimes(msgspec.Struct, frozen=True):
     """Counted from the accept."""
 
     @property
-    def look_interval_s(self) -> float | None:
-        """Time between two looks at a connection, ``None`` when nothing is limited."""
+    def look_interval_s(self) -> float:
+        """Time between two looks at a connection."""
         limits = [limit for limit in (self.idle_s, self.half_close_s, self.max_age_s) if limit]
-        return min(limits) / LOOKS if limits else None
+        return min(limits) / LOOKS if limits else UNLIMITED_LOOK_INTERVAL_S
 
     def verdict(self, is_half_closed: bool, silent_s: float, age_s: float) -> Event | None:
         """What ends the connection now, if anything does."""

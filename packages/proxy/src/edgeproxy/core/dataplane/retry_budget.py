@@ -15,13 +15,13 @@ class RetryBudget:
     """The retries of one worker that have not come to their end."""
 
     def __init__(self, percent: int) -> None:
-        """``percent`` of the open connections may retry at a time."""
-        self._percent = percent
+        self.percent = percent
+        """Of the open connections, so many may retry at a time."""
         self._under_way = 0
 
     def begin(self, open_connections: int) -> bool:
         """Take one retry out of the budget; false when nothing is left of it."""
-        if self._under_way >= max(LEAST_RETRIES, open_connections * self._percent // 100):
+        if self._under_way >= max(LEAST_RETRIES, open_connections * self.percent // 100):
             return False
         self._under_way += 1
         return True
