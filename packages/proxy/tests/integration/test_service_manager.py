@@ -32,6 +32,7 @@ def rows(start_backend: StartBackend) -> list[dict[str, object]]:
     return [row("one", start_backend("one").port)]
 
 
+@pytest.mark.feature("process.service_manager")
 def test_a_life_from_start_to_end(
     start_proxy: StartProxy, manager: ServiceManagerSocket, rows: list[dict[str, object]], tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def sock() -> Iterator[socket.socket]:
         yield opened
 
 
+@pytest.mark.feature("process.activation")
 def test_workers_share_one_socket_and_say_so(
     activated: Activated, sock: socket.socket, new_client: NewClient
 ) -> None:

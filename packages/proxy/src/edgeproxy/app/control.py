@@ -58,6 +58,7 @@ from edgeproxy.runtime.geo_watch import GeoWatch
 from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor, receive
 from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
+from edgeproxy.runtime.privileges import find_account, make_folder
 from edgeproxy.runtime.reload import Reloader
 from edgeproxy.runtime.service_manager import ServiceManager
 from edgeproxy.runtime.socket_activation import ActivatedSockets
@@ -142,11 +143,14 @@ class App:
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = contextlib.ExitStack()
+        account = find_account(config.user, config.group) if config.user is not None else None
         if config.state_dir is not None:
             with contextlib.suppress(OSError):  # what needs it says so itself
-                config.state_dir.mkdir(parents=True, exist_ok=True)
+                make_folder(config.state_dir, account)
         self._descriptors = raise_descriptor_limit()
         self._entrances = Entrances(config, inherited, ActivatedSockets(os.environ))
+        if account is not None:
+            account.become()
         self._certificates: CertificateWatch | None = None
         self._dns: DnsServer | None = None
         self._candidates: Candidates | None = None

@@ -21,8 +21,9 @@ SOURCE_DEFAULT = "default"
 _PAIRS = (
     *(("tls_cert", "tls_key"), ("tls_key", "tls_cert")),
     *(("api_tls_cert", "api_tls_key"), ("api_tls_key", "api_tls_cert")),
+    ("group", "user"),
 )
-"""Settings that need each other."""
+"""Settings with another that they need."""
 
 _TABLES = frozenset({"countries", "regions"}) | listeners.TABLES | backend_rules.TABLES
 

@@ -170,6 +170,19 @@ class Config:
         "Folder in which affinity is saved over restarts. Without one, a restart forgets it.",
     )
 
+    user: str | None = _setting(
+        kinds.optional(kinds.name),
+        "",
+        LISTENING,
+        "The user, by name or number, that a proxy started as root becomes once it has bound its ports. "
+        "Files are opened as that user, so the folders of database and state must be theirs to write.",
+    )
+    group: str | None = _setting(
+        kinds.optional(kinds.name),
+        "",
+        LISTENING,
+        "The group that goes with `EDGEPROXY_USER`, in place of that user's own.",
+    )
     region: str = _setting(
         kinds.region,
         "sa",

@@ -71,7 +71,7 @@ class ServiceManager:
         # Who has asked to be told and is gone, or does not listen, misses it: no reason not to serve.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.settimeout(_SEND_TIMEOUT_S)
-            sock.sendto("\n".join(lines).encode(), self._address)
+            sock.sendto("\n".join(lines).encode(), self._address)  # feature: process.service_manager
 
 
 def _status(text: str) -> str:

@@ -36,7 +36,8 @@ class ActivatedSockets:
         try:
             for number in range(int(count)):
                 name = named[number] if number < len(named) else ""
-                self._sockets.append((name, _listening(first_fd + number, name)))
+                sock = _listening(first_fd + number, name)  # feature: process.activation
+                self._sockets.append((name, sock))
         except ListenError:
             self._close()
             raise
