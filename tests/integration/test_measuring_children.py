@@ -96,6 +96,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> set[int]:
         "-m",
         "pytest",
         "--numprocesses=2",
+        *("-p", "no:schemathesis", "-p", "no:anyio", "-p", "no:mock_backend"),  # slow to import
         "-q",
         "test_children.py",
     ]

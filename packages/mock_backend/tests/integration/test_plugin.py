@@ -100,7 +100,11 @@ def test_loading_imports_neither_the_server_nor_aiohttp() -> None:
 
 
 def test_all_backends_are_stopped_at_the_end(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makeini("""
+        [pytest]
+        addopts = -p no:schemathesis -p no:anyio
+        asyncio_default_fixture_loop_scope = function
+    """)
     pytester.makepyfile("""
         from pathlib import Path
 

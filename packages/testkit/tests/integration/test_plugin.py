@@ -27,9 +27,13 @@ STARTS_A_PROCESS = """
 
 
 @pytest.fixture(autouse=True)
-def quiet_asyncio(pytester: pytest.Pytester) -> None:
-    """Answer the question that pytest-asyncio asks every project that does not set this."""
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+def settings(pytester: pytest.Pytester) -> None:
+    """Leave out plugins of no use here that take a second to import; answer what pytest-asyncio asks all."""
+    pytester.makeini("""
+        [pytest]
+        addopts = -p no:schemathesis -p no:anyio -p no:mock_backend
+        asyncio_default_fixture_loop_scope = function
+    """)
 
 
 def test_loading_imports_nothing_else_of_testkit() -> None:
