@@ -11,6 +11,7 @@ from edgeproxy.core.controlplane.health import HealthSettings
 from edgeproxy.core.controlplane.outlier import CircuitSettings
 from edgeproxy.core.controlplane.verdicts import VerdictSettings
 from edgeproxy.core.dataplane.admission import AccessLists
+from edgeproxy.core.dataplane.caps import Caps
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
@@ -67,6 +68,7 @@ def worker_settings(config: Config) -> Start:
         panic_threshold=panic_threshold(config),
         watch_outcomes=config.circuit_breaker_enabled,
         rate_limit=rate_limit(config),
+        caps=caps(config),
     )
 
 
@@ -78,6 +80,11 @@ def rate_limit(config: Config) -> TokenBucket | None:
         burst=config.rate_limit_burst,
         per_s=config.rate_limit_max_requests / config.rate_limit_window_secs,
     )
+
+
+def caps(config: Config) -> Caps:
+    """How many connections clients may have open."""
+    return Caps(config.max_connections, config.max_connections_per_client)
 
 
 def clients_capacity(config: Config) -> int:

@@ -15,7 +15,7 @@ from edgeproxy import __version__
 from edgeproxy.app.parts import panic_threshold, rate_limit
 from edgeproxy.config import Config
 from edgeproxy.core.controlplane.events import EventBus, RecentEvents, Topic
-from edgeproxy.core.controlplane.explain import Explanation, explain
+from edgeproxy.core.controlplane.explain import CapUse, Explanation, explain
 from edgeproxy.core.controlplane.overview import Overview, backend_views, country_views
 from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
@@ -70,10 +70,14 @@ class View:
             backends=backend_views(table.snapshot(), self.state.connections, self.traffic),
             countries=country_views(self.traffic),
             dns=self.dns_statistics(),
+            max_connections=config.max_connections,
+            max_connections_per_client=config.max_connections_per_client,
+            capped_connections=self.state.places.connections,
         )
 
     def stats(self) -> dict[str, Any]:
         """Counts of connections, bytes and outcomes, by backend where they have one."""
+        config = self.config()
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -89,6 +93,11 @@ class View:
             },
             "traffic": self.traffic.rows(),
             "closes": self.traffic.closes,
+            "caps": {
+                "connections": self.state.places.connections,
+                "max_connections": config.max_connections,
+                "max_connections_per_client": config.max_connections_per_client,
+            },
             "connect_errors": self.traffic.connect_errors,
             "verdicts": (self.verdicts.verdicts.statuses(monotonic()) if self.verdicts is not None else None),
             "events": self.bus.statistics(),
@@ -139,6 +148,11 @@ class View:
             why=self._why,
             panic_threshold=panic_threshold(config),
             connections_allowed=self._connections_allowed(client.address),
+            all_connections=self._cap_use(config.max_connections, self.state.places.connections),
+            client_connections=self._cap_use(
+                config.max_connections_per_client,
+                self.state.places.connections_of(self._client_tag(client.address)),
+            ),
         )
 
     def events(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +196,9 @@ class View:
         if limit is None:
             return None
         return self.state.clients.remaining(limit, self._client_tag(address), monotonic())
+
+    def _cap_use(self, most: int, open_: int) -> CapUse | None:
+        return CapUse(open_, most) if most else None
 
     def _client_tag(self, address: str) -> int:
         return client_tag(self.state.secret, affinity_network(address))

@@ -56,7 +56,7 @@ def stats(json: Json = False, config_file: ConfigFile = None) -> None:
             f"{overview['workers']} ({_words(answer['workers'])}), {overview['worker_restarts']} restarts",
         ),
         ("table", _table_line(overview["table_version"], overview["table_age_s"], overview["bad_rows"])),
-        ("connections", f"{active} open, {overview['clients']} since the start"),
+        ("connections", f"{active} open, {overview['clients']} since the start{_cap(overview)}"),
         ("bytes", f"{sent} to clients, {received} from clients"),
         ("ended", ", ".join(closes) or "none"),
     ]
@@ -275,6 +275,12 @@ def _screen() -> ModuleType:
 def _table_line(version: int, age_s: float, bad_rows: int) -> str:
     bad = f", {bad_rows} problems of rows that are skipped" if bad_rows else ""
     return f"version {version}, read {_screen().duration_text(age_s)} ago{bad}"
+
+
+def _cap(overview: dict[str, Any]) -> str:
+    most, most_each = overview["max_connections"], overview["max_connections_per_client"]
+    all_ = f", {overview['capped_connections']} of {most} may be open" if most else ""
+    return all_ + (f", {most_each} of one client" if most_each else "")
 
 
 def _connect_time(connects: dict[str, Any]) -> str:

@@ -69,6 +69,12 @@ def _print(explanation: Any) -> None:
     if explanation.connections_allowed is not None:
         allowed = f"{explanation.connections_allowed:.1f} connections at this moment"
         console.print(f"Limit    {allowed}", highlight=False)
+    for use, whose in (
+        (explanation.client_connections, "of this client"),
+        (explanation.all_connections, "of all clients"),
+    ):
+        if use is not None:
+            console.print(f"Cap      {use.open} of {use.most} connections {whose}")
     if explanation.is_panicking:
         console.print(
             "Panic: too few backends are good, so this POP's own verdicts are ignored.", style="yellow"

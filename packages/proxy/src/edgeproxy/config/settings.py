@@ -125,6 +125,7 @@ def _api_tokens_dir(values: Mapping[str, Any]) -> str:
 
 
 _COUNT_MAX = 1_000_000
+_CAP_MAX = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +256,19 @@ class Config:
         "0",
         LISTENING,
         "A connection of this age is reset, whatever it is doing. 0 never does.",
+    )
+    max_connections: int = _setting(
+        kinds.whole(0, _CAP_MAX),
+        "0",
+        LISTENING,
+        "Connections of clients that may be open at a time, over all workers; further clients are reset. "
+        "0 is no cap.",
+    )
+    max_connections_per_client: int = _setting(
+        kinds.whole(0, _CAP_MAX),
+        "0",
+        LISTENING,
+        "The same for each client: an IPv4 address, an IPv6 /64. 0 is no cap.",
     )
     allow: tuple[Network, ...] = _setting(
         kinds.networks,

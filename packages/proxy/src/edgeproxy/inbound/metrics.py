@@ -123,6 +123,17 @@ def _of_clients(overview: Overview) -> Iterator[Metric]:
         {(reason,): count for reason, count in overview.closes.items()},
         ("reason",),
     )
+    yield _gauge(
+        "connections_capped",
+        "Client connections that count towards EDGEPROXY_MAX_CONNECTIONS, with a backend or not",
+        {(): overview.capped_connections},
+    )
+    yield _gauge(
+        "connections_limit",
+        "Most client connections at a time, 0 for no cap: in all, and of one client",
+        {("all",): overview.max_connections, ("client",): overview.max_connections_per_client},
+        ("of",),
+    )
     bound = sum(view.connects.from_affinity for view in views)
     chosen = sum(view.connects.count for view in views) - bound
     yield _counter(

@@ -193,15 +193,7 @@ class Supervisor:
     def change_settings(self, settings: Start) -> None:
         """Have all workers, and those to come, go by ``settings``, as far as a running worker can."""
         self._settings = settings
-        self.broadcast(
-            SettingsChanged(
-                settings.connect_timeout_s,
-                settings.shutdown_timeout_s,
-                settings.access_log_every,
-                settings.panic_threshold,
-                settings.rate_limit,
-            )
-        )
+        self.broadcast(SettingsChanged(settings))
 
     def show_identities(self, identities: tuple[Identity, ...]) -> None:
         """Let all workers, later ones too, show these certificates to TLS clients."""

@@ -22,7 +22,7 @@ from edgeproxy.core.dataplane.rate_limit import TokenBucket
 WAYS = 8
 _LEVEL, _TIME, _WORDS_PER_SET = WAYS, 2 * WAYS, 3 * WAYS
 SET_BYTES = 8 * _WORDS_PER_SET
-_LOCKS = 1024
+LOCKS = 1024
 
 
 class ClientBuckets:
@@ -45,7 +45,7 @@ class ClientBuckets:
         """Take ``cost`` tokens out of the bucket of ``tag``, if it has so many: one step for all workers."""
         place = tag % self._sets
         # Not _locked(): each new connection passes here, and that would cost as much as all the rest.
-        lock = self._first_lock + place % _LOCKS
+        lock = self._first_lock + place % LOCKS
         fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, lock)
         try:
             at = self._find(tag)
@@ -117,7 +117,7 @@ class ClientBuckets:
 
     @contextmanager
     def _locked(self, place: int) -> Iterator[None]:
-        lock = self._first_lock + place % _LOCKS
+        lock = self._first_lock + place % LOCKS
         fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, lock)
         try:
             yield

@@ -9,6 +9,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.dataplane.backend_rules import BackendRules, proxy_header
+from edgeproxy.core.dataplane.caps import Place
 from edgeproxy.core.dataplane.client import affinity_network
 from edgeproxy.core.dataplane.dispatch import Lease, Refusal
 from edgeproxy.core.dataplane.listening import NO_APP, Listening
@@ -37,7 +38,7 @@ class Connection:
     __slots__ = (
         "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_lease",
         "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_session", "_silent_since_s",
-        "_started_s", "_tried",
+        "_started_s", "_tried", "place",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
@@ -48,6 +49,8 @@ class Connection:
         self._network = affinity_network(client.address)
         self._session = Session(listening.has_opening)
         self._started_s = plane.loop.now_s
+        self.place: Place | None = None
+        """What it takes up of the caps, if there are any."""
         self._client = Side(sock, self, plane.relay)
         self._header: Header | None = None
         """What a trusted peer said whose connection this is."""
@@ -95,7 +98,10 @@ class Connection:
             self._header = header
             self._peer = plane.locate(header.source)
             self._network = affinity_network(header.source)
-            if (objection := plane.objection(self._peer, self._network)) is not None:
+            objection = plane.objection(self._peer, self._network)
+            if objection is None and self.place is not None:
+                objection = plane.door.identify(self.place, self._network)
+            if objection is not None:
                 self._handle(objection)
                 return
         if self._listening.terminates_tls:
@@ -179,7 +185,6 @@ class Connection:
         """See whether the connection has been silent for too long, or open."""
         plane, backend = self._plane, self._backend
         assert backend is not None
-        assert plane.looks is not None
         now_s = plane.loop.now_s
         moved_bytes = self._client.sent_bytes + backend.sent_bytes
         if moved_bytes != self._moved_bytes:
@@ -253,8 +258,7 @@ class Connection:
         plane, lease = self._plane, self._lease
         assert lease is not None
         plane.renewals.discard(self)
-        if plane.looks is not None:
-            plane.looks.discard(self)
+        plane.looks.discard(self)
         plane.relay.forget(backend)
         plane.loop.close(backend.sock)
         backend.detach()
@@ -333,9 +337,8 @@ class Connection:
         self._end_retry()
         plane.connects.discard(self)
         plane.renewals.add(self, plane.loop.now_s)
-        if plane.looks is not None:
-            self._silent_since_s = plane.loop.now_s
-            plane.looks.add(self, plane.loop.now_s)
+        self._silent_since_s = plane.loop.now_s
+        plane.looks.add(self, plane.loop.now_s)
         plane.ledger.opened(self._peer.country, lease.backend.id, lease.score)
         plane.ledger.connected(lease.backend.id, plane.loop.now_s - self._attempted_s, lease.from_affinity)
         backend = self._backend = Side(sock, self, plane.relay)
@@ -371,13 +374,14 @@ class Connection:
         if plane.handshakes is not None:
             plane.handshakes.discard(self)
         plane.renewals.discard(self)
-        if plane.looks is not None:
-            plane.looks.discard(self)
+        plane.looks.discard(self)
         if lease is not None:
             if backend is not None:
                 plane.dispatcher.renew(lease, plane.loop.now_s)
             plane.dispatcher.release(lease)
             self._lease = None
+        if self.place is not None:
+            plane.door.leave(self.place)
         reason = self._session.close_reason
         assert reason is not None
         plane.ledger.closed(

@@ -9,27 +9,29 @@ from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.admission import Admission
 from edgeproxy.core.dataplane.affinity import renewal_interval
 from edgeproxy.core.dataplane.backend_rules import BackendRules
+from edgeproxy.core.dataplane.caps import Door, Place
 from edgeproxy.core.dataplane.client import affinity_network, normalise
-from edgeproxy.core.dataplane.dispatch import Bindings, Dispatcher, Leases
+from edgeproxy.core.dataplane.dispatch import Dispatcher
 from edgeproxy.core.dataplane.listening import Listening, Networks, ServerNames
-from edgeproxy.core.dataplane.rate_limit import TokenBucket, client_tag
+from edgeproxy.core.dataplane.rate_limit import client_tag
 from edgeproxy.core.dataplane.retry_budget import RetryBudget
 from edgeproxy.core.dataplane.selection import Selection
 from edgeproxy.core.dataplane.session import CloseReason, Event
 from edgeproxy.core.model import Client
-from edgeproxy.core.wire.frames import Notice, SettingsChanged, Start, TableChanged, TlsSettings
+from edgeproxy.core.wire.frames import Notice, Start, TableChanged, TlsSettings
 from edgeproxy.ports import CountryLookup
 from edgeproxy.worker.connection import Connection
 from edgeproxy.worker.ledger import Ledger
 from edgeproxy.worker.listener import Listener, set_reset_on_close
 from edgeproxy.worker.loop import Deadlines, Loop
 from edgeproxy.worker.relay_splice import relay_for
+from edgeproxy.worker.shared_state import SharedState
 from edgeproxy.worker.targets import Targets
 
 if TYPE_CHECKING:
@@ -40,14 +42,6 @@ _DEFECTS_TOLD = 32
 """Distinct defects told to the log; beyond that many the log has enough to go by."""
 
 
-class Buckets(Protocol):
-    """The clients' token buckets as all workers see them."""
-
-    def take(self, terms: TokenBucket, tag: int, now_s: float) -> bool:
-        """Take one token out of the bucket of ``tag``, if it has one."""
-        ...
-
-
 class Plane:
     """Accepts clients and gives each a connection of its own until :meth:`drain`."""
 
@@ -56,9 +50,7 @@ class Plane:
         loop: Loop,
         settings: Start,
         geo: CountryLookup,
-        bindings: Bindings,
-        leases: Leases,
-        buckets: Buckets,
+        state: SharedState,
         notify: Callable[[Notice], None],
         report_soon: Callable[[], None],
     ) -> None:
@@ -68,12 +60,10 @@ class Plane:
         """Replaced when the country database changes."""
         self.relay = relay_for(settings.relay, loop)
         self.targets = Targets()
-        self.server_names = ServerNames(settings.app_by_server_name)
-        self.networks_trusted = Networks(settings.proxy_protocol_trusted)
         self.ledger = Ledger(settings.access_log_every, report_soon if settings.watch_outcomes else None)
         self._selection = Selection(settings.pop_region, settings.panic_threshold)
         self.dispatcher = Dispatcher(
-            settings.pop_region, settings.binding_ttl_s, self._selection, bindings, leases
+            settings.pop_region, settings.binding_ttl_s, self._selection, state, state
         )
         self.openings: Deadlines[Connection] = loop.deadlines(
             settings.opening_timeout_s, Connection.opening_timed_out
@@ -84,21 +74,15 @@ class Plane:
         self.renewals: Deadlines[Connection] = loop.deadlines(
             renewal_interval(settings.binding_ttl_s), Connection.renew
         )
-        self.backend_rules = BackendRules(settings.backend_rules) if settings.backend_rules else None
         self.handshakes = self._handshakes(settings.tls)
         """``None`` when no listener terminates TLS."""
         self.retries = RetryBudget(settings.retry_budget_percent)
-        self.lifetimes = settings.lifetimes
-        look_interval_s = settings.lifetimes.look_interval_s
-        self.looks: Deadlines[Connection] | None = None
-        """Open connections that must be looked at, unless they may last for ever."""
-        if look_interval_s is not None:
-            self.looks = loop.deadlines(look_interval_s, Connection.look)
-        self._admission = None if settings.access.is_empty else Admission(settings.access)
-        self._rate_limit = settings.rate_limit
-        self._is_guarded = self._admission is not None or self._rate_limit is not None
-        self._buckets = buckets
-        self._secret = bindings.secret
+        self.looks: Deadlines[Connection] = loop.deadlines(
+            settings.lifetimes.look_interval_s, Connection.look
+        )
+        self.door = Door(settings.caps, state.places, state.secret)
+        self._buckets = state.clients
+        self._secret = state.secret
         self._region_by_country = settings.region_by_country
         self._backends: dict[int, PlacedBackend] = {}
         self._connections: set[Connection] = set()
@@ -108,13 +92,34 @@ class Plane:
         self._overload_told_s = -inf
         self._defects_told: set[str] = set()
         self._on_idle: Callable[[], None] | None = None
+        self._follow(settings)
 
-    def change_settings(self, settings: SettingsChanged) -> None:
-        """Go by these from now on."""
+    def change_settings(self, settings: Start) -> None:
+        """Go by these from now on, but for what is bound to sockets, memory and this worker's life."""
+        self.openings.duration_s = settings.opening_timeout_s
         self.connects.duration_s = settings.connect_timeout_s
+        self.renewals.duration_s = renewal_interval(settings.binding_ttl_s)
+        self.looks.duration_s = settings.lifetimes.look_interval_s
+        self.dispatcher.binding_ttl_s = settings.binding_ttl_s
+        self.retries.percent = settings.retry_budget_percent
         self.ledger.log_each(settings.access_log_every)
         self._selection.set_panic_threshold(settings.panic_threshold)
+        self.door.caps = settings.caps
+        if self.handshakes is not None and (tls := settings.tls) is not None:
+            self.handshakes.change_limits(tls.handshake_timeout_s, tls.max_handshakes)
+            self.handshakes.certificates.offer(tls.alpn)
+            self.handshakes.certificates.change(tls.identities)
+        self._follow(settings)
+
+    def _follow(self, settings: Start) -> None:
+        self.lifetimes = settings.lifetimes
+        self.server_names = ServerNames(settings.app_by_server_name)
+        self.networks_trusted = Networks(settings.proxy_protocol_trusted)
+        self.backend_rules = BackendRules(settings.backend_rules) if settings.backend_rules else None
+        self._admission = None if settings.access.is_empty else Admission(settings.access)
         self._rate_limit = settings.rate_limit
+        self._is_guarded = self._admission is not None or self._rate_limit is not None
+        self._is_capped = not settings.caps.is_empty
 
     def _handshakes(self, settings: TlsSettings | None) -> Handshakes | None:
         if settings is None:
@@ -228,9 +233,14 @@ class Plane:
         self.overloaded()
 
     def _accepted(self, listening: Listening, sock: socket.socket, peer_address: str) -> None:
+        place: Place | None = None
+        objection: Event | CloseReason | None = None
         try:
             client = self.locate(normalise(peer_address))
-            objection = self._objection_to_peer(listening, client) if self._is_guarded else None
+            if self._is_guarded:
+                objection = self._objection_to_peer(listening, client)
+            if objection is None and self._is_capped:
+                place, objection = self._enter(listening, client)
             if objection is not None:
                 set_reset_on_close(sock)
                 sock.close()
@@ -238,22 +248,33 @@ class Plane:
                 return
             connection = Connection(self, sock, client, listening)
         except Exception as error:  # noqa: BLE001
+            if place is not None:
+                self.door.leave(place)
             set_reset_on_close(sock)
             sock.close()
             self.ledger.shed(CloseReason.INTERNAL)
             self._tell_defect(error)
             return
+        connection.place = place
         self._connections.add(connection)
         try:
             connection.start(listening)
         except Exception as error:  # noqa: BLE001
             self.contain(connection, error)
 
+    def _speaks_for_others(self, listening: Listening, peer: Client) -> bool:
+        """Who does is not judged himself; they are, when his PROXY header has come."""
+        return listening.proxy_protocol and self.networks_trusted.hold(peer.address)
+
     def _objection_to_peer(self, listening: Listening, peer: Client) -> Event | None:
-        """Who may speak for others is not judged himself; they are, when his PROXY header has come."""
-        if listening.proxy_protocol and self.networks_trusted.hold(peer.address):
+        if self._speaks_for_others(listening, peer):
             return None
         return self.objection(peer, affinity_network(peer.address))
+
+    def _enter(self, listening: Listening, peer: Client) -> tuple[Place | None, CloseReason | None]:
+        network = None if self._speaks_for_others(listening, peer) else affinity_network(peer.address)
+        entered = self.door.enter(network)
+        return (entered, None) if isinstance(entered, Place) else (None, entered)
 
     def _tell_defect(self, error: Exception) -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]

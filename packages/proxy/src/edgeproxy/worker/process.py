@@ -8,8 +8,6 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import msgspec
-
 from edgeproxy.core.wire.frames import (
     Drain,
     Drained,
@@ -86,8 +84,9 @@ class WorkerProcess:
                 self._the_plane().targets.resolve(host, addresses)
             case GeoDatabaseChanged():
                 self._reopen_geo()
-            case SettingsChanged():
-                self._change_settings(frame)
+            case SettingsChanged(settings):
+                self._settings = settings
+                self._the_plane().change_settings(settings)
             case IdentitiesChanged(identities):
                 handshakes = self._the_plane().handshakes
                 assert handshakes is not None
@@ -106,9 +105,7 @@ class WorkerProcess:
             self._loop,
             settings,
             self._first_geo(settings),
-            bindings=state,
-            leases=state,
-            buckets=state.clients,
+            state,
             notify=self._channel.send,
             report_soon=self._report_soon,
         )
@@ -146,12 +143,6 @@ class WorkerProcess:
             plane.geo = self._open_geo(settings.geoip_path)
         except GeoDatabaseError as error:
             self._channel.send(Notice("warning", "keeping the country database in use", {"why": str(error)}))
-
-    def _change_settings(self, frame: SettingsChanged) -> None:
-        plane, settings = self._the_plane(), self._settings
-        assert settings is not None
-        self._settings = msgspec.structs.replace(settings, shutdown_timeout_s=frame.shutdown_timeout_s)
-        plane.change_settings(frame)
 
     def _drain(self, *, staggered: bool = False) -> None:
         if self._draining:

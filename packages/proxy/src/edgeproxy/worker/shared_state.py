@@ -1,4 +1,4 @@
-"""What the workers of a POP must agree on: connections per backend, affinity, and buckets per client.
+"""What the workers of a POP must agree on: connections per backend, affinity, and what clients take up.
 
 One memory segment (a memfd), created by the control process and mapped by every worker. It outlives
 workers, so neither a crash nor a replacement loses a binding or leaves a lease behind.
@@ -22,6 +22,11 @@ worker killed in between leaves an absent binding, never a mixed one.
 **Trials** are what a backend's half-open circuit still lets through, a number for each slot. The control
 process grants them, workers take them one by one under the slot's lock.
 
+Behind them stand the clients' token buckets (:mod:`~edgeproxy.worker.client_buckets`) and open connections
+(:mod:`~edgeproxy.worker.places`), who waits (:mod:`~edgeproxy.worker.shared_queue`), and how many
+connections are kept warm (:mod:`~edgeproxy.worker.warm_counts`). What a worker has of its own there goes
+with its row.
+
 Locks are byte ranges of the segment (``fcntl.lockf``, 1.3 µs a pair): the kernel releases them when
 the holder dies. They belong to the process, so this object must be the only one in its process that
 ever closes a descriptor of the segment.
@@ -34,14 +39,18 @@ import fcntl
 import mmap
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from edgeproxy.core.dataplane.affinity import Binding
 from edgeproxy.errors import EdgeproxyError
+from edgeproxy.worker import client_buckets, places, shared_queue, warm_counts
 from edgeproxy.worker.client_buckets import SET_BYTES, WAYS, ClientBuckets
+from edgeproxy.worker.places import SharedPlaces
+from edgeproxy.worker.shared_queue import SharedQueue
+from edgeproxy.worker.warm_counts import WarmCounts
 
 MAX_SLOTS = 65_536
-_LAYOUT = 3
+_LAYOUT = 4
 MIN_ROWS = 64
 """Enough for several versions of a few workers each; a row nobody uses costs no memory."""
 _PAGE = 4096
@@ -49,8 +58,11 @@ _RING = 4096
 _WAYS = 8
 _WORDS_PER_BUCKET = 4 * _WAYS  # tags, backend keys, times of last use, countries
 _WORD_BYTES = 8
+_WARM_BYTES = 4  # a backend's warm connections in one worker
 _LOCKS = 1024
 _CLIENT_LOCKS = _LOCKS + MAX_SLOTS
+_QUEUE_LOCK = _CLIENT_LOCKS + client_buckets.LOCKS
+_PLACE_LOCKS = _QUEUE_LOCK + 1
 # Far beyond what is mapped, which a lock need not be.
 _DIRECTORY_LOCK = 1 << 48
 _OWNER_LOCKS = 1 << 49  # held by the control process that claimed the row
@@ -106,6 +118,30 @@ class SharedState:
         clients_bytes = header[_H_CLIENT_SETS] * SET_BYTES
         self.clients = ClientBuckets(fd, view[at : at + clients_bytes], _CLIENT_LOCKS)
         """The token buckets of the rate limit."""
+        at = _whole_pages(at + clients_bytes)
+        row_parts = [(2 * _PAGE, MAX_SLOTS * _WORD_BYTES)]
+
+        def part(first_bytes: int, row_bytes: int) -> tuple[memoryview, memoryview]:
+            """What all rows share, and what each has of its own, zeroed with the row."""
+            nonlocal at
+            start = at + first_bytes
+            shared, at = view[at:start], start + self._rows * row_bytes
+            row_parts.append((start, row_bytes))
+            return shared, view[start:at]
+
+        self.places = SharedPlaces(
+            fd, *part(places.TAGS_BYTES, places.ROW_BYTES), self.rows, worker, _PLACE_LOCKS
+        )
+        """Open connections of clients, as the caps count them."""
+        _, pages = part(0, shared_queue.ROW_BYTES)
+        self.queue = SharedQueue(fd, pages, self.rows, worker, _QUEUE_LOCK)
+        """Who waits for a place on a backend."""
+        self.warm = WarmCounts(
+            fd, *part(warm_counts.ROOM_BYTES, MAX_SLOTS * _WARM_BYTES), MAX_SLOTS, self.rows, worker, _LOCKS,
+            self.connections,
+        )  # fmt: skip
+        """Connections with backends that no client has used yet."""
+        self._row_parts = row_parts
         self._worker = worker
         self._claimed: set[int] = set()
         if worker is not None:
@@ -177,10 +213,17 @@ class SharedState:
     def _look_at_rows(self) -> None:
         self._directory_seen = self._header[_H_DIRECTORY]  # first: what changes meanwhile is seen next time
         rows = [row for row, used in enumerate(self._in_use) if used]
+        self._rows_used = rows
         self._row_offsets = [row * MAX_SLOTS for row in rows]
         self._others = [(row, self._rings[row]) for row in rows if row != self._worker]
         # All that is in the ring of a row seen for the first time may be new.
         self._seen = {row: self._seen.get(row, 0) for row, _ in self._others}
+
+    def rows(self) -> Sequence[int]:
+        """Those that are in use."""
+        if self._header[_H_DIRECTORY] != self._directory_seen:
+            self._look_at_rows()
+        return self._rows_used
 
     # ---- connections -------------------------------------------------------------------------
 
@@ -202,7 +245,7 @@ class SharedState:
         fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _LOCKS + slot)
         try:
             if self.connections(slot) >= hard_limit:
-                return False
+                return False  # feature: selection.hard_limit
             self._count(slot, 1)
             return True
         finally:
@@ -260,15 +303,14 @@ class SharedState:
         ring[0] = head + 1  # last: a reader that sees the new head finds the slot behind it
 
     def clear_worker(self, worker: int) -> None:
-        """Give back all leases of a worker that is dead, and tell the others to look again."""
+        """Give back all that a worker had which is dead, and tell the others to look again."""
         with self._directory():
             self._clear(worker)
 
     def _clear(self, worker: int) -> None:
-        row = worker * MAX_SLOTS
-        for slot in range(MAX_SLOTS):
-            if self._counts[row + slot]:
-                self._counts[row + slot] = 0
+        for start, row_bytes in self._row_parts:
+            # Zeroes it in one step, and needs no memory for pages that nobody has touched.
+            self._map.madvise(mmap.MADV_REMOVE, start + worker * row_bytes, row_bytes)
         self._header[_H_EPOCH] += 1
 
     # ---- affinity ----------------------------------------------------------------------------
@@ -361,6 +403,10 @@ def has_capacities(fd: int, affinity_capacity: int, clients_capacity: int) -> bo
         return (header[_H_BUCKETS], header[_H_CLIENT_SETS]) == _sets(affinity_capacity, clients_capacity)
 
 
+def _whole_pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
 def _sets(affinity_capacity: int, clients_capacity: int) -> tuple[int, int]:
     return max(1, -(-affinity_capacity // _WAYS)), -(-clients_capacity // WAYS)
 
@@ -376,8 +422,11 @@ def create_segment(
     buckets, client_sets = _sets(affinity_capacity, clients_capacity)
     rows = max(MIN_ROWS, 4 * workers)
     words = rows * (MAX_SLOTS + 1 + _RING) + buckets * _WORDS_PER_BUCKET + MAX_SLOTS
+    size = _whole_pages(2 * _PAGE + words * _WORD_BYTES + client_sets * SET_BYTES)
+    size += places.TAGS_BYTES + warm_counts.ROOM_BYTES
+    size += rows * (places.ROW_BYTES + shared_queue.ROW_BYTES + MAX_SLOTS * _WARM_BYTES)
     fd = os.memfd_create("edgeproxy-shared", os.MFD_CLOEXEC)
-    os.ftruncate(fd, 2 * _PAGE + words * _WORD_BYTES + client_sets * SET_BYTES)
+    os.ftruncate(fd, size)
     with mmap.mmap(fd, _PAGE) as page, memoryview(page) as view, view.cast("Q") as header:
         header[_H_LAYOUT] = _LAYOUT
         header[_H_ROWS] = rows

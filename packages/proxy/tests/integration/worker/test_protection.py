@@ -12,7 +12,7 @@ from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.model import Backend, Verdict
-from edgeproxy.core.wire.frames import Report, SettingsChanged, TableApplied, TableChanged
+from edgeproxy.core.wire.frames import Report, TableApplied, TableChanged
 from edgeproxy.core.wire.proxy_protocol import encode_v1
 from edgeproxy.worker.process import REPORTS_AHEAD
 from edgeproxy.worker.shared_state import create_segment
@@ -90,7 +90,7 @@ def test_another_limit_holds_at_once(start_plane: StartPlane, backend: Backends)
     plane = start_plane(row("a", backend.port), settings=LIMITED)
     assert all(is_served(plane, backend) for _ in range(3))
     assert is_refused(plane)
-    settings = SettingsChanged(5.0, 30.0, 1, rate_limit=TokenBucket(burst=5, per_s=1e6))
+    settings = replace(LIMITED, rate_limit=TokenBucket(burst=5, per_s=1e6))
     plane.call(lambda: plane.plane.change_settings(settings))
     assert is_served(plane, backend)
 
@@ -155,7 +155,7 @@ def test_the_panic_threshold_comes_with_the_settings(start_plane: StartPlane, ba
     without.call(lambda: without.plane.change_table(judged(0, only, Verdict(is_good=False))))
     assert is_served(with_panic, backend)
     assert is_refused(without)
-    without.call(lambda: without.plane.change_settings(SettingsChanged(5.0, 30.0, 1, panic_threshold=0.5)))
+    without.call(lambda: without.plane.change_settings(replace(start_frame(), panic_threshold=0.5)))
     assert is_served(without, backend)
 
 

@@ -488,5 +488,5 @@ def test_a_segment_takes_memory_only_where_it_is_used(make_segment: MakeSegment)
 def test_a_segment_of_another_layout_is_refused(make_segment: MakeSegment) -> None:
     fd = make_segment()
     os.pwrite(fd, struct.pack("Q", 99), 0)
-    with pytest.raises(EdgeproxyError, match="the shared segment has layout 99 and this version needs 3"):
+    with pytest.raises(EdgeproxyError, match="the shared segment has layout 99 and this version needs 4"):
         SharedState(fd)

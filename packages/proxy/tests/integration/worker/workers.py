@@ -245,9 +245,7 @@ class ThreadedPlane:
             self.loop,
             settings or start_frame(),
             self.countries,
-            bindings=self.state,
-            leases=self.state,
-            buckets=self.state.clients,
+            self.state,
             notify=self.notices.append,
             report_soon=self._want_report,
         )

@@ -41,6 +41,17 @@ class Candidate(msgspec.Struct, frozen=True):
     """What this POP has found out by itself, empty for nothing: why it is left out, or takes less."""
 
 
+class CapUse(msgspec.Struct, frozen=True):
+    """How much of a cap on connections is taken up."""
+
+    open: int
+    most: int
+
+    @property
+    def is_full(self) -> bool:
+        return self.open >= self.most
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """What the selection makes of one client."""
 
@@ -59,6 +70,10 @@ class Explanation(msgspec.Struct, frozen=True):
     """Too few backends of the app are good, so that this POP's own verdicts are ignored."""
     connections_allowed: float | None = None
     """How many the rate limit would let the client open at this moment, ``None`` without a limit."""
+    all_connections: CapUse | None = None
+    """Those of all clients, ``None`` without a cap."""
+    client_connections: CapUse | None = None
+    """Those of the client, ``None`` without a cap on each."""
 
 
 def explain(
@@ -73,6 +88,8 @@ def explain(
     why: Callable[[str], str] = lambda _backend_id: "",
     panic_threshold: float = PANIC_THRESHOLD,
     connections_allowed: float | None = None,
+    all_connections: CapUse | None = None,
+    client_connections: CapUse | None = None,
 ) -> Explanation:
     """Run the selection for ``client`` and show its work.
 
@@ -106,11 +123,14 @@ def explain(
         app=app,
         pop_region=pop_region,
         bound_to=bound_to,
-        decision=_decision(candidates, bound_to, connections_allowed),
+        decision=_refusal_at_the_door(connections_allowed, all_connections, client_connections)
+        or _decision(candidates, bound_to),
         candidates=tuple(candidates),
         counts_known=counts_known,
         is_panicking=selection.is_panicking(app),
         connections_allowed=connections_allowed,
+        all_connections=all_connections,
+        client_connections=client_connections,
     )
 
 
@@ -157,9 +177,20 @@ def _left_out(backend: Backend, connections: int, app: str) -> str | None:
     return None
 
 
-def _decision(candidates: list[Candidate], bound_to: str | None, connections_allowed: float | None) -> str:
+def _refusal_at_the_door(
+    connections_allowed: float | None, all_connections: CapUse | None, client_connections: CapUse | None
+) -> str:
+    """Why the client does not come so far that a backend is chosen, empty when it does."""
     if connections_allowed is not None and connections_allowed < 1:
         return "No backend: the client opens more connections than the rate limit allows"
+    if client_connections is not None and client_connections.is_full:
+        return f"No backend: the client has {client_connections.open} connections, and may have no more"
+    if all_connections is not None and all_connections.is_full:
+        return f"No backend: clients have {all_connections.open} connections, and may have no more"
+    return ""
+
+
+def _decision(candidates: list[Candidate], bound_to: str | None) -> str:
     by_id = {candidate.backend: candidate for candidate in candidates}
     if bound_to is not None and (bound := by_id.get(bound_to)) is not None:
         if bound.left_out is None:

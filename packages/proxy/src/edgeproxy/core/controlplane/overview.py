@@ -88,6 +88,11 @@ class Overview(msgspec.Struct, kw_only=True):
     countries: list[CountryView]
     dns: dict[str, Any] | None
     """What the DNS server counts, ``None`` without one."""
+    max_connections: int = 0
+    """The cap on all connections of clients, 0 for none."""
+    max_connections_per_client: int = 0
+    capped_connections: int = 0
+    """Connections that count towards the first: those accepted since there is one."""
 
     @property
     def refused(self) -> int:

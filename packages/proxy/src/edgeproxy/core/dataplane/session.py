@@ -37,6 +37,7 @@ class Event(StrEnum):
     UNKNOWN_NAME = "unknown_name"
     DENIED = "denied"
     RATE_LIMITED = "rate_limited"
+    MAX_CONNECTIONS_PER_CLIENT = "max_connections_per_client"
     TLS_FAILED = "tls_failed"
     TLS_TIMEOUT = "tls_timeout"
     TLS_BUSY = "tls_busy"
@@ -114,6 +115,10 @@ class CloseReason(StrEnum):
     """As many TLS handshakes were under way as may be."""
     RATE_LIMITED = "rate_limited"
     """The client opens more connections than it may."""
+    MAX_CONNECTIONS = "max_connections"
+    """Clients had as many connections open as they may have in all; seen before there is a session."""
+    MAX_CONNECTIONS_PER_CLIENT = "max_connections_per_client"
+    """The client had as many connections open as it may have."""
     OVERLOAD = "overload"
     """This process is out of descriptors."""
     INTERNAL = "internal"
@@ -134,6 +139,11 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
     (_S.OPENING, _E.TLS_TIMEOUT): (_S.CLOSED, _C.RESET, CloseReason.TLS_TIMEOUT),
     (_S.OPENING, _E.TLS_BUSY): (_S.CLOSED, _C.RESET, CloseReason.TLS_BUSY),
     (_S.OPENING, _E.RATE_LIMITED): (_S.CLOSED, _C.RESET, CloseReason.RATE_LIMITED),
+    (_S.OPENING, _E.MAX_CONNECTIONS_PER_CLIENT): (
+        _S.CLOSED,
+        _C.RESET,
+        CloseReason.MAX_CONNECTIONS_PER_CLIENT,
+    ),
     (_S.CONNECTING, _E.CONNECTED): (_S.OPEN, _C.RELAY, None),
     (_S.CONNECTING, _E.CONNECT_FAILED): (_S.CONNECTING, _C.TRY_ANOTHER, None),
     (_S.CONNECTING, _E.RETRY_BUDGET): (_S.CLOSED, _C.RESET, CloseReason.RETRY_BUDGET),

@@ -16,6 +16,7 @@ import msgspec
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.backend_rules import BackendRule
+from edgeproxy.core.dataplane.caps import Caps
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.core.dataplane.lifetime import Lifetimes
@@ -90,6 +91,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Whether to report how connections with backends go, and failures without delay."""
     rate_limit: TokenBucket | None = None
     """How many connections one client may open, ``None`` for as many as it likes."""
+    caps: Caps = Caps()
+    """How many connections clients may have open."""
     tls: TlsSettings | None = None
     """``None`` when no listener terminates TLS."""
 
@@ -116,13 +119,9 @@ class GeoDatabaseChanged(msgspec.Struct, frozen=True, tag="geo"):
 
 
 class SettingsChanged(msgspec.Struct, frozen=True, tag="settings"):
-    """Those of :class:`Start` that change while a worker runs."""
+    """Go by these from now on, as far as a running worker can."""
 
-    connect_timeout_s: float
-    shutdown_timeout_s: float
-    access_log_every: int
-    panic_threshold: float = PANIC_THRESHOLD
-    rate_limit: TokenBucket | None = None
+    settings: Start
 
 
 class IdentitiesChanged(msgspec.Struct, frozen=True, tag="identities"):
