@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -26,19 +27,37 @@ def test_an_ipv6_address_is_written_in_brackets_and_takes_ipv4_clients_too() -> 
 
 
 @pytest.mark.parametrize(("kind", "name"), [(socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")])
-def test_a_port_that_is_taken_for_one_transport_is_refused(kind: socket.SocketKind, name: str) -> None:
-    with socket.socket(socket.AF_INET, kind) as other:
-        other.bind(("127.0.0.1", 0))
-        if kind is socket.SOCK_STREAM:
-            other.listen()
-        number = other.getsockname()[1]
-        with pytest.raises(
-            ListenError, match=rf"cannot answer DNS on 127\.0\.0\.1:{number} \({name}\)"
-        ) as told:
-            DnsPort("127.0.0.1", number)
+def test_a_port_that_is_taken_for_one_transport_is_refused(
+    port_factory: Callable[[], int], kind: socket.SocketKind, name: str
+) -> None:
+    with (
+        taken(port_factory, kind) as number,
+        pytest.raises(
+            ListenError, match=rf"cannot answer DNS over {name} on 127\.0\.0\.1:{number}: "
+        ) as told,
+    ):
+        DnsPort("127.0.0.1", number)
     assert str(told.value).endswith("set EDGEPROXY_DNS_LISTEN_ADDR")
     with closing(DnsPort("127.0.0.1", number)):
         pass  # neither transport was left bound
+
+
+@contextmanager
+def taken(port_factory: Callable[[], int], kind: socket.SocketKind) -> Iterator[int]:
+    """A port that nobody has for TCP, whoever has it for UDP, but that is served for one transport."""
+    while True:
+        number = port_factory()
+        with socket.socket(socket.AF_INET, kind) as server:
+            if kind is socket.SOCK_STREAM:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                server.bind(("127.0.0.1", number))
+            except OSError:  # for UDP nothing is reserved
+                continue
+            if kind is socket.SOCK_STREAM:
+                server.listen()
+            yield number
+            return
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
