@@ -150,7 +150,7 @@ class TestSettings:
             settings = {"listen_addr": "127.0.0.1:0", "dns_enabled": "1", "dns_listen_addr": taken}
             process = process_factory([*EDGEPROXY, "run"], env=environment(settings), cwd=tmp_path)
             assert process.wait_exit(20) == 5
-        assert f"edgeproxy: error: cannot answer DNS on {taken} (UDP): another process" in process.log
+        assert f"edgeproxy: error: cannot answer DNS over UDP on {taken}: another process" in process.log
         assert not process.group()
 
 

@@ -5,7 +5,6 @@ Apart from the server, whose imports take longer than a start may: the port is b
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -13,6 +12,7 @@ from typing import Final
 
 from edgeproxy.config import Address
 from edgeproxy.errors import ConfigError, EdgeproxyError, ListenError
+from edgeproxy.inbound.bound_socket import bind_socket
 from edgeproxy.ports import TokenStore
 
 LOOPBACK: Final = "127.0.0.1"
@@ -63,7 +63,7 @@ class ApiPort:
         return LOOPBACK if self._is_default and self.tokens.is_empty() else self._address.host
 
     def _bind(self, host: str, port: int) -> None:
-        self._take(_bound(host, port))
+        self._take(bind_socket(Address(host, port), to="serve the API", variable="EDGEPROXY_API_LISTEN_ADDR"))
 
     def _take(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -103,32 +103,3 @@ class ApiPort:
     def close(self) -> None:
         """Give the port back."""
         self.socket.close()
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise ListenError(
-            f"cannot serve the API on {Address(host, port)}: {_explained(error, port)}; "
-            "set EDGEPROXY_API_LISTEN_ADDR"
-        ) from error
-    return sock
-
-
-def _explained(error: OSError, port: int) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return f"another process has the port (see `ss -tlnp 'sport = :{port}'`)"
-        case errno.EADDRNOTAVAIL:
-            return "no interface of this machine has that address"
-        case errno.EACCES:
-            return "ports below 1024 need root or CAP_NET_BIND_SERVICE"
-        case _:
-            return str(error.strerror)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from edgeproxy.inbound.dns_limit import MAX_QUERY_BYTES
+from edgeproxy.inbound.dns_messages import MAX_QUERY_BYTES
 
 BATCH: Final = 32
 """How many queries are answered before the loop may do something else."""

@@ -42,9 +42,11 @@ from edgeproxy.core.controlplane.names import (
 )
 from edgeproxy.core.dataplane.client import normalise
 from edgeproxy.core.model import Client
-from edgeproxy.inbound.dns_limit import MAX_QUERY_BYTES
 
 Network = IPv4Network | IPv6Network
+
+MAX_QUERY_BYTES: Final = 1232
+"""A query is a name and a few options. What is longer costs more to read than it is worth."""
 
 MAX_DATAGRAM_BYTES: Final = 1232
 """What crosses every network unfragmented (the value of DNS Flag Day 2020), whatever the asker offers."""

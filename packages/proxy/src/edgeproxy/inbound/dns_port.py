@@ -5,12 +5,13 @@ Apart from the server, whose imports take longer than a start may: the port is b
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Sequence
 from typing import Final
 
+from edgeproxy.config import Address
 from edgeproxy.errors import ListenError
+from edgeproxy.inbound.bound_socket import bind_socket
 
 _TRIES: Final = 16
 """A port that the system gave for one transport may be taken for the other."""
@@ -27,7 +28,7 @@ class DnsPort:
         """
         self.streams, self.datagrams = inherited or _bind_both(host, port)
         self.port: int = self.streams.getsockname()[1]
-        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.address = str(Address(host, self.port))
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -54,36 +55,11 @@ def _bind_both(host: str, port: int) -> tuple[socket.socket, socket.socket]:
 
 
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, kind)
-    try:
-        if kind is socket.SOCK_STREAM:
-            # On UDP it would let any process of the machine take the port over.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        transport = "TCP" if kind is socket.SOCK_STREAM else "UDP"
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise ListenError(
-            f"cannot answer DNS on {where} ({transport}): {_explained(error, port, transport)}; "
-            "set EDGEPROXY_DNS_LISTEN_ADDR"
-        ) from error
-    return sock
-
-
-def _explained(error: OSError, port: int, transport: str) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            also = "; 5353 is also that of mDNS (avahi-daemon)" if port == 5353 else ""
-            return (
-                f"another process has the port (see `ss -{transport[0].lower()}lnp 'sport = :{port}'`{also})"
-            )
-        case errno.EADDRNOTAVAIL:
-            return "no interface of this machine has that address"
-        case errno.EACCES:
-            return "ports below 1024 need root or CAP_NET_BIND_SERVICE"
-        case _:
-            return str(error.strerror)
+    transport = "TCP" if kind is socket.SOCK_STREAM else "UDP"
+    return bind_socket(
+        Address(host, port),
+        to=f"answer DNS over {transport}",
+        variable="EDGEPROXY_DNS_LISTEN_ADDR",
+        kind=kind,
+        if_taken="; 5353 is also that of mDNS (avahi-daemon)" if port == 5353 else "",
+    )

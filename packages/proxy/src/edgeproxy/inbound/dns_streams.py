@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from edgeproxy.inbound.dns_limit import MAX_QUERY_BYTES
+from edgeproxy.inbound.dns_messages import MAX_QUERY_BYTES
 
 MAX_CLIENTS: Final = 128
 """One more, and the one that has been silent for longest has to go."""

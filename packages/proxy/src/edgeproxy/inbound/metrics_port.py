@@ -5,13 +5,12 @@ Apart from the server, whose imports take longer than a start may: the port is b
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Sequence
 from typing import Final
 
 from edgeproxy.config import Address
-from edgeproxy.errors import ListenError
+from edgeproxy.inbound.bound_socket import bind_socket
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -30,26 +29,11 @@ class MetricsPort:
             ListenError: the address is taken, not ours or not allowed.
         """
         host = LOOPBACK if is_default else address.host
-        self.socket = inherited[0] if inherited else _bound(host, address.port)
-        self.address = str(Address(host, self.socket.getsockname()[1]))
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        why = (
-            f"another process has the port (see `ss -tlnp 'sport = :{port}'`)"
-            if error.errno == errno.EADDRINUSE
-            else error.strerror
+        self.socket = (
+            inherited[0]
+            if inherited
+            else bind_socket(
+                Address(host, address.port), to="serve metrics", variable="EDGEPROXY_METRICS_LISTEN_ADDR"
+            )
         )
-        raise ListenError(
-            f"cannot serve metrics on {Address(host, port)}: {why}; set EDGEPROXY_METRICS_LISTEN_ADDR"
-        ) from error
-    return sock
+        self.address = str(Address(host, self.socket.getsockname()[1]))

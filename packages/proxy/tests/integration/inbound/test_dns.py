@@ -19,8 +19,7 @@ from edgeproxy.core.controlplane.names import Zone
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.model import Backend, Client
 from edgeproxy.inbound.dns import DnsServer
-from edgeproxy.inbound.dns_limit import MAX_QUERY_BYTES
-from edgeproxy.inbound.dns_messages import Lifetimes, Responder
+from edgeproxy.inbound.dns_messages import MAX_QUERY_BYTES, Lifetimes, Responder
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.dns_streams import StreamEndpoint
 from testkit.wait import wait_until_async

@@ -24,8 +24,7 @@ from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.client import locate
 from edgeproxy.core.geography import Geography
 from edgeproxy.core.model import Backend
-from edgeproxy.inbound.dns_limit import MAX_QUERY_BYTES
-from edgeproxy.inbound.dns_messages import MAX_DATAGRAM_BYTES, Lifetimes, Responder
+from edgeproxy.inbound.dns_messages import MAX_DATAGRAM_BYTES, MAX_QUERY_BYTES, Lifetimes, Responder
 
 COUNTRIES = {"203.0.113.7": "BR", "203.0.113.0": "BR", "2001:db8:b::": "BR"}
 RESOLVER, STRANGER, BRAZILIAN = "198.51.100.53", "192.0.2.99", "203.0.113.7"

@@ -54,6 +54,35 @@ def test_client_admitted_longest_ago_is_forgotten_for_a_new_one() -> None:
     assert limit.wait_s(ALICE, 1.09) == 0.0
 
 
+def test_0_is_no_limit_also_when_it_comes_later() -> None:
+    limit = FloodLimit(per_s=1, burst=1)
+    assert [limit.delay_s(ALICE, 100.0) for _ in range(3)] == [0.0, 1.0, 2.0]
+    limit.change(per_s=0, burst=0)
+    assert {limit.wait_s(ALICE, 100.0) + limit.delay_s(BOB, 100.0) for _ in range(1000)} == {0.0}
+
+
+def test_another_limit_counts_for_what_was_used_before() -> None:
+    limit = FloodLimit(per_s=10, burst=3)
+    assert [limit.wait_s(ALICE, 100.0) for _ in range(3)] == [0.0] * 3
+    limit.change(per_s=10, burst=5)
+    assert [limit.wait_s(ALICE, 100.0) == 0.0 for _ in range(3)] == [True, True, False]
+
+
+def test_what_is_counted_in_any_case_waits_its_turn() -> None:
+    limit = FloodLimit(per_s=10, burst=10)
+    assert [limit.delay_s(ALICE, 100.0) for _ in range(10)] == [0.0] * 10
+    assert [round(limit.delay_s(ALICE, 100.0), 6) for _ in range(3)] == [0.1, 0.2, 0.3]
+    assert round(limit.delay_s(ALICE, 100.1), 6) == 0.3
+
+
+def test_of_the_clients_that_wait_the_one_heard_longest_ago_is_forgotten() -> None:
+    limit = FloodLimit(per_s=1, burst=1, clients_max=2)
+    for client in (ALICE, BOB, CAROL):
+        limit.delay_s(client, 0.0)
+    assert limit.delay_s(BOB, 0.0) > 0
+    assert limit.delay_s(ALICE, 0.0) == 0.0
+
+
 @given(
     per_s=st.integers(1, 1000),
     burst=st.integers(1, 50),
