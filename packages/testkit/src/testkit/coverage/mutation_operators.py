@@ -163,7 +163,7 @@ class _Finder:
                     old, new = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
                     for left, right in zip(node.values, node.values[1:], strict=False):
                         yield from self._between(left, right, old, new)
-                case ast.BinOp() if type(node.op) in _ARITHMETIC and not (top or _is_union(node)):
+                case ast.BinOp() if type(node.op) in _ARITHMETIC and not _may_be_type(node, top):
                     yield from self._between(node.left, node.right, *_ARITHMETIC[type(node.op)])
                 case ast.UnaryOp(op=ast.Not()):
                     start, _ = self._span(node)
@@ -239,14 +239,15 @@ def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
     """Yield a node and what it consists of, but for the insides of formatted text."""
+    if isinstance(node, ast.JoinedStr):
+        return
     yield node
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.JoinedStr):
-            yield from _walk(child)
+        yield from _walk(child)
 
 
-def _is_union(node: ast.BinOp) -> bool:
-    """Whether this is ``X | None``, a type."""
-    return isinstance(node.op, ast.BitOr) and any(
-        isinstance(side, ast.Constant) for side in (node.left, node.right)
+def _may_be_type(node: ast.BinOp, top: bool) -> bool:
+    """Whether this looks like ``X | None``, or like an alias of a union at the module's top."""
+    return isinstance(node.op, ast.BitOr) and (
+        top or any(isinstance(side, ast.Constant) for side in (node.left, node.right))
     )

@@ -29,7 +29,7 @@ from testkit.coverage.errors import CoverageInputError
 _MARK = "TESTKIT_MUTATION_TRIAL"
 _MEMORY_BYTES = 2 << 30
 """Of one process's own data; a defect may turn a loop into one that never ends collecting."""
-_GRACE_S = 10.0
+GRACE_S = 10.0
 _SLOWER = 4
 """How many times the tests may take what they took without a defect; parallel trials slow one another."""
 
@@ -54,14 +54,19 @@ class Baseline:
 class Copy:
     """One copy of the repository, in which one trial runs at a time."""
 
-    def __init__(self, root: Path, folder: Path, pytest_options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: Path, folder: Path, pytest_options: Sequence[str] = (), grace_s: float = GRACE_S
+    ) -> None:
         """Copy ``root`` to the empty ``folder``.
+
+        A trial may take ``grace_s`` longer than the tests without a defect do, slowed down as trials are.
 
         Raises:
             CoverageInputError: git cannot tell which files there are.
         """
         self._folder = folder.resolve()
         self._pytest_options = tuple(pytest_options)
+        self._grace_s = grace_s
         # Compiled modules are recognized by their source's whole second and size: no two trials share a
         # second.
         self._edited_at_s = int(time.time())
@@ -103,7 +108,7 @@ class Copy:
         try:
             status, _ = self._run(
                 [*self._pytest(baseline.tests), "--exitfirst"],
-                timeout_s=baseline.seconds * _SLOWER + _GRACE_S,
+                timeout_s=baseline.seconds * _SLOWER + self._grace_s,
             )
         finally:
             self._write(path, original)
@@ -158,13 +163,15 @@ class Copy:
 
 
 @contextmanager
-def copies_of(root: Path, folder: Path, number: int, pytest_options: Sequence[str]) -> Iterator[list[Copy]]:
+def copies_of(
+    root: Path, folder: Path, number: int, pytest_options: Sequence[str], grace_s: float = GRACE_S
+) -> Iterator[list[Copy]]:
     """Make ``number`` copies of ``root`` in ``folder``, removed at the end."""
     folders = [folder / f"copy{position}" for position in range(number)]
     for each in folders:
         each.mkdir(parents=True)
     try:
-        yield [Copy(root, each, pytest_options) for each in folders]
+        yield [Copy(root, each, pytest_options, grace_s) for each in folders]
     finally:
         for each in folders:
             shutil.rmtree(each)
