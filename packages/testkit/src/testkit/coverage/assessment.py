@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import coverage
+
+from testkit.coverage.data_files import DataFolder, changed_since
+from testkit.coverage.exclusions import (
+    Exclusion,
+    excluding_patterns,
+    find_exclusions,
+    find_idle_patterns,
+    judge_exclusions,
+)
+from testkit.coverage.failure import Failure
 from testkit.coverage.features_matrix import FeatureMatrix, judge_features
-from testkit.coverage.gate import Failure, find_failures
-from testkit.coverage.matrix import Row, build_matrix
-from testkit.coverage.measurement import Measurement, MeasurementStore
-from testkit.coverage.policy import Policy, load_policy
-from testkit.coverage.sources import assign_sources
+from testkit.coverage.gaps import CHURN_SINCE, Gap, rank_gaps
+from testkit.coverage.git import Base, Repository
+from testkit.coverage.matrix import Row, build_matrix, build_row
+from testkit.coverage.measurement import Measurement, MeasurementStore, union
+from testkit.coverage.new_code import ChangedFile, find_new_code, judge_new_code
+from testkit.coverage.policy import Policy
+from testkit.coverage.policy_reader import load_policy
+from testkit.coverage.ratchet import (
+    BaselineStore,
+    Loss,
+    find_idle_lowerings,
+    find_losses,
+    find_lowered_thresholds,
+    judge_losses,
+)
+from testkit.coverage.sources import Sources, assign_sources
+from testkit.coverage.thresholds import find_failures, find_slack
+from testkit.coverage.unstable import read_unstable
 from testkit.coverage.workspace import Workspace
 
 
@@ -22,36 +46,159 @@ class Measured:
     root: Path
     """The repository; every file below is named relative to it, with forward slashes."""
     policy: Policy
-    sources: Mapping[str, Sequence[str]]
-    """Layer to its files, layers in the policy's order."""
+    sources: Sources
     measurements: Mapping[str, Measurement]
     """Kind of test to what it executed of every file, kinds in the policy's order."""
     rows: Sequence[Row]
     """The matrix: a row for each layer, the overall one last."""
+    groups: Sequence[Row]
+    """A row for each group of files."""
+
+    @property
+    def layers(self) -> Sequence[Row]:
+        """The rows without the overall one."""
+        return self.rows[:-1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Assessment:
     """The facts and the verdict."""
 
     measured: Measured
-    failures: Sequence[Failure]
+    failures: list[Failure] = field(default_factory=list)
+    """What makes the gate fail."""
+    warnings: list[Failure] = field(default_factory=list)
+    """What does not."""
+    notes: list[str] = field(default_factory=list)
+    """What the verdict rests on: which base, which baseline; also what could not be judged, and why."""
     features: FeatureMatrix | None = None
     """None where the repository claims none."""
+    exclusions: Sequence[Exclusion] = ()
+    """What is left out of the count."""
+    gaps: Sequence[Gap] = ()
+    """What to test next, the worst first."""
+    new_code: Sequence[ChangedFile] = ()
+    """What changed since the base."""
+    losses: Sequence[Loss] = ()
+    """What the baseline covered and is missed now."""
 
 
-def assess(workspace: Workspace) -> Assessment:
-    """Combine the measurements below the workspace and ask every gate.
+def measure(workspace: Workspace) -> Measured:
+    """Combine the measurements below the workspace.
 
     Raises:
         CoverageInputError: policy, sources or measurements cannot be used.
     """
     policy = load_policy(workspace.pyproject)
     sources = assign_sources(workspace.root, policy)
-    files = [file for layer_files in sources.values() for file in layer_files]
-    store = MeasurementStore(workspace.data, workspace.root)
-    measurements = {kind: store.measure(kind, files) for kind in policy.kinds}
-    rows = build_matrix(policy, sources, measurements)
-    measured = Measured(workspace.root, policy, sources, measurements, rows)
-    features = judge_features(workspace.root, workspace.data, files, measurements)
-    return Assessment(measured, find_failures(rows), features)
+    store = MeasurementStore(DataFolder(workspace.data, policy.data), workspace.root, sources.files)
+    measurements = {kind: store.measure(kind) for kind in policy.kinds}
+    rows = build_matrix(policy, sources.layers, measurements)
+    groups = [build_row(group, sources.groups[group.name], measurements) for group in policy.groups]
+    return Measured(workspace.root, policy, sources, measurements, rows, groups)
+
+
+def assess(workspace: Workspace, base: str | None = None) -> Assessment:
+    """Measure and ask every gate.
+
+    Args:
+        workspace: where everything is.
+        base: the revision that changes are held against, instead of the merge base.
+
+    Raises:
+        CoverageInputError: there can be no verdict.
+    """
+    measured = measure(workspace)
+    policy = measured.policy
+    assessment = Assessment(measured)
+    rows = [*measured.rows, *measured.groups]
+    assessment.failures += find_failures(rows)
+    if policy.slack is not None:
+        assessment.warnings += find_slack(rows, policy.slack)
+    _warn_of_edits(assessment, workspace)
+    _judge_features(assessment, workspace)
+    _judge_exclusions(assessment, workspace)
+    repository = Repository(workspace.root)
+    _judge_changes(assessment, workspace, repository, base)
+    weights = {layer.name: layer.weight for layer in policy.layers}
+    assessment.gaps = rank_gaps(measured.layers, weights, repository.churn(CHURN_SINCE))
+    return assessment
+
+
+def _warn_of_edits(assessment: Assessment, workspace: Workspace) -> None:
+    measured = assessment.measured
+    folder = DataFolder(workspace.data, measured.policy.data)
+    data = [file for kind in measured.policy.kinds for file in folder.of_kind(kind)]
+    sources = [workspace.root / file for file in measured.sources.files]
+    assessment.warnings += [
+        Failure(
+            "stale",
+            str(path.relative_to(workspace.root)),
+            "edited since it was measured: lines may have moved",
+        )
+        for path in changed_since(sources, data)
+    ]
+
+
+def _judge_features(assessment: Assessment, workspace: Workspace) -> None:
+    measured = assessment.measured
+    assessment.features = judge_features(
+        workspace.root, workspace.data, measured.sources.files, measured.measurements
+    )
+    if assessment.features:
+        for problem in assessment.features.problems:
+            subject, _, verdict = problem.partition(": ")
+            assessment.failures.append(Failure("features", subject, verdict))
+
+
+def _judge_exclusions(assessment: Assessment, workspace: Workspace) -> None:
+    measured = assessment.measured
+    policy = measured.policy.exclusions
+    settings = coverage.Coverage(data_file=None, config_file=str(workspace.pyproject))
+    patterns = excluding_patterns(settings)
+    files = union(measured.measurements.values())
+    assessment.exclusions = find_exclusions(files, workspace.root, patterns, policy)
+    if policy:
+        assessment.failures += judge_exclusions(assessment.exclusions, patterns, policy)
+        assessment.warnings += find_idle_patterns(patterns, policy)
+
+
+def _judge_changes(
+    assessment: Assessment, workspace: Workspace, repository: Repository, named: str | None
+) -> None:
+    policy = assessment.measured.policy
+    if policy.new_code is None and policy.ratchet is None:
+        return
+    base = repository.find_base(policy.base, named)
+    if isinstance(base, str):
+        assessment.notes.append(f"no base to compare with: {base}; new code and losses are not judged")
+        return
+    if policy.new_code:
+        counted = union(row.files for row in assessment.measured.layers)
+        assessment.new_code = find_new_code(repository.difference(base.commit), counted)
+        assessment.failures += judge_new_code(assessment.new_code, policy.new_code)
+        assessment.notes.append(
+            f"new code: {len(assessment.new_code)} files with new statements since {base}"
+        )
+    if policy.ratchet:
+        _judge_losses(assessment, workspace, repository, base)
+
+
+def _judge_losses(assessment: Assessment, workspace: Workspace, repository: Repository, base: Base) -> None:
+    measured, policy = assessment.measured, assessment.measured.policy
+    assert policy.ratchet is not None
+    settings = repository.content(base.commit, workspace.pyproject.name)
+    lowered, note = find_lowered_thresholds(policy, settings, base)
+    assessment.failures += lowered
+    assessment.notes.append(f"ratchet: {note}")
+    baseline, note = BaselineStore(workspace.baselines, repository, policy.ratchet.baseline).find(base)
+    assessment.notes.append(f"ratchet: {note}")
+    if baseline is None:
+        return
+    unstable = read_unstable(workspace.root / policy.unstable) if policy.unstable else frozenset()
+    difference = repository.difference(baseline.commit)
+    assessment.losses = find_losses(baseline, difference, measured.layers, workspace.root, unstable)
+    assessment.failures += judge_losses(
+        assessment.losses, measured.layers, measured.sources.critical, policy.ratchet
+    )
+    assessment.warnings += find_idle_lowerings(policy, assessment.losses, settings)

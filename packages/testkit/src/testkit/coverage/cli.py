@@ -9,7 +9,19 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from testkit.coverage.commands import features, gate, mutation, report
+from testkit.coverage.commands import (
+    diff,
+    exclusions,
+    explain,
+    features,
+    gaps,
+    gate,
+    mutation,
+    ratchet,
+    reach,
+    report,
+    unstable,
+)
 from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.exit_codes import EXIT_CODES, NO_VERDICT
 from testkit.coverage.workspace import add_workspace_arguments
@@ -41,7 +53,10 @@ class Command(Protocol):
         """
 
 
-COMMANDS: tuple[Command, ...] = (report, gate, features, mutation)
+COMMANDS: tuple[Command, ...] = (
+    *(report, gate, diff, ratchet, features, exclusions),
+    *(gaps, reach, explain, unstable, mutation),
+)
 """In the order in which the help lists them."""
 
 

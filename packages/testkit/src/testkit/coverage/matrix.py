@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from testkit.coverage.measurement import FileMeasurement, Measurement, union
-from testkit.coverage.policy import Policy, Requirement
+from testkit.coverage.policy import Layer, Policy, Requirement
 
 OVERALL = "overall"
+METRICS = ("lines", "branches", "functions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,14 @@ class Cell:
     branches: Count
     functions: Count
 
+    def metrics(self) -> Iterable[tuple[str, Count]]:
+        """Yield the three with their names."""
+        return zip(METRICS, (self.lines, self.branches, self.functions), strict=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: each kind's own share, and what its requirement is held against."""
+    """One layer or group: each kind's own share, and what its requirement is held against."""
 
     name: str
     requirement: Requirement
@@ -52,6 +57,10 @@ class Row:
     """By the kinds of the requirement together."""
     files: Mapping[str, FileMeasurement]
     """What ``counted`` counts, file by file."""
+    files_by_kind: Mapping[str, Measurement]
+    """What ``by_kind`` counts, file by file."""
+    each_file: Requirement | None = None
+    cells: Sequence[Requirement] = ()
 
 
 def build_matrix(
@@ -64,27 +73,29 @@ def build_matrix(
         sources: layer name to its files.
         measurements: kind to what it executed; each knows every file of ``sources``.
     """
-    rows = [_row(layer.name, layer.requirement, sources[layer.name], measurements) for layer in policy.layers]
+    rows = [build_row(layer, sources[layer.name], measurements) for layer in policy.layers]
     everything = [file for files in sources.values() for file in files]
-    rows.append(_row(OVERALL, policy.overall, everything, measurements))
-    return rows
+    return [*rows, build_row(Layer(OVERALL, policy.sources, policy.overall), everything, measurements)]
 
 
-def _row(
-    name: str, requirement: Requirement, files: Sequence[str], measurements: Mapping[str, Measurement]
-) -> Row:
+def build_row(layer: Layer, files: Sequence[str], measurements: Mapping[str, Measurement]) -> Row:
+    """Return the row of one layer or group that consists of ``files``."""
     own = {kind: {file: measured[file] for file in files} for kind, measured in measurements.items()}
-    counted = union(own[kind] for kind in requirement.kinds)
+    counted = union(own[kind] for kind in layer.requirement.kinds)
     return Row(
-        name=name,
-        requirement=requirement,
-        by_kind={kind: _cell(measured.values()) for kind, measured in own.items()},
-        counted=_cell(counted.values()),
+        name=layer.name,
+        requirement=layer.requirement,
+        by_kind={kind: count_cell(measured.values()) for kind, measured in own.items()},
+        counted=count_cell(counted.values()),
         files=counted,
+        files_by_kind=own,
+        each_file=layer.each_file,
+        cells=layer.cells,
     )
 
 
-def _cell(files: Iterable[FileMeasurement]) -> Cell:
+def count_cell(files: Iterable[FileMeasurement]) -> Cell:
+    """Return the counts of some files together."""
     measured = list(files)
     return Cell(
         lines=Count(sum(len(file.lines_hit) for file in measured), sum(len(file.lines) for file in measured)),

@@ -10,6 +10,7 @@ from pathlib import Path
 import coverage
 from coverage.exceptions import CoverageException
 
+from testkit.coverage.data_files import DataFolder
 from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.functions import Function
 from testkit.coverage.structure import Branch, FileStructure
@@ -69,58 +70,68 @@ def union(measurements: Iterable[Measurement]) -> dict[str, FileMeasurement]:
 
 
 class MeasurementStore:
-    """The data files below one folder: ``.coverage.KIND.*``, one for each process that ran.
+    """Measures what the data files below one folder tell about the repository's sources.
 
     Combined data go to ``combined.KIND`` beside them; the originals stay, so that combining can be repeated.
     """
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: DataFolder, root: Path, files: Sequence[str]) -> None:
+        """Take where the data are, the repository, and all of its source files."""
         self._folder = folder
         self._root = root
+        self._files = files
         self._structures: dict[str, FileStructure] = {}
 
-    def measure(self, kind: str, files: Sequence[str]) -> dict[str, FileMeasurement]:
-        """Combine the data of ``kind`` and return what it executed of each of ``files``, executed or not.
+    def measure(self, kind: str, files: Sequence[str] | None = None) -> dict[str, FileMeasurement]:
+        """Combine the data of ``kind`` and return what it executed of each of ``files``, of all by default.
 
         Raises:
-            CoverageInputError: there are no data, or they tell nothing about ``files``.
+            CoverageInputError: there are no data, or they tell nothing about any source file.
         """
-        parts = sorted(map(str, self._folder.glob(f".coverage.{kind}.*")))
-        if not parts:
-            raise CoverageInputError([f"no data of {kind} tests in {self._folder}: run them first"])
-        try:
-            with self._combined(kind, parts) as combined:
-                measurement = self._measure_all(combined, files)
-        except CoverageException as error:
-            raise CoverageInputError([f"the data of {kind} tests cannot be read: {error}"]) from error
-        if not any(file.lines_hit for file in measurement.values()):
-            raise CoverageInputError([f"the data of {kind} tests tell nothing about any source file"])
-        return measurement
+        parts = self._folder.of_kind(kind)
+        for source in self._folder.sources:
+            if source.kind == kind:
+                self._measure(f"the source {source.name!r}", "source", self._folder.of_source(source), ())
+        return self._measure(f"{kind} tests", kind, parts, self._files if files is None else files)
 
-    def _measure_all(self, combined: coverage.Coverage, files: Sequence[str]) -> dict[str, FileMeasurement]:
-        data = combined.get_data()
-        measurement: dict[str, FileMeasurement] = {}
-        for file in files:
-            if file not in self._structures:
-                self._structures[file] = FileStructure(self._root / file, combined)
-            structure = self._structures[file]
-            measurement[file] = FileMeasurement(
-                structure.lines,
-                structure.lines_hit(data.lines(structure.measured_as) or ()),
-                structure.branches,
-                structure.branches_hit(data.arcs(structure.measured_as) or ()),
-                structure.functions,
-                structure.excluded,
-            )
-        return measurement
+    def _measure(
+        self, whose: str, name: str, parts: Sequence[Path], files: Sequence[str]
+    ) -> dict[str, FileMeasurement]:
+        try:
+            with self._combined(name, parts) as combined:
+                data = combined.get_data()
+                if data.measured_files() and not data.has_arcs():
+                    raise CoverageInputError([f"the data of {whose} hold no branches: set branch = true"])
+                # Data name files that were never executed, too.
+                if not any(data.lines(str((self._root / file).resolve())) for file in self._files):
+                    raise CoverageInputError([f"the data of {whose} tell nothing about any source file"])
+                return {file: self._measure_file(combined, data, file) for file in files}
+        except CoverageException as error:
+            raise CoverageInputError([f"the data of {whose} cannot be read: {error}"]) from error
+
+    def _measure_file(
+        self, combined: coverage.Coverage, data: coverage.CoverageData, file: str
+    ) -> FileMeasurement:
+        if file not in self._structures:
+            self._structures[file] = FileStructure(self._root / file, combined)
+        structure = self._structures[file]
+        return FileMeasurement(
+            structure.lines,
+            structure.lines_hit(data.lines(structure.measured_as) or ()),
+            structure.branches,
+            structure.branches_hit(data.arcs(structure.measured_as) or ()),
+            structure.functions,
+            structure.excluded,
+        )
 
     @contextmanager
-    def _combined(self, kind: str, parts: Sequence[str]) -> Iterator[coverage.Coverage]:
+    def _combined(self, name: str, parts: Sequence[Path]) -> Iterator[coverage.Coverage]:
         combined = coverage.Coverage(
-            data_file=str(self._folder / f"combined.{kind}"), config_file=str(self._root / "pyproject.toml")
+            data_file=str(self._folder.path / f"combined.{name}"),
+            config_file=str(self._root / "pyproject.toml"),
         )
         combined.erase()
-        combined.combine(parts, strict=True, keep=True)
+        combined.combine([str(part) for part in parts], strict=True, keep=True)
         try:
             yield combined
         finally:

@@ -1,39 +1,22 @@
-"""The promises about coverage, read from ``[tool.testkit.coverage]``.
-
-::
-
-    [tool.testkit.coverage]
-    kinds = ["unit", "integration"]
-    sources = ["src/**/*.py"]
-    overall = { kinds = ["unit", "integration"], lines = 98, branches = 98 }
-
-    [tool.testkit.coverage.layers]
-    core = { paths = ["src/core/**/*.py"], kinds = ["unit"], lines = 100, branches = 100 }
-
-Thresholds are per cent and exact: 99.999 does not meet 100.
-"""
+"""The promises about coverage; :mod:`.policy_reader` reads them from ``[tool.testkit.coverage]``."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from typing import cast
 
-from testkit.coverage.errors import CoverageInputError
-
-SECTION = "tool.testkit.coverage"
+NOTHING = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """At least so many per cent, reached by all of ``kinds`` together."""
+    """At least so many per cent, reached by all of ``kinds`` together; 0 asks for nothing."""
 
     kinds: tuple[str, ...]
-    lines: Fraction
-    branches: Fraction
+    lines: Fraction = NOTHING
+    branches: Fraction = NOTHING
+    functions: Fraction = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +26,69 @@ class Layer:
     name: str
     paths: tuple[str, ...]
     requirement: Requirement
+    each_file: Requirement | None = None
+    """What every single file has to reach, by the same kinds."""
+    cells: tuple[Requirement, ...] = ()
+    """What single kinds have to reach on their own."""
+    weight: Fraction = Fraction(1)
+    """How much a gap here matters beside one elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Something that measures, a container say, and must have left data files of this pattern."""
+
+    name: str
+    kind: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """A recorded reason why something may be covered less than before."""
+
+    what: str
+    """A threshold (``layers.core.lines``), a file, or ``FILE::QUALIFIED.NAME`` of a function in it."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RatchetPolicy:
+    """How far coverage may fall behind the base."""
+
+    critical: tuple[str, ...] = ()
+    """Glob patterns of files in which nothing that was covered may be missed."""
+    loss: Fraction = NOTHING
+    """Of all statements, and of all branches, this share may be lost, in per cent."""
+    baseline: str | None = None
+    """A committed baseline file, for checkouts that measured nothing yet."""
+    lowered: tuple[Lowering, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewCodePolicy:
+    """What changed since the base is covered to at least so many per cent, each file and each hunk."""
+
+    threshold: Fraction
+    tiny: int = 1
+    """Hunks and files with fewer statements and branches than this are judged together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludedPattern:
+    """Why a pattern of coverage.py's ``exclude_lines``, ``exclude_also`` or ``partial_branches`` is there."""
+
+    pattern: str
+    category: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExclusionPolicy:
+    """What may be left out of the count."""
+
+    categories: tuple[str, ...]
+    patterns: tuple[ExcludedPattern, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,94 +99,37 @@ class Policy:
     sources: tuple[str, ...]
     layers: tuple[Layer, ...]
     overall: Requirement
+    groups: tuple[Layer, ...] = ()
+    """Further sets of files with promises of their own; a file may be in any number of them."""
+    data: tuple[DataSource, ...] = ()
+    base: tuple[str, ...] = ("origin/HEAD", "origin/main", "main", "origin/master", "master")
+    """Branches that changes are held against; the first one that exists counts."""
+    slack: Fraction | None = None
+    """By how many points coverage may exceed its threshold before raising it is suggested."""
+    unstable: str | None = None
+    """The file that lists what differs from run to run."""
+    ratchet: RatchetPolicy | None = None
+    new_code: NewCodePolicy | None = None
+    exclusions: ExclusionPolicy | None = None
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Kind to glob patterns of the files and folders with its tests, for runs on demand."""
 
 
-def load_policy(pyproject: Path) -> Policy:
-    """Read the policy.
-
-    Raises:
-        CoverageInputError: the file is missing or no TOML, or the policy is wrong; every problem at once.
-    """
-    try:
-        document = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CoverageInputError([f"{pyproject}: {error.strerror}"]) from error
-    except ValueError as error:
-        raise CoverageInputError([f"{pyproject}: no valid TOML: {error}"]) from error
-    section: object = document
-    for part in SECTION.split("."):
-        section = section.get(part) if isinstance(section, dict) else None
-    if not isinstance(section, dict):
-        raise CoverageInputError([f"{pyproject}: the table [{SECTION}] is missing"])
-    reader = _Reader(str(pyproject))
-    policy = reader.policy(section)
-    if reader.problems:
-        raise CoverageInputError(reader.problems)
-    return policy
-
-
-class _Reader:
-    """Turns tables into values and collects every problem on the way."""
-
-    def __init__(self, file_name: str) -> None:
-        self.problems: list[str] = []
-        self._file_name = file_name
-
-    def policy(self, table: Mapping[str, object]) -> Policy:
-        self._check_keys(SECTION, table, ("kinds", "sources", "overall", "layers"))
-        kinds = self._strings(SECTION, table, "kinds")
-        layers = self._table(SECTION, table, "layers")
-        return Policy(
-            kinds=kinds,
-            sources=self._strings(SECTION, table, "sources"),
-            layers=tuple(
-                self._layer(name, self._table(f"{SECTION}.layers", layers, name), kinds) for name in layers
-            ),
-            overall=self._requirement(f"{SECTION}.overall", self._table(SECTION, table, "overall"), kinds),
-        )
-
-    def _layer(self, name: str, table: Mapping[str, object], kinds: Sequence[str]) -> Layer:
-        where = f"{SECTION}.layers.{name}"
-        return Layer(
-            name, self._strings(where, table, "paths"), self._requirement(where, table, kinds, "paths")
-        )
-
-    def _requirement(
-        self, where: str, table: Mapping[str, object], known_kinds: Sequence[str], *other_keys: str
-    ) -> Requirement:
-        self._check_keys(where, table, ("kinds", "lines", "branches", *other_keys))
-        kinds = self._strings(where, table, "kinds")
-        for unknown in (kind for kind in kinds if kind not in known_kinds):
-            self._report(where, f"unknown kind {unknown!r}, there are {', '.join(known_kinds)}")
-        return Requirement(
-            kinds, self._percent(where, table, "lines"), self._percent(where, table, "branches")
-        )
-
-    def _check_keys(self, where: str, table: Mapping[str, object], known: Sequence[str]) -> None:
-        for key in sorted(table.keys() - set(known)):
-            self._report(where, f"unknown key {key!r}, there are {', '.join(known)}")
-
-    def _table(self, where: str, table: Mapping[str, object], key: str) -> Mapping[str, object]:
-        value = table.get(key)
-        if isinstance(value, dict) and value:
-            return cast("dict[str, object]", value)
-        self._report(where, f"{key} must be a table with entries")
-        return {}
-
-    def _strings(self, where: str, table: Mapping[str, object], key: str) -> tuple[str, ...]:
-        value = table.get(key)
-        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        self._report(where, f"{key} must be a list of strings with entries")
-        return ()
-
-    def _percent(self, where: str, table: Mapping[str, object], key: str) -> Fraction:
-        value = table.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
-            # By way of the text: 99.9 in the file means 999/10, not the nearest binary fraction.
-            return Fraction(str(value))
-        self._report(where, f"{key} must be a number from 0 to 100")
-        return Fraction(0)
-
-    def _report(self, where: str, problem: str) -> None:
-        self.problems.append(f"{self._file_name}: [{where}] {problem}")
+def thresholds_of(policy: Policy) -> dict[str, Fraction]:
+    """Return every threshold above 0 by its place in the settings, ``layers.core.lines`` say."""
+    requirements = {"overall": policy.overall}
+    for table, layers in (("layers", policy.layers), ("groups", policy.groups)):
+        for layer in layers:
+            name = f"{table}.{layer.name}"
+            requirements[name] = layer.requirement
+            if layer.each_file:
+                requirements[f"{name}.each_file"] = layer.each_file
+            requirements |= {f"{name}.cells.{cell.kinds[0]}": cell for cell in layer.cells}
+    thresholds = {
+        f"{name}.{metric}": getattr(requirement, metric)
+        for name, requirement in requirements.items()
+        for metric in ("lines", "branches", "functions")
+    }
+    if policy.new_code:
+        thresholds["new_code.threshold"] = policy.new_code.threshold
+    return {name: threshold for name, threshold in thresholds.items() if threshold}

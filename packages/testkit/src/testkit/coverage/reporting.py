@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from testkit.coverage.assessment import Assessment
-from testkit.coverage.report import to_text, write_json, write_markdown
+from testkit.coverage.report import write_json, write_markdown
 
 WRITERS: Mapping[str, Callable[[Assessment, Path], None]] = {
     "coverage.json": write_json,
@@ -19,8 +19,3 @@ def write_reports(assessment: Assessment, output: Path) -> None:
     """Write every report into ``output``."""
     for name, write in WRITERS.items():
         write(assessment, output / name)
-
-
-def print_table(assessment: Assessment) -> None:
-    """Print the matrix for a terminal."""
-    print(to_text(assessment.measured.rows, assessment.failures))

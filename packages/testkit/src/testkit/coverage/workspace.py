@@ -26,6 +26,11 @@ class Workspace:
         """The folder with the measurements: ``.coverage.KIND.*``, one file for each process that ran."""
         return self.output / "data"
 
+    @property
+    def baselines(self) -> Path:
+        """The folder with what earlier commits missed."""
+        return self.output / "baselines"
+
     @classmethod
     def of(cls, options: argparse.Namespace) -> Workspace:
         """Return what :func:`add_workspace_arguments` parsed."""
@@ -44,4 +49,11 @@ def add_workspace_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("coverage_reports"),
         help="where the reports go, with the measurements in data/ below it (coverage_reports)",
+    )
+
+
+def add_base_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--base``."""
+    parser.add_argument(
+        "--base", metavar="REVISION", help="hold changes against this revision, not against the merge base"
     )

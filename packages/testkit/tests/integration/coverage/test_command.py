@@ -9,6 +9,7 @@ from pathlib import Path
 
 import coverage
 
+from testkit.coverage.data_files import DataFolder
 from testkit.coverage.measurement import MeasurementStore
 
 PYPROJECT = """
@@ -102,9 +103,9 @@ def test_the_command_fails_with_the_name_of_what_missed_and_where(tmp_path: Path
     ended = run(tmp_path, "testkit", "coverage", "gate")
     assert ended.returncode == 1, ended.stderr
     assert ended.stderr.splitlines() == [
-        "overall: 90.00 % of lines by unit, 100 % required (18 of 20)",
+        "threshold: overall: 90.00 % of lines by unit, 100 % required (18 of 20)",
         "    product.py: 22, 32",
-        "overall: 70.00 % of branches by unit, 100 % required (7 of 10)",
+        "threshold: overall: 70.00 % of branches by unit, 100 % required (7 of 10)",
         "    product.py: 19->22, 28->32, 37->exit",
     ]
 
@@ -112,7 +113,7 @@ def test_the_command_fails_with_the_name_of_what_missed_and_where(tmp_path: Path
 def test_counts_agree_with_coverage_py(tmp_path: Path) -> None:
     make_repository(tmp_path)
     data = tmp_path / "coverage_reports" / "data"
-    measured = MeasurementStore(data, tmp_path).measure("unit", ["product.py"])["product.py"]
+    measured = MeasurementStore(DataFolder(data), tmp_path, ["product.py"]).measure("unit")["product.py"]
 
     theirs = coverage.Coverage(
         data_file=str(data / "combined.unit"), config_file=str(tmp_path / "pyproject.toml")

@@ -37,7 +37,7 @@ def make_repository(root: Path, threshold: int) -> list[str]:
 
 def test_ends_with_0_and_writes_the_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(make_repository(tmp_path, threshold=66)) == 0
-    assert "core     66.66 / - / 0.00" in capsys.readouterr().out
+    assert "core     66.66 / - / 0" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "coverage.json").read_text())["failures"] == []
     assert "| core |" in (tmp_path / "out" / "coverage.md").read_text()
 
@@ -47,7 +47,7 @@ def test_ends_with_1_and_names_layer_and_lines_below_the_threshold(
 ) -> None:
     assert main(make_repository(tmp_path, threshold=67)) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "core: 66.66 % of lines by unit, 67 % required (2 of 3)",
+        "threshold: core: 66.66 % of lines by unit, 67 % required (2 of 3)",
         "    core.py: 2",
     ]
     assert json.loads((tmp_path / "out" / "coverage.json").read_text())["failures"] != []

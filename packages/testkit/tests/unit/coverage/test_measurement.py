@@ -7,6 +7,7 @@ import pytest
 from coverage import CoverageData
 from coverage.exceptions import CoverageWarning
 
+from testkit.coverage.data_files import DataFolder
 from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.measurement import FileMeasurement, MeasurementStore, union
 
@@ -38,8 +39,10 @@ def record(repository: Path, kind: str, process: str, *arcs: tuple[int, int], fi
     data.close(force=True)
 
 
-def store(repository: Path) -> MeasurementStore:
-    return MeasurementStore(repository / "data", repository)
+def measure(
+    repository: Path, kind: str, files: tuple[str, ...] = ("never_imported.py", "sign.py")
+) -> dict[str, FileMeasurement]:
+    return MeasurementStore(DataFolder(repository / "data"), repository, files).measure(kind)
 
 
 IMPORT = ((-1, 1), (1, 2), (2, -1))
@@ -50,7 +53,7 @@ POSITIVE = ((-2, 3), (3, 7), (7, -2))
 def test_data_of_all_processes_of_a_kind_are_combined(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
     record(repository, "unit", "host.2", *POSITIVE)
-    measured = store(repository).measure("unit", ["sign.py"])["sign.py"]
+    measured = measure(repository, "unit")["sign.py"]
     assert measured.lines == measured.lines_hit
     assert measured.branches == measured.branches_hit == {(3, 4), (3, 7)}
 
@@ -58,13 +61,13 @@ def test_data_of_all_processes_of_a_kind_are_combined(repository: Path) -> None:
 def test_kinds_stay_apart(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
     record(repository, "e2e", "host.2", *IMPORT, *POSITIVE)
-    assert store(repository).measure("unit", ["sign.py"])["sign.py"].branches_hit == {(3, 4)}
-    assert store(repository).measure("e2e", ["sign.py"])["sign.py"].branches_hit == {(3, 7)}
+    assert measure(repository, "unit")["sign.py"].branches_hit == {(3, 4)}
+    assert measure(repository, "e2e")["sign.py"].branches_hit == {(3, 7)}
 
 
 def test_a_file_that_nothing_imported_counts_as_missed(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT)
-    measured = store(repository).measure("unit", ["never_imported.py", "sign.py"])
+    measured = measure(repository, "unit")
     assert measured["never_imported.py"] == FileMeasurement(
         frozenset({1}), frozenset(), frozenset(), frozenset()
     )
@@ -72,7 +75,7 @@ def test_a_file_that_nothing_imported_counts_as_missed(repository: Path) -> None
 
 def test_measuring_again_gives_the_same(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT, *NEGATIVE)
-    assert store(repository).measure("unit", ["sign.py"]) == store(repository).measure("unit", ["sign.py"])
+    assert measure(repository, "unit") == measure(repository, "unit")
 
 
 def test_files_are_found_from_any_working_directory(
@@ -80,21 +83,21 @@ def test_files_are_found_from_any_working_directory(
 ) -> None:
     record(repository, "unit", "host.1", *IMPORT)
     monkeypatch.chdir(repository)
-    inside = store(repository).measure("unit", ["sign.py"])
+    inside = measure(repository, "unit")
     monkeypatch.chdir("/")
-    assert store(repository).measure("unit", ["sign.py"]) == inside
+    assert measure(repository, "unit") == inside
 
 
 def test_a_kind_without_data_is_named(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT)
     with pytest.raises(CoverageInputError, match=r"no data of e2e tests in .*data: run them first"):
-        store(repository).measure("e2e", ["sign.py"])
+        measure(repository, "e2e")
 
 
 def test_data_that_tell_nothing_about_the_sources_are_no_data(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT, file="elsewhere.py")
     with pytest.raises(CoverageInputError, match="unit tests tell nothing about any source file"):
-        store(repository).measure("unit", ["sign.py"])
+        measure(repository, "unit")
 
 
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
@@ -104,7 +107,7 @@ def test_a_data_file_that_a_killed_process_left_damaged_is_named_and_the_others_
     record(repository, "unit", "host.1", *IMPORT)
     (repository / "data" / ".coverage.unit.host.2").write_text("cut off in the middle of a write")
     with pytest.warns(CoverageWarning, match=r"host\.2"):
-        measured = store(repository).measure("unit", ["sign.py"])
+        measured = measure(repository, "unit")
     assert measured["sign.py"].lines_hit == {2}
     # coverage.py drops the damaged database without closing it; its complaint must not reach another test.
     gc.collect()
@@ -114,7 +117,7 @@ def test_a_source_file_that_does_not_parse_is_named(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT)
     (repository / "sign.py").write_text("def (")
     with pytest.raises(CoverageInputError, match=r"cannot be read: .*sign\.py"):
-        store(repository).measure("unit", ["sign.py"])
+        measure(repository, "unit")
 
 
 def test_a_union_knows_what_any_of_them_executed() -> None:

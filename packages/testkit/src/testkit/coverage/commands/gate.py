@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from testkit.coverage.assessment import assess
-from testkit.coverage.exit_codes import FAILED, OK
-from testkit.coverage.reporting import print_table, write_reports
-from testkit.coverage.workspace import Workspace
+from testkit.coverage.commands.verdict import conclude
+from testkit.coverage.git import Repository
+from testkit.coverage.ratchet import BaselineStore, make_baseline
+from testkit.coverage.reporting import write_reports
+from testkit.coverage.terminal import print_assessment
+from testkit.coverage.workspace import Workspace, add_base_argument
 
 NAME = "gate"
 HELP = "print the table, write the reports and fail when a gate does"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take nothing more."""
+    """Take ``--base``."""
+    add_base_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Return OK when every gate passes, else FAILED, with each failure on standard error.
 
+    What a clean checkout missed is kept as the baseline of its commit.
+
     Raises:
         CoverageInputError: there can be no verdict.
     """
     workspace = Workspace.of(options)
-    assessment = assess(workspace)
+    assessment = assess(workspace, options.base)
     write_reports(assessment, workspace.output)
-    print_table(assessment)
-    for failure in assessment.failures:
-        print(failure, file=sys.stderr)
-    problems = assessment.features.problems if assessment.features is not None else ()
-    for problem in problems:
-        print(f"features: {problem}", file=sys.stderr)
-    return FAILED if assessment.failures or problems else OK
+    print_assessment(assessment)
+    repository = Repository(workspace.root)
+    head = repository.head()
+    if head and assessment.measured.policy.ratchet and repository.is_clean():
+        baseline = make_baseline(head, assessment.measured.layers, workspace.root)
+        BaselineStore(workspace.baselines, repository, None).record(baseline)
+    return conclude(assessment.failures)

@@ -17,7 +17,8 @@ from testkit.coverage.exit_codes import FAILED, OK
 from testkit.coverage.mutation import Campaign, Pool, Trial, to_document, to_text
 from testkit.coverage.mutation_policy import MutationPolicy, Promise, load_mutation_policy
 from testkit.coverage.mutation_trial import Verdict, copies_of
-from testkit.coverage.policy import Policy, load_policy
+from testkit.coverage.policy import Policy
+from testkit.coverage.policy_reader import load_policy
 from testkit.coverage.sources import assign_sources
 from testkit.coverage.workspace import Workspace
 
@@ -78,7 +79,7 @@ def _pools(
     paths: Sequence[str],
     number: int | None,
 ) -> Iterator[Pool]:
-    sources = assign_sources(workspace.root, policy)
+    sources = assign_sources(workspace.root, policy).layers
     kinds = {layer.name: layer.requirement.kinds for layer in policy.layers}
     for name, promise in promises.layers.items():
         files = {file: kinds[name] for file in sources[name] if _is_named(file, paths)}

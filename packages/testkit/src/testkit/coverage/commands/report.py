@@ -1,4 +1,4 @@
-"""``testkit coverage report``: write every report and print the table, without a verdict."""
+"""``testkit coverage report``: every report and the table, without a verdict."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import argparse
 
 from testkit.coverage.assessment import assess
 from testkit.coverage.exit_codes import OK
-from testkit.coverage.reporting import print_table, write_reports
-from testkit.coverage.workspace import Workspace
+from testkit.coverage.reporting import write_reports
+from testkit.coverage.terminal import print_assessment
+from testkit.coverage.workspace import Workspace, add_base_argument
 
 NAME = "report"
 HELP = "print the table and write the reports, without a verdict"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take nothing more."""
+    """Take ``--base``."""
+    add_base_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Return OK, whatever the gates would say.
+    """Return OK, whatever the gates say.
 
     Raises:
         CoverageInputError: there is nothing to report.
     """
     workspace = Workspace.of(options)
-    assessment = assess(workspace)
+    assessment = assess(workspace, options.base)
     write_reports(assessment, workspace.output)
-    print_table(assessment)
+    print_assessment(assessment)
     return OK
