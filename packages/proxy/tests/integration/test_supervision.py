@@ -17,6 +17,7 @@ from packages.proxy.tests.integration.proxies import (
     Backend,
     Proxy,
     StartProxy,
+    edit,
     environment,
     greeting,
     row,
@@ -223,3 +224,52 @@ def test_a_second_proxy_on_the_port_of_a_live_one_is_refused(
     assert not second.group()
     # It did not take a single client while it tried.
     assert live_proxy.backend_of("127.0.0.1") in {"one", "two"}
+
+
+@pytest.mark.feature("workers.hung")
+def test_a_worker_that_hangs_is_replaced_and_who_waited_in_its_queue_is_served(
+    start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
+) -> None:
+    proxy = start_proxy(rows, workers=2, worker_hang_timeout_secs=0.5)
+    workers = proxy.stats()["workers"]
+    os.kill(workers[0], signal.SIGSTOP)
+    clients = [open_clients.enter_context(proxy.connect(new_client())) for _ in range(CLIENTS)]
+    assert {greeting(client) for client in clients} == {"one", "two"}
+    assert workers[0] not in wait_for_new_workers(proxy, workers)
+    (line,) = proxy.wait_log("a worker hangs, ending it")
+    assert (line["worker"], line["pid"]) == (0, workers[0])
+    assert proxy.stats()["worker_troubles"]["hangs"] == 1
+
+
+def test_a_worker_that_stands_still_while_ten_thousand_rows_change_holds_nobody_up(
+    start_proxy: StartProxy, start_backend: StartBackend, new_client: NewClient
+) -> None:
+    before, after = start_backend("before"), start_backend("after")
+    # So long that the channel is full after one change of all.
+    name = "far-" + "x" * 450
+    many = [row(f"{name}-{number:05}", 9, region="ap") for number in range(10_000)]
+    proxy = start_proxy([row("near", before.port), *many], workers=2, worker_hang_timeout_secs=0)
+    stats = proxy.stats()
+    os.kill(stats["workers"][0], signal.SIGSTOP)
+    for version, change in enumerate(
+        ("weight = 2", f"weight = 3, healthy = (id = '{name}-00000'), port = {after.port}"),
+        stats["table_version"] + 1,
+    ):
+        edit(proxy.db_path, f"UPDATE backends SET {change}")
+        # The control process follows, and answers all the while.
+        wait_until(
+            lambda: proxy.stats()["table_version"] == version,  # noqa: B023
+            reason="the rows to change",
+            timeout_s=10 * PROMISE_S,
+        )
+    proxy.wait_log("a worker does not keep up with changes")
+    assert proxy.stats()["worker_troubles"] == {"lags": 1, "hangs": 0, "undecodable": 0}
+
+    os.kill(stats["workers"][0], signal.SIGCONT)
+    wait_until(
+        # So many clients come to both workers.
+        lambda: all(proxy.backend_of(new_client()) == "after" for _ in range(CLIENTS)),
+        reason="both workers to route by the last change",
+        timeout_s=10 * PROMISE_S,
+    )
+    assert proxy.stats()["workers"] == stats["workers"]

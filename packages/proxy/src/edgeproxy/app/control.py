@@ -385,12 +385,18 @@ class App:
             self._feed.watch(self._supervisor, self._log),
             self._feed.watch_names(self._supervisor, self._log),
             keep_change_log(self._store, self._log),
-            self._geo.watch(self._log, lambda: self._supervisor.broadcast(GeoDatabaseChanged())),
-            sweep_bindings(self._state, lambda: config.binding_ttl_secs, config.binding_gc_interval_secs),
+            self._geo.watch(self._log, lambda: self._supervisor.publish(GeoDatabaseChanged())),
+            sweep_bindings(
+                self._state,
+                lambda: self._config.binding_ttl_secs,
+                lambda: self._config.binding_gc_interval_secs,
+            ),
             reclaim_rows(self._state.reclaim_rows),
         ]
         if self._verdicts is not None:
             jobs.append(self._verdicts.run(self._supervisor))
+        if config.worker_hang_timeout_secs:
+            jobs.append(self._supervisor.watch_for_hangs(config.worker_hang_timeout_secs))
         if self._checks is not None:
             jobs.append(self._checks.run())
         if self._certificates is not None:
@@ -697,6 +703,13 @@ class App:
         with open_store(self._config, "ctl") as store:
             return store.apply(operation)
 
+
+    def lagged(self, worker: int) -> None:
+        self._tell(Topic.WORKER, "a worker does not keep up with changes", level="warning", worker=worker)
+
+    def hung(self, worker: int, pid: int) -> None:
+        what = "a worker hangs, ending it"
+        self._tell(Topic.WORKER, what, level="error", worker=worker, pid=pid)
 
 def _certificates(config: Config) -> CertificateWatch:
     # Imports that take a tenth of a second, while the workers boot.

@@ -62,6 +62,7 @@ class View:
             uptime_s=uptime_s,
             workers=len(self.supervisor.pids()),
             worker_restarts=self.supervisor.restarts,
+            worker_troubles=asdict(self.supervisor.troubles),
             table_version=table.version,
             table_age_s=monotonic() - self.feed.read_at_s,
             bad_rows=len(table.issues),
@@ -88,6 +89,7 @@ class View:
             "table_version": self.feed.table.version,
             "dns": self.dns_statistics(),
             "backends": {
+            "worker_troubles": self.supervisor.troubles,
                 placed.backend.id: self.state.connections(placed.slot)
                 for placed in self.feed.table.snapshot()
             },

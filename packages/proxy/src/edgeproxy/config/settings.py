@@ -153,6 +153,13 @@ class Config:
     relay: str = _setting(
         kinds.choice("auto", "copy", "splice"),
         "auto",
+    worker_hang_timeout_secs: float = _setting(
+        kinds.seconds(0, 3_600),
+        "10",
+        LISTENING,
+        "A worker that answers nothing for so long hangs: it is ended, which costs its connections, and "
+        "replaced. 0 waits for ever.",
+    )
         LISTENING,
         "How bytes are moved. `copy` reads and sends them; `splice` moves them in the kernel, through pipes, "
         "after the first that came have been copied; `auto` copies until a direction has moved 256 KiB, "

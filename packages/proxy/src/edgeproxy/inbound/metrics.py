@@ -93,6 +93,12 @@ def _of_the_pop(overview: Overview) -> Iterator[Metric]:
     yield _counter(
         "worker_restarts", "Worker processes that died and were replaced", {(): overview.worker_restarts}
     )
+    yield _counter(
+        "worker_troubles",
+        "Times that the control process and a worker did not understand each other, by kind",
+        {(kind,): count for kind, count in overview.worker_troubles.items()},
+        ("kind",),
+    )
 
 
 def _of_clients(overview: Overview) -> Iterator[Metric]:

@@ -17,9 +17,12 @@ from edgeproxy.core.wire.frames import (
     Drained,
     FrameError,
     FromWorker,
+    GeoDatabaseChanged,
     HostAddresses,
     IdentitiesChanged,
+    News,
     Notice,
+    Ping,
     Ready,
     Report,
     Reset,
@@ -27,13 +30,16 @@ from edgeproxy.core.wire.frames import (
     Start,
     TableApplied,
     TableChanged,
-    ToWorker,
 )
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.runtime.worker_process import Worker, spawn
 
 _LAGGING_BYTES = 4 << 20
-"""With more than this unsent a worker gets no changes but, once it reads again, the whole table."""
+"""With more than this unsent a worker gets no news but, once it reads again, the state of that time."""
+
+_LOOKS_PER_HANG = 10
+"""A worker that has not answered after so many looks hangs. Looks are counted rather than time, since this
+process may itself have stood still."""
 
 _STABLE_S = 5.0
 """A worker that lived this long is replaced at once; one that did not, after a pause that doubles."""
@@ -73,6 +79,14 @@ class Observer(Protocol):
         """A replacement could not be started; that is tried again."""
         ...
 
+    def lagged(self, worker: int) -> None:
+        """A worker does not keep up with the news; it gets the whole state when it reads again."""
+        ...
+
+    def hung(self, worker: int, pid: int) -> None:
+        """A worker has answered nothing for too long, and is killed for it."""
+        ...
+
 
 class TableSource(Protocol):
     """Where a new or lagging worker's state comes from."""
@@ -80,6 +94,17 @@ class TableSource(Protocol):
     def whole_table(self) -> TableChanged: ...
 
     def resolved_hosts(self) -> Sequence[HostAddresses]: ...
+
+
+class ChannelTroubles(msgspec.Struct):
+    """What went wrong between this process and its workers, since the start."""
+
+    lags: int = 0
+    """Times that a worker did not keep up."""
+    hangs: int = 0
+    """Workers that answered nothing for too long."""
+    undecodable: int = 0
+    """Workers that sent what is no frame."""
 
 
 class Supervisor:
@@ -113,6 +138,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._sessions_reset = 0
         self.restarts = 0
+        self.troubles = ChannelTroubles()
         try:
             for place in range(len(listeners)):
                 self._spawn(place)
@@ -150,7 +176,7 @@ class Supervisor:
         Returns how many sessions had to be reset.
         """
         self.retire()  # feature: process.stop
-        self.broadcast(Drain(staggered))
+        self._order(Drain(staggered))
         _, late = await asyncio.wait(self._places, timeout=timeout_s + _KILL_AFTER_S)
         self.kill()
         if late:
@@ -168,7 +194,7 @@ class Supervisor:
         that an answer cut off in the middle looks whole.
         """
         self.retire()
-        self.broadcast(Reset())
+        self._order(Reset())
         asyncio.get_running_loop().call_later(_KILL_AFTER_S, self.kill)
 
     def kill(self) -> None:
@@ -176,6 +202,10 @@ class Supervisor:
         self.retire()
         for worker in self._workers.values():
             worker.kill()
+
+    def _order(self, frame: Drain | Reset) -> None:
+        for worker in self._workers.values():
+            worker.send(frame)
 
     def _raise_failures(self) -> None:
         # All are asked, since asyncio complains of an exception that nobody has seen.
@@ -185,15 +215,20 @@ class Supervisor:
 
     # ---- what everybody must know ------------------------------------------------------------
 
-    def broadcast(self, frame: ToWorker) -> None:
-        """Send ``frame`` to all workers that run."""
+    def publish(self, news: News) -> None:
+        """Send ``news`` to all workers that run; one that does not keep up gets the state of later."""
         for worker in self._workers.values():
-            worker.send(frame)
+            if not worker.lagging and worker.unsent_bytes() > _LAGGING_BYTES:
+                worker.lagging = True
+                self.troubles.lags += 1
+                self._observer.lagged(worker.place)
+            if not worker.lagging:
+                worker.send(news)
 
     def change_settings(self, settings: Start) -> None:
         """Have all workers, and those to come, go by ``settings``, as far as a running worker can."""
         self._settings = settings
-        self.broadcast(SettingsChanged(settings))
+        self.publish(SettingsChanged(settings))
 
     def show_identities(self, identities: tuple[Identity, ...]) -> None:
         """Let all workers, later ones too, show these certificates to TLS clients."""
@@ -201,22 +236,36 @@ class Supervisor:
         assert self._settings.tls is not None
         tls = msgspec.structs.replace(self._settings.tls, identities=identities)
         self._settings = msgspec.structs.replace(self._settings, tls=tls)
-        self.broadcast(IdentitiesChanged(identities))
-
-    def publish(self, change: TableChanged) -> None:
-        """Send a change of the table; a worker that does not keep up gets the whole of it later."""
-        for worker in self._workers.values():
-            worker.lagging = worker.lagging or worker.unsent_bytes() > _LAGGING_BYTES
-            if not worker.lagging:
-                worker.send(change)
+        self.publish(IdentitiesChanged(identities))
 
     def catch_up(self) -> None:
-        """Give the whole table to workers that lagged and read again. To be called now and then."""
-        assert self._table is not None
+        """Tell workers that lagged and read again how everything is now. To be called now and then."""
+        assert self._settings is not None
         for worker in self._workers.values():
             if worker.lagging and not worker.unsent_bytes():
                 worker.lagging = False
-                worker.send(self._table.whole_table())
+                worker.send(SettingsChanged(self._settings))
+                if self._settings.tls is not None:
+                    worker.send(IdentitiesChanged(self._settings.tls.identities))
+                worker.send(GeoDatabaseChanged())
+                self._tell_table(worker)
+
+    async def watch_for_hangs(self, timeout_s: float) -> None:
+        """Have each worker replaced that answers nothing for so long, until cancelled."""
+        while True:
+            await asyncio.sleep(timeout_s / _LOOKS_PER_HANG)
+            self.look_for_hangs()
+
+    def look_for_hangs(self) -> None:
+        """Ask each worker whether it is there; kill those that have not answered for some looks."""
+        for worker in self._workers.values():
+            if worker.unanswered == _LOOKS_PER_HANG:
+                self.troubles.hangs += 1  # feature: workers.hung
+                self._observer.hung(worker.place, worker.pid)
+                worker.kill()
+            if worker.is_ready:
+                worker.unanswered += 1
+                worker.send(Ping())
 
     def applied_version(self) -> int:
         """The table version that every worker has reached."""
@@ -279,6 +328,7 @@ class Supervisor:
             self._introduce(worker)
             await worker.read(self._heard)
         except FrameError as error:
+            self.troubles.undecodable += 1
             self._observer.undecodable(worker.place, str(error))
             worker.kill()
         except BaseException:
@@ -298,15 +348,19 @@ class Supervisor:
 
     def _introduce(self, worker: Worker) -> None:
         assert self._settings is not None
-        assert self._table is not None
         worker.send(msgspec.structs.replace(self._settings, worker=self._rows[worker.place]))
-        for hosts in self._table.resolved_hosts():
-            worker.send(hosts)
-        worker.send(self._table.whole_table())
+        self._tell_table(worker)
         if self._stopping.is_set():
             worker.send(Drain())
 
+    def _tell_table(self, worker: Worker) -> None:
+        assert self._table is not None
+        for hosts in self._table.resolved_hosts():
+            worker.send(hosts)
+        worker.send(self._table.whole_table())
+
     def _heard(self, worker: Worker, frame: FromWorker) -> None:
+        worker.unanswered = 0
         match frame:
             case Ready(version):
                 worker.is_ready = True

@@ -30,9 +30,7 @@ _TOLD_AT_ONCE = 20
 class Workers(Protocol):
     """Who must hear of changes."""
 
-    def publish(self, change: TableChanged) -> None: ...
-
-    def broadcast(self, frame: HostAddresses) -> None: ...
+    def publish(self, news: TableChanged | HostAddresses) -> None: ...
 
     def catch_up(self) -> None: ...
 
@@ -166,7 +164,7 @@ class TableFeed:
                 log.warning("a backend's host name does not resolve", host=name)
         elif known is None or set(addresses) != set(known):
             self._hosts[name] = addresses
-            workers.broadcast(HostAddresses(name, addresses))
+            workers.publish(HostAddresses(name, addresses))
             log.info("resolved", host=name, addresses=list(addresses))
 
     def _names(self) -> set[str]:

@@ -26,7 +26,7 @@ AT_A_TIME = 200
 class Workers(Protocol):
     """Who must hear of verdicts."""
 
-    def publish(self, change: TableChanged) -> None: ...
+    def publish(self, news: TableChanged) -> None: ...
 
 
 class VerdictFeed:

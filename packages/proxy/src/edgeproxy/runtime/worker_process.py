@@ -28,6 +28,9 @@ class Worker:
         self.version = -1
         """Table version it routes by."""
         self.lagging = False
+        """Something was not sent to it that it should know."""
+        self.unanswered = 0
+        """How often it was asked whether it is there since it last said something."""
         self._process = process
         self._channel = channel
         self._reader: asyncio.StreamReader | None = None

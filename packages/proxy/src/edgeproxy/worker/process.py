@@ -15,6 +15,8 @@ from edgeproxy.core.wire.frames import (
     HostAddresses,
     IdentitiesChanged,
     Notice,
+    Ping,
+    Pong,
     Ready,
     Reset,
     SettingsChanged,
@@ -91,6 +93,8 @@ class WorkerProcess:
                 handshakes = self._the_plane().handshakes
                 assert handshakes is not None
                 handshakes.certificates.change(identities)
+            case Ping():
+                self._channel.send(Pong())
             case Drain(staggered):
                 self._drain(staggered=staggered)
             case Reset():

@@ -11,11 +11,21 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
+from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.core.model import Backend
-from edgeproxy.core.wire.frames import GeoDatabaseChanged, HostAddresses, Notice, Report, Start, TableChanged
+from edgeproxy.core.wire.frames import (
+    GeoDatabaseChanged,
+    HostAddresses,
+    Notice,
+    Report,
+    Start,
+    TableChanged,
+    TlsSettings,
+)
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.runtime import supervisor as supervisor_module
 from edgeproxy.runtime import worker_process
@@ -61,6 +71,9 @@ for frame in frames():
                 say(Ready(frame.version))
             say(TableApplied(frame.version))
             say(Notice("info", "table", {"version": frame.version, "rows": len(frame.upserts)}))
+        case Ping():
+            say(Notice("info", "ping", {}))
+            say(Pong())
         case Drain():
             say(Drained(2))
             break
@@ -89,6 +102,8 @@ class Observer:
         self.deaths: list[tuple[int, int, int]] = []
         self.garbage: list[tuple[int, str]] = []
         self.refusals: list[tuple[int, str]] = []
+        self.lags: list[int] = []
+        self.hangs: list[tuple[int, int]] = []
         self.cleared: list[int] = []
 
     def reported(self, worker: int, report: Report) -> None:
@@ -105,6 +120,12 @@ class Observer:
 
     def not_started(self, worker: int, why: str) -> None:
         self.refusals.append((worker, why))
+
+    def lagged(self, worker: int) -> None:
+        self.lags.append(worker)
+
+    def hung(self, worker: int, pid: int) -> None:
+        self.hangs.append((worker, pid))
 
     def clear_worker(self, worker: int) -> None:
         self.cleared.append(worker)
@@ -254,10 +275,11 @@ async def test_one_that_lived_long_is_replaced_at_once(world: World, monkeypatch
 async def test_what_is_no_frame_ends_the_worker(world: World) -> None:
     supervisor = await world.start(on_order("channel.sendall(bytes([255] * 8))"))
     pids = supervisor.pids()
-    supervisor.broadcast(GeoDatabaseChanged())
+    supervisor.publish(GeoDatabaseChanged())
     await wait_until_async(lambda: supervisor.restarts == 2, reason="both to be replaced")
     assert sorted(place for place, _ in world.observer.garbage) == [0, 1]
     assert "a frame of 4294967295 bytes" in world.observer.garbage[0][1]
+    assert supervisor.troubles.undecodable == 2
     assert sorted(world.observer.deaths) == [(place, pids[place], -signal.SIGKILL) for place in (0, 1)]
 
 
@@ -266,7 +288,7 @@ async def test_a_worker_that_closes_its_channel_and_stays_is_ended(
 ) -> None:
     monkeypatch.setattr(worker_process, "_EXIT_TIMEOUT_S", 0.05)
     supervisor = await world.start(on_order("channel.close(); signal.pause()"))
-    supervisor.broadcast(GeoDatabaseChanged())
+    supervisor.publish(GeoDatabaseChanged())
     await wait_until_async(lambda: supervisor.restarts == 2, reason="both to be replaced")
     assert {exit_code for _, _, exit_code in world.observer.deaths} == {-signal.SIGKILL}
 
@@ -417,19 +439,46 @@ async def test_a_worker_that_ignores_the_order_to_reset_is_ended(
     assert supervisor.pids() == []
 
 
-# ---- a worker that lags --------------------------------------------------------------------------
+# ---- a worker that lags or hangs ------------------------------------------------------------------
 
-READS_LATE = "signal.signal(signal.SIGUSR1, lambda *_: None)" + on_order("signal.pause()")
+READS_LATE = "signal.signal(signal.SIGUSR1, lambda *_: None); late = []" + on_order(
+    "late or late.append(signal.pause())"
+)
+"""Reads nothing from the first `GeoDatabaseChanged` on until SIGUSR1."""
+
+TELLS_MORE = """case SettingsChanged(settings):
+            say(Notice("info", "settings", {"every": settings.access_log_every}))
+        case IdentitiesChanged(identities):
+            say(Notice("info", "identities", {"count": len(identities)}))
+        case HostAddresses"""
+
+LARGE = Backend("x" * (1 << 20), "test", "eu", "DE", "10.0.0.1", 9001, True, 1, 100, 0)
 
 
-async def test_a_worker_that_lags_gets_the_whole_table_when_it_reads_again(world: World) -> None:
-    supervisor = await world.start(READS_LATE)
+def change(version: int) -> TableChanged:
+    """One of a megabyte."""
+    return TableChanged(version, False, (PlacedBackend(1, LARGE),), ())
+
+
+async def test_a_worker_that_lags_gets_the_whole_state_when_it_reads_again(world: World) -> None:
+    supervisor = world.supervise(READS_LATE.replace(ORDER, TELLS_MORE))
+    identity = Identity(("one.test",), ())
+    settings = msgspec.structs.replace(SETTINGS, tls=TlsSettings(identities=(identity,)))
+    await asyncio.wait_for(supervisor.start(settings, world.table), 20)
+    await wait_until_async(lambda: len(world.observer.told("table")) == 2, reason="both to be done")
     world.observer.notices.clear()
-    supervisor.broadcast(GeoDatabaseChanged())
-    backend = Backend("x" * (1 << 20), "test", "eu", "DE", "10.0.0.1", 9001, True, 1, 100, 0)
+
+    supervisor.publish(GeoDatabaseChanged())
     for version in range(2, 12):
-        supervisor.publish(TableChanged(version, False, (PlacedBackend(1, backend),), ()))
+        supervisor.publish(change(version))
+    assert sorted(world.observer.lags) == [0, 1]
+    assert supervisor.troubles.lags == 2
+    # None of this is sent to them one by one.
     world.table.version = 12
+    world.table.hosts = [HostAddresses("one.test", ("10.0.0.1",))]
+    supervisor.publish(world.table.hosts[0])
+    supervisor.change_settings(msgspec.structs.replace(settings, access_log_every=7))
+    supervisor.show_identities((identity, identity))
     supervisor.catch_up()  # too early: they have not read yet
     for pid in supervisor.pids():
         os.kill(pid, signal.SIGUSR1)
@@ -444,3 +493,67 @@ async def test_a_worker_that_lags_gets_the_whole_table_when_it_reads_again(world
     assert 2 in versions
     assert 11 not in versions
     assert versions.count(12) == 2
+    assert world.observer.told("settings") == [{"every": 7}] * 2
+    assert world.observer.told("identities") == [{"count": 2}] * 2
+    assert world.observer.told("host") == [{"host": "one.test", "addresses": "10.0.0.1"}] * 2
+
+
+async def test_what_waits_for_a_worker_that_stands_still_is_bounded(world: World) -> None:
+    supervisor = await world.start(OBEDIENT)
+    stopped, other = supervisor.pids()
+    os.kill(stopped, signal.SIGSTOP)
+    for version in range(2, 40):
+        supervisor.publish(change(version))
+        # The other one is not held up.
+        await wait_until_async(
+            lambda: {"version": version, "rows": 1} in world.observer.told("table"),  # noqa: B023
+            reason="the other worker to apply the change",
+        )
+    waiting = {worker.pid: worker.unsent_bytes() for worker in supervisor._workers.values()}
+    assert waiting[other] == 0
+    assert 4 << 20 < waiting[stopped] < 6 << 20
+    assert world.observer.lags == [0]
+    os.kill(stopped, signal.SIGCONT)
+
+
+async def test_workers_that_answer_are_left_alone(world: World) -> None:
+    supervisor = await world.start(OBEDIENT)
+    for looks in range(1, 25):
+        supervisor.look_for_hangs()
+        await wait_until_async(
+            lambda: len(world.observer.told("ping")) == 2 * looks,  # noqa: B023
+            reason="both to answer",
+            interval_s=0.001,
+        )
+    assert world.observer.hangs == []
+
+
+@pytest.mark.feature("workers.hung")
+async def test_a_worker_that_answers_nothing_is_replaced(world: World) -> None:
+    supervisor = await world.start(OBEDIENT)
+    stopped, other = supervisor.pids()
+    os.kill(stopped, signal.SIGSTOP)
+    for looks in range(1, 12):
+        assert world.observer.hangs == []
+        supervisor.look_for_hangs()
+        await wait_until_async(
+            lambda: len(world.observer.told("ping")) == looks,  # noqa: B023
+            reason="the other one to answer",
+            interval_s=0.001,
+        )
+    assert world.observer.hangs == [(0, stopped)]
+    await wait_until_async(lambda: supervisor.restarts == 1, reason="the replacement")
+    assert world.observer.deaths == [(0, stopped, -signal.SIGKILL)]
+    assert supervisor.troubles.hangs == 1
+    assert other in supervisor.pids()
+
+
+async def test_a_worker_that_is_not_ready_yet_is_not_asked(world: World) -> None:
+    supervisor = world.supervise("signal.pause()")
+    starting = asyncio.create_task(supervisor.start(SETTINGS, world.table))
+    await asyncio.sleep(0)
+    for _ in range(20):
+        supervisor.look_for_hangs()
+    assert world.observer.hangs == []
+    supervisor.kill()
+    await asyncio.wait_for(starting, 20)

@@ -47,6 +47,7 @@ def overview(*backends: BackendView) -> Overview:
         uptime_s=5.0,
         workers=2,
         worker_restarts=1,
+        worker_troubles={"lags": 3, "hangs": 0},
         table_version=3,
         table_age_s=0.25,
         bad_rows=1,

@@ -62,11 +62,11 @@ class FakeWorkers:
         self.caught_up = 0
         self.version = -1
 
-    def publish(self, change: TableChanged) -> None:
-        self.changes.append(change)
-
-    def broadcast(self, frame: HostAddresses) -> None:
-        self.hosts.append(frame)
+    def publish(self, news: TableChanged | HostAddresses) -> None:
+        if isinstance(news, TableChanged):
+            self.changes.append(news)
+        else:
+            self.hosts.append(news)
 
     def catch_up(self) -> None:
         self.caught_up += 1

@@ -49,8 +49,8 @@ class Pop:
             )
         )
 
-    def publish(self, change: TableChanged) -> None:
-        self.done.append(change)
+    def publish(self, news: TableChanged) -> None:
+        self.done.append(news)
 
     @property
     def published(self) -> list[TableChanged]:

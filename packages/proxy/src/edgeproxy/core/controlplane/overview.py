@@ -78,6 +78,8 @@ class Overview(msgspec.Struct, kw_only=True):
     worker_restarts: int
     table_version: int
     table_age_s: float
+    worker_troubles: Mapping[str, int] = {}
+    """What went wrong between the control process and its workers, by kind."""
     """Since the table was last known to be that of the store."""
     bad_rows: int
     clients: int

@@ -134,6 +134,10 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting, let sessions end, reset the rest after the shutdown timeout, exit 0."""
 
     staggered: bool = False
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Asks for a :class:`Pong`."""
+
+
     """Spread the resets over the last part of the timeout. With a successor that serves already, all clients
     would otherwise come back to it in the same moment."""
 
@@ -142,16 +146,10 @@ class Reset(msgspec.Struct, frozen=True, tag="reset"):
     """Wait no longer: reset every open session, exit 0."""
 
 
-ToWorker = (
-    Start
-    | TableChanged
-    | HostAddresses
-    | GeoDatabaseChanged
-    | IdentitiesChanged
-    | SettingsChanged
-    | Drain
-    | Reset
-)
+News = TableChanged | HostAddresses | GeoDatabaseChanged | IdentitiesChanged | SettingsChanged
+"""What a worker needs not be told one by one, if it is told the whole state later."""
+
+ToWorker = Start | News | Ping | Drain | Reset
 
 
 # ---- worker to control process -------------------------------------------------------------------
@@ -230,7 +228,11 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
     reset: int
 
 
-FromWorker = Ready | TableApplied | Report | Notice | Drained
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    """The worker's loop turns."""
+
+
+FromWorker = Ready | TableApplied | Report | Notice | Pong | Drained
 
 
 # ---- framing -------------------------------------------------------------------------------------

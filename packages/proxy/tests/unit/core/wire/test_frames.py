@@ -23,6 +23,8 @@ from edgeproxy.core.wire.frames import (
     GeoDatabaseChanged,
     HostAddresses,
     Notice,
+    Ping,
+    Pong,
     Ready,
     Report,
     Reset,
@@ -95,6 +97,7 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.just(GeoDatabaseChanged()),
     st.just(Drain()),
     st.just(Reset()),
+    st.just(Ping()),
 )
 from_worker: st.SearchStrategy[FromWorker] = st.one_of(
     st.builds(Ready, version=whole),
@@ -139,6 +142,7 @@ from_worker: st.SearchStrategy[FromWorker] = st.one_of(
         event=texts,
         fields=st.dictionaries(texts, st.one_of(texts, whole, st.floats(allow_nan=False)), max_size=3),
     ),
+    st.builds(Pong),
     st.builds(Drained, reset=whole),
 )
 
