@@ -37,7 +37,6 @@ class NoWorkers:
 
     def publish(self, news: object) -> None: ...
 
-
     def catch_up(self) -> None: ...
 
     def applied_version(self) -> int:
