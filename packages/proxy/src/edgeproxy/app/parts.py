@@ -16,6 +16,7 @@ from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.selection import ANY_APP
+from edgeproxy.core.dataplane.waiting import QueueTerms
 from edgeproxy.core.wire.frames import RelayMode, Start
 
 
@@ -69,6 +70,7 @@ def worker_settings(config: Config) -> Start:
         watch_outcomes=config.circuit_breaker_enabled,
         rate_limit=rate_limit(config),
         caps=caps(config),
+        queue=QueueTerms(config.queue_length, config.queue_timeout_secs),
     )
 
 

@@ -74,6 +74,9 @@ class View:
             max_connections=config.max_connections,
             max_connections_per_client=config.max_connections_per_client,
             capped_connections=self.state.places.connections,
+            waiting=self.state.queue.waiting,
+            queue_limit=config.queue_length,
+            waits=self.traffic.waits,
         )
 
     def stats(self) -> dict[str, Any]:
@@ -86,10 +89,10 @@ class View:
             "uptime_s": monotonic() - self.started_s,
             "workers": self.supervisor.pids(),
             "worker_restarts": self.supervisor.restarts,
+            "worker_troubles": self.supervisor.troubles,
             "table_version": self.feed.table.version,
             "dns": self.dns_statistics(),
             "backends": {
-            "worker_troubles": self.supervisor.troubles,
                 placed.backend.id: self.state.connections(placed.slot)
                 for placed in self.feed.table.snapshot()
             },
@@ -99,6 +102,11 @@ class View:
                 "connections": self.state.places.connections,
                 "max_connections": config.max_connections,
                 "max_connections_per_client": config.max_connections_per_client,
+            },
+            "queue": {
+                "waiting": self.state.queue.waiting,
+                "length": config.queue_length,
+                "waits": self.traffic.waits,
             },
             "connect_errors": self.traffic.connect_errors,
             "verdicts": (self.verdicts.verdicts.statuses(monotonic()) if self.verdicts is not None else None),

@@ -57,6 +57,7 @@ def stats(json: Json = False, config_file: ConfigFile = None) -> None:
         ),
         ("table", _table_line(overview["table_version"], overview["table_age_s"], overview["bad_rows"])),
         ("connections", f"{active} open, {overview['clients']} since the start{_cap(overview)}"),
+        *_queue_row(overview),
         ("bytes", f"{sent} to clients, {received} from clients"),
         ("ended", ", ".join(closes) or "none"),
     ]
@@ -275,6 +276,15 @@ def _screen() -> ModuleType:
 def _table_line(version: int, age_s: float, bad_rows: int) -> str:
     bad = f", {bad_rows} problems of rows that are skipped" if bad_rows else ""
     return f"version {version}, read {_screen().duration_text(age_s)} ago{bad}"
+
+
+def _queue_row(overview: dict[str, Any]) -> list[tuple[str, str]]:
+    """None without a queue."""
+    if not overview["queue_limit"] + overview["waiting"]:
+        return []
+    served, waits = sum(overview["waits"]["counts"]), overview["waits"]["seconds_sum"]
+    mean = f", {served} were served after {1000 * waits / served:.0f} ms on average" if served else ""
+    return [("queue", f"{overview['waiting']} of {overview['queue_limit']} wait{mean}")]
 
 
 def _cap(overview: dict[str, Any]) -> str:

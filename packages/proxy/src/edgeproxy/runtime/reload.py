@@ -27,6 +27,7 @@ HOT: Final = frozenset(
             "shutdown_timeout_secs",
         ),
         *("max_connections", "max_connections_per_client"),
+        *("queue_length", "queue_timeout_secs"),
         *("rate_limit_max_requests", "rate_limit_window_secs", "rate_limit_burst"),
         *("circuit_failure_threshold", "circuit_success_threshold", "circuit_timeout_secs"),
         *("circuit_max_ejected_percent", "slow_start_secs", "panic_threshold_percent"),

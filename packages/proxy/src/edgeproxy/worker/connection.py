@@ -21,6 +21,7 @@ from edgeproxy.core.wire.proxy_protocol import Header
 from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
 from edgeproxy.worker.opening import Opening
 from edgeproxy.worker.relay_copy import Side
+from edgeproxy.worker.waiting_room import Seat
 
 if TYPE_CHECKING:
     from edgeproxy.worker.plane import Plane
@@ -36,9 +37,9 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_lease",
-        "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_session", "_silent_since_s",
-        "_started_s", "_tried", "place",
+        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_is_waiting",
+        "_lease", "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_session",
+        "_silent_since_s", "_started_s", "_tried", "place",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
@@ -63,6 +64,8 @@ class Connection:
         self._tried: list[int] = []
         self._is_retrying = False
         """A part of the retry budget is ours."""
+        self._is_waiting = False
+        """In the queue."""
         self._moved_bytes = 0
         """Handed on up to the last look."""
         self._silent_since_s = 0.0
@@ -155,14 +158,64 @@ class Connection:
 
     def _dispatch(self) -> None:
         plane = self._plane
+        if plane.waiting_room.is_open and not self._tried and plane.waiting_room.must_wait(self._app):
+            self._join_queue()
+            return
         outcome = plane.dispatcher.dispatch(
             self._app, self._peer, self._network, plane.loop.now_s, random(), self._tried
         )
+        if not isinstance(outcome, Refusal):
+            self._lease = outcome
+            self._connect(outcome)
+        elif outcome is Refusal.AT_LIMIT and plane.waiting_room.is_open:
+            self._join_queue()
+        else:
+            self._handle(Event(outcome.value))
+
+    # ---- waiting -----------------------------------------------------------------------------
+
+    def _join_queue(self) -> None:
+        joined = self._plane.waiting_room.join(self, self._app)
+        self._handle(Event.QUEUED if joined else Event.QUEUE_FULL)
+
+    def _wait(self) -> None:
+        self._is_waiting = True
+        seat = Seat(self, self._client, tells_end=not self._listening.terminates_tls)
+        self._plane.loop.hand_over(self._client.sock, seat)
+        seat.look()  # the edge that would tell of an end may have passed
+
+    def _end_wait(self) -> None:
+        self._plane.loop.hand_over(self._client.sock, self._client)
+        # The edge for what the client sent meanwhile has passed.
+        self._client.readable = True
+
+    def take_turn(self) -> None:
+        """Whoever came before has gone: see whether there is a place."""
+        plane = self._plane
+        outcome = plane.dispatcher.dispatch(
+            self._app, self._peer, self._network, plane.loop.now_s, random(), self._tried
+        )
+        if outcome is Refusal.AT_LIMIT:
+            return
+        self._is_waiting = False
+        waited_s = plane.waiting_room.leave(self)
+        self._handle(Event.TURN)
         if isinstance(outcome, Refusal):
             self._handle(Event(outcome.value))
         else:
+            plane.ledger.waited(waited_s)
             self._lease = outcome
             self._connect(outcome)
+
+    def waited_too_long(self) -> None:
+        """The client's time in the queue is over."""
+        self._handle(Event.QUEUE_TIMEOUT)
+
+    def left_the_queue(self) -> None:
+        """The client has ended its side without having sent anything."""
+        self._handle(Event.CLIENT_EOF)
+
+    # ---- ending from outside -----------------------------------------------------------------
 
     def shut_down(self) -> None:
         """The time to drain is over."""
@@ -312,6 +365,10 @@ class Connection:
                 self._begin_relay()
             case Command.TRY_ANOTHER:
                 self._try_another()
+            case Command.WAIT:
+                self._wait()
+            case Command.END_WAIT:
+                self._end_wait()
             case Command.END_BACKEND:
                 self._silent_since_s = self._plane.loop.now_s
                 assert self._backend is not None
@@ -382,6 +439,8 @@ class Connection:
             self._lease = None
         if self.place is not None:
             plane.door.leave(self.place)
+        if self._is_waiting:
+            plane.waiting_room.leave(self)
         reason = self._session.close_reason
         assert reason is not None
         plane.ledger.closed(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.outcomes import Outcome, Outcomes
 from edgeproxy.core.dataplane.session import CloseReason
+from edgeproxy.core.dataplane.times import Times
 from edgeproxy.core.wire.frames import Report, SessionRecord, Traffic
 
 _MAX_PENDING_SESSIONS = 10_000
@@ -41,6 +42,7 @@ class Ledger:
         self._closes: dict[str, int] = {}
         self._connect_errors: dict[str, int] = {}
         self._connects: dict[str, Connects] = {}
+        self._waits: Times | None = None
         self._sessions: list[SessionRecord] = []
         self._sessions_dropped = 0
 
@@ -62,6 +64,12 @@ class Ledger:
         if connects is None:
             connects = self._connects[backend] = Connects()
         connects.add(connect_s, from_affinity)
+
+    def waited(self, seconds: float) -> None:
+        """A client got a backend after so long in the queue."""
+        if self._waits is None:
+            self._waits = Times()
+        self._waits.note(seconds)
 
     def closed(self, record: SessionRecord, was_opened: bool) -> None:
         """A session ended; ``was_opened`` tells whether :meth:`opened` was reported for it."""
@@ -120,6 +128,7 @@ class Ledger:
             sessions_dropped=self._sessions_dropped,
             outcomes=self._outcomes.take(),
             connects=self._connects,
+            waits=self._waits,
         )
         self._clear()
         return report

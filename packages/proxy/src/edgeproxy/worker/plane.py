@@ -33,6 +33,7 @@ from edgeproxy.worker.loop import Deadlines, Loop
 from edgeproxy.worker.relay_splice import relay_for
 from edgeproxy.worker.shared_state import SharedState
 from edgeproxy.worker.targets import Targets
+from edgeproxy.worker.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from edgeproxy.worker.tls_handshakes import Handshakes
@@ -80,6 +81,7 @@ class Plane:
         self.looks: Deadlines[Connection] = loop.deadlines(
             settings.lifetimes.look_interval_s, Connection.look
         )
+        self.waiting_room = WaitingRoom(loop, settings.queue, state.queue, self.contain)
         self.door = Door(settings.caps, state.places, state.secret)
         self._buckets = state.clients
         self._secret = state.secret
@@ -105,6 +107,7 @@ class Plane:
         self.ledger.log_each(settings.access_log_every)
         self._selection.set_panic_threshold(settings.panic_threshold)
         self.door.caps = settings.caps
+        self.waiting_room.change_terms(settings.queue)
         if self.handshakes is not None and (tls := settings.tls) is not None:
             self.handshakes.change_limits(tls.handshake_timeout_s, tls.max_handshakes)
             self.handshakes.certificates.offer(tls.alpn)
@@ -202,6 +205,8 @@ class Plane:
     def closed(self, connection: Connection) -> None:
         """``connection`` is over."""
         self._connections.discard(connection)
+        if self.waiting_room.is_open:
+            self.waiting_room.place_is_free()
         if self._on_idle is not None and not self._connections:
             self._on_idle()
 

@@ -7,6 +7,7 @@ from collections import Counter
 import msgspec
 
 from edgeproxy.core.dataplane.connects import Connects
+from edgeproxy.core.dataplane.times import Times
 from edgeproxy.core.wire.frames import Report
 
 
@@ -34,6 +35,8 @@ class TrafficTotals:
         self.connect_errors: Counter[str] = Counter()
         self.connects: dict[str, Connects] = {}
         """Connections established, by backend id."""
+        self.waits = Times()
+        """In the queue, of those clients that got a backend."""
         self._ended_without_backend = 0
 
     def add(self, worker: int, report: Report) -> None:
@@ -52,8 +55,10 @@ class TrafficTotals:
         self.closes.update(report.closes)
         self.connect_errors.update(report.connect_errors)
         self._ended_without_backend += sum(report.closes.values()) - sum(t.closed for t in report.traffic)
+        if report.waits is not None:
+            self.waits.merge(report.waits)
         for backend, connects in report.connects.items():
-            self.connects.setdefault(backend, Connects()).merge(connects)
+            self.connects.setdefault(backend, Connects()).merge_connects(connects)
 
     @property
     def clients(self) -> int:

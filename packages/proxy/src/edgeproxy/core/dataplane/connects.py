@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import Final
-
-import msgspec
-
-BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Upper bounds of the classes of the histogram, each included; one class more is for all that took longer.
-
-From a backend in the same rack to one on the other side of the world that lost a SYN, up to the default
-time for a connect.
-"""
+from edgeproxy.core.dataplane.times import Times
 
 
-class Connects(msgspec.Struct):
-    """A histogram that workers send as it is; a connect costs one search among a dozen bounds."""
+class Connects(Times):
+    """The times of connects; one that took a warm connection took none."""
 
     from_affinity: int = 0
     """How many clients were bound to this backend already."""
-    seconds_sum: float = 0.0
-    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
-    """Connects in each class, the one without an upper bound last."""
+    from_warm: int = 0
+    """How many took a connection that had been made before they came."""
 
-    def add(self, seconds: float, from_affinity: bool) -> None:
+    def add(self, seconds: float, from_affinity: bool, from_warm: bool = False) -> None:
         """A connect succeeded after ``seconds``."""
-        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
-        self.seconds_sum += seconds
+        self.note(seconds)
         self.from_affinity += from_affinity
+        self.from_warm += from_warm
 
-    def merge(self, other: Connects) -> None:
+    def merge_connects(self, other: Connects) -> None:
         """Take in what somebody else counted."""
-        self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
-        self.seconds_sum += other.seconds_sum
+        self.merge(other)
         self.from_affinity += other.from_affinity
-
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
+        self.from_warm += other.from_warm

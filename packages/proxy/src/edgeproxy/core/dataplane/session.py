@@ -22,6 +22,8 @@ class State(StrEnum):
     OPENING = "opening"
     """The listener wants to know more of the client before a backend is chosen."""
     CONNECTING = "connecting"
+    WAITING = "waiting"
+    """All backends are at their limit, and the client is in the queue for a place."""
     OPEN = "open"
     CLIENT_DONE = "client_done"
     """The client has sent its last byte; the backend may still send."""
@@ -50,6 +52,11 @@ class Event(StrEnum):
     AT_LIMIT = "at_limit"
     UNREACHABLE = "unreachable"
     OVERLOAD = "overload"
+    QUEUED = "queued"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    TURN = "turn"
+    """The client needs to wait no more: there is a place for it, or there will be none."""
     CLIENT_EOF = "client_eof"
     BACKEND_EOF = "backend_eof"
     CLIENT_RESET = "client_reset"
@@ -69,6 +76,9 @@ class Command(StrEnum):
     RELAY = "relay"
     """Begin to move bytes, both ways."""
     TRY_ANOTHER = "try_another"
+    WAIT = "wait"
+    """Watch the client, and read nothing."""
+    END_WAIT = "end_wait"
     END_BACKEND = "end_backend"
     """Shut down the sending side towards the backend."""
     END_CLIENT = "end_client"
@@ -95,6 +105,12 @@ class CloseReason(StrEnum):
     """No row of the app is healthy."""
     AT_LIMIT = "at_limit"
     """All healthy backends are at their hard limit."""
+    QUEUE_FULL = "queue_full"
+    """So they are, and as many clients waited for a place already as may."""
+    QUEUE_TIMEOUT = "queue_timeout"
+    """The client has waited for a place for as long as it may."""
+    QUEUE_LEFT = "queue_left"
+    """The client went away while it waited."""
     UNREACHABLE = "unreachable"
     """The backends that were tried could not be connected to."""
     RETRY_BUDGET = "retry_budget"
@@ -151,13 +167,18 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
     (_S.CONNECTING, _E.AT_LIMIT): (_S.CLOSED, _C.RESET, CloseReason.AT_LIMIT),
     (_S.CONNECTING, _E.UNREACHABLE): (_S.CLOSED, _C.RESET, CloseReason.UNREACHABLE),
     (_S.CONNECTING, _E.OVERLOAD): (_S.CLOSED, _C.RESET, CloseReason.OVERLOAD),
+    (_S.CONNECTING, _E.QUEUED): (_S.WAITING, _C.WAIT, None),
+    (_S.CONNECTING, _E.QUEUE_FULL): (_S.CLOSED, _C.RESET, CloseReason.QUEUE_FULL),
+    (_S.WAITING, _E.TURN): (_S.CONNECTING, _C.END_WAIT, None),
+    (_S.WAITING, _E.QUEUE_TIMEOUT): (_S.CLOSED, _C.RESET, CloseReason.QUEUE_TIMEOUT),
+    (_S.WAITING, _E.CLIENT_EOF): (_S.CLOSED, _C.RESET, CloseReason.QUEUE_LEFT),
     (_S.OPEN, _E.BACKEND_REJECTED): (_S.CONNECTING, _C.TRY_ANOTHER, None),
     (_S.OPEN, _E.CLIENT_EOF): (_S.CLIENT_DONE, _C.END_BACKEND, None),
     (_S.OPEN, _E.BACKEND_EOF): (_S.BACKEND_DONE, _C.END_CLIENT, None),
     (_S.CLIENT_DONE, _E.BACKEND_EOF): (_S.CLOSED, _C.CLOSE, CloseReason.COMPLETE),
     (_S.BACKEND_DONE, _E.CLIENT_EOF): (_S.CLOSED, _C.CLOSE, CloseReason.COMPLETE),
 }
-for _state in (_S.OPENING, _S.CONNECTING, _S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
+for _state in (_S.OPENING, _S.CONNECTING, _S.WAITING, _S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
     _TABLE[_state, _E.CLIENT_RESET] = (_S.CLOSED, _C.RESET, CloseReason.CLIENT_RESET)
     _TABLE[_state, _E.SHUTDOWN] = (_S.CLOSED, _C.RESET, CloseReason.SHUTDOWN)
     _TABLE[_state, _E.DEFECT] = (_S.CLOSED, _C.RESET, CloseReason.INTERNAL)

@@ -66,9 +66,9 @@ class Queues(Protocol):
 class WaitingLines(Generic[Item]):
     """The lines of one worker. Items are told apart by identity and wait in one line at a time."""
 
-    def __init__(self, terms: QueueTerms, queues: Queues) -> None:
-        self.terms = terms
-        """May change; who waits goes on to wait."""
+    def __init__(self, length: int, queues: Queues) -> None:
+        self.length = length
+        """Most that may wait in all workers together. May change; who waits goes on to wait."""
         self._queues = queues
         self._lines: dict[int, OrderedDict[Item, float]] = {}
         self._app_of: dict[Item, int] = {}
@@ -82,7 +82,7 @@ class WaitingLines(Generic[Item]):
 
     def join(self, item: Item, app_key: int, now_s: float) -> bool:
         """Stand in line at its end; false when too many wait already."""
-        if not self._queues.join(self.terms.length):
+        if not self._queues.join(self.length):
             return False
         line = self._lines.get(app_key)
         if line is None:
@@ -93,11 +93,9 @@ class WaitingLines(Generic[Item]):
         self._app_of[item] = app_key
         return True
 
-    def leave(self, item: Item) -> float | None:
-        """Stand in line no more; return since when ``item`` has waited, ``None`` if it has not."""
-        app_key = self._app_of.pop(item, None)
-        if app_key is None:
-            return None
+    def leave(self, item: Item) -> float:
+        """Stand in line no more; return since when ``item`` has waited."""
+        app_key = self._app_of.pop(item)
         line = self._lines[app_key]
         was_first = next(iter(line)) is item
         since_s = line.pop(item)

@@ -48,6 +48,28 @@ TRANSCRIPTS = {
     ),
     "no backend": ([(E.NO_BACKEND, C.RESET)], CloseReason.NO_BACKEND),
     "all at their limit": ([(E.AT_LIMIT, C.RESET)], CloseReason.AT_LIMIT),
+    "a place becomes free while the client waits": (
+        [
+            (E.QUEUED, C.WAIT),
+            (E.TURN, C.END_WAIT),
+            (E.CONNECTED, C.RELAY),
+            (E.CLIENT_EOF, C.END_BACKEND),
+            (E.BACKEND_EOF, C.CLOSE),
+        ],
+        CloseReason.COMPLETE,
+    ),
+    "too many wait": ([(E.QUEUE_FULL, C.RESET)], CloseReason.QUEUE_FULL),
+    "no place becomes free": ([(E.QUEUED, C.WAIT), (E.QUEUE_TIMEOUT, C.RESET)], CloseReason.QUEUE_TIMEOUT),
+    "client goes away while it waits": (
+        [(E.QUEUED, C.WAIT), (E.CLIENT_EOF, C.RESET)],
+        CloseReason.QUEUE_LEFT,
+    ),
+    "client resets while it waits": (
+        [(E.QUEUED, C.WAIT), (E.CLIENT_RESET, C.RESET)],
+        CloseReason.CLIENT_RESET,
+    ),
+    "drain is over while it waits": ([(E.QUEUED, C.WAIT), (E.SHUTDOWN, C.RESET)], CloseReason.SHUTDOWN),
+    "defect while it waits": ([(E.QUEUED, C.WAIT), (E.DEFECT, C.RESET)], CloseReason.INTERNAL),
     "no descriptor left": ([(E.OVERLOAD, C.RESET)], CloseReason.OVERLOAD),
     "client gives up before the backend answers": ([(E.CLIENT_RESET, C.RESET)], CloseReason.CLIENT_RESET),
     "drain is over before the backend answers": ([(E.SHUTDOWN, C.RESET)], CloseReason.SHUTDOWN),
@@ -109,6 +131,7 @@ ALL_TRANSCRIPTS = {
 
 PATHS: dict[State, list[Event]] = {
     State.CONNECTING: [],
+    State.WAITING: [E.QUEUED],
     State.OPEN: [E.CONNECTED],
     State.CLIENT_DONE: [E.CONNECTED, E.CLIENT_EOF],
     State.BACKEND_DONE: [E.CONNECTED, E.BACKEND_EOF],
