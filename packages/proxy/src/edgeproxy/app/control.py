@@ -393,10 +393,10 @@ class App:
             ),
             reclaim_rows(self._state.reclaim_rows),
         ]
-        if self._verdicts is not None:
-            jobs.append(self._verdicts.run(self._supervisor))
         if config.worker_hang_timeout_secs:
             jobs.append(self._supervisor.watch_for_hangs(config.worker_hang_timeout_secs))
+        if self._verdicts is not None:
+            jobs.append(self._verdicts.run(self._supervisor))
         if self._checks is not None:
             jobs.append(self._checks.run())
         if self._certificates is not None:
@@ -674,6 +674,13 @@ class App:
         what = "a worker sent what is no frame, ending it"
         self._tell(Topic.WORKER, what, level="error", worker=worker, why=why)
 
+    def lagged(self, worker: int) -> None:
+        self._tell(Topic.WORKER, "a worker does not keep up with changes", level="warning", worker=worker)
+
+    def hung(self, worker: int, pid: int) -> None:
+        what = "a worker hangs, ending it"
+        self._tell(Topic.WORKER, what, level="error", worker=worker, pid=pid)
+
     def not_started(self, worker: int, why: str) -> None:
         what = "a worker cannot be started, trying again"
         self._tell(Topic.WORKER, what, level="error", worker=worker, why=why)
@@ -703,13 +710,6 @@ class App:
         with open_store(self._config, "ctl") as store:
             return store.apply(operation)
 
-
-    def lagged(self, worker: int) -> None:
-        self._tell(Topic.WORKER, "a worker does not keep up with changes", level="warning", worker=worker)
-
-    def hung(self, worker: int, pid: int) -> None:
-        what = "a worker hangs, ending it"
-        self._tell(Topic.WORKER, what, level="error", worker=worker, pid=pid)
 
 def _certificates(config: Config) -> CertificateWatch:
     # Imports that take a tenth of a second, while the workers boot.

@@ -150,9 +150,6 @@ class Config:
         LISTENING,
         "Worker processes that carry the traffic.",
     )
-    relay: str = _setting(
-        kinds.choice("auto", "copy", "splice"),
-        "auto",
     worker_hang_timeout_secs: float = _setting(
         kinds.seconds(0, 3_600),
         "10",
@@ -160,6 +157,9 @@ class Config:
         "A worker that answers nothing for so long hangs: it is ended, which costs its connections, and "
         "replaced. 0 waits for ever.",
     )
+    relay: str = _setting(
+        kinds.choice("auto", "copy", "splice"),
+        "auto",
         LISTENING,
         "How bytes are moved. `copy` reads and sends them; `splice` moves them in the kernel, through pipes, "
         "after the first that came have been copied; `auto` copies until a direction has moved 256 KiB, "
@@ -315,16 +315,6 @@ class Config:
         CONNECTING,
         "Of a worker's open connections so many may be trying another backend at a time, but always three. "
         "Further ones are reset when their first backend fails.",
-    )
-    queue_length: int = _setting(
-        kinds.whole(0, _COUNT_MAX),
-        "0",
-        CONNECTING,
-        "Clients that may wait, over all workers, when all backends are at their `hard_limit`. 0: nobody "
-        "waits, they are reset at once.",
-    )
-    queue_timeout_secs: float = _setting(
-        kinds.seconds(0.01, 3_600), "5", CONNECTING, "How long a client may wait there before it is reset."
     )
 
     binding_ttl_secs: float = _setting(
