@@ -20,7 +20,6 @@ from edgeproxy.core.dataplane.waiting import QueueTerms
 from edgeproxy.core.wire.frames import RelayMode, Start
 
 
-def addresses(config: Config) -> list[Address]:
 def named_addresses(config: Config) -> list[tuple[str, Address]]:
     """:func:`addresses`, with the names that a service manager may give their sockets, "" for none."""
     further = [("", each.address) for each in config.listeners]
@@ -29,6 +28,7 @@ def named_addresses(config: Config) -> list[tuple[str, Address]]:
     return [("main", config.listen_addr), *further]
 
 
+def addresses(config: Config) -> list[Address]:
     """That of the main listener, then those of the further ones, as :func:`listenings` has them."""
     return [address for _, address in named_addresses(config)]
 

@@ -74,6 +74,9 @@ class View:
             max_connections=config.max_connections,
             max_connections_per_client=config.max_connections_per_client,
             capped_connections=self.state.places.connections,
+            waiting=self.state.queue.waiting,
+            queue_limit=config.queue_length,
+            waits=self.traffic.waits,
         )
 
     def stats(self) -> dict[str, Any]:
@@ -99,6 +102,11 @@ class View:
                 "connections": self.state.places.connections,
                 "max_connections": config.max_connections,
                 "max_connections_per_client": config.max_connections_per_client,
+            },
+            "queue": {
+                "waiting": self.state.queue.waiting,
+                "length": config.queue_length,
+                "waits": self.traffic.waits,
             },
             "connect_errors": self.traffic.connect_errors,
             "verdicts": (self.verdicts.verdicts.statuses(monotonic()) if self.verdicts is not None else None),

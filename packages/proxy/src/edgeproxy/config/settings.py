@@ -177,7 +177,6 @@ class Config:
         LISTENING,
         "Folder in which affinity is saved over restarts. Without one, a restart forgets it.",
     )
-
     user: str | None = _setting(
         kinds.optional(kinds.name),
         "",
@@ -315,6 +314,16 @@ class Config:
         CONNECTING,
         "Of a worker's open connections so many may be trying another backend at a time, but always three. "
         "Further ones are reset when their first backend fails.",
+    )
+    queue_length: int = _setting(
+        kinds.whole(0, _COUNT_MAX),
+        "0",
+        CONNECTING,
+        "Clients that may wait, over all workers, when all backends are at their `hard_limit`. 0: nobody "
+        "waits, they are reset at once.",
+    )
+    queue_timeout_secs: float = _setting(
+        kinds.seconds(0.01, 3_600), "5", CONNECTING, "How long a client may wait there before it is reset."
     )
 
     binding_ttl_secs: float = _setting(

@@ -19,7 +19,7 @@ from prometheus_client.utils import floatToGoString
 
 from edgeproxy.core.controlplane.metric_labels import OTHER, BackendLabels
 from edgeproxy.core.controlplane.overview import BackendState, BackendView, Overview
-from edgeproxy.core.dataplane.connects import BOUNDS_S
+from edgeproxy.core.dataplane.times import BOUNDS_S, Times
 
 _PREFIX = "edgeproxy_"
 
@@ -77,7 +77,7 @@ def _sum(views: list[BackendView]) -> BackendView:
         total.bytes_received += view.bytes_received
         total.bytes_sent += view.bytes_sent
         total.errors += view.errors
-        total.connects.merge(view.connects)
+        total.connects.merge_connects(view.connects)
     return total
 
 
@@ -139,6 +139,13 @@ def _of_clients(overview: Overview) -> Iterator[Metric]:
         "Most client connections at a time, 0 for no cap: in all, and of one client",
         {("all",): overview.max_connections, ("client",): overview.max_connections_per_client},
         ("of",),
+    )
+    yield _gauge("queue_length", "Clients that wait for a place on a backend", {(): overview.waiting})
+    yield _gauge("queue_limit", "Clients that may wait at a time", {(): overview.queue_limit})
+    yield _histogram(
+        "queue_wait_seconds",
+        "Time that clients waited for a place on a backend and got one",
+        {(): overview.waits},
     )
     bound = sum(view.connects.from_affinity for view in views)
     chosen = sum(view.connects.count for view in views) - bound
@@ -208,16 +215,12 @@ def _of_backends(views: list[BackendView]) -> Iterator[Metric]:
         {(view.id,): view.state not in (BackendState.DOWN, BackendState.EJECTED) for view in present},
         named,
     )
-    times = HistogramMetricFamily(
-        _PREFIX + "backend_rtt_seconds",
+    yield _histogram(
+        "backend_rtt_seconds",
         "Time that connects to a backend took, as workers see it",
-        labels=named,
+        {(view.id,): view.connects for view in views},
+        named,
     )
-    bounds = [*map(floatToGoString, BOUNDS_S), "+Inf"]
-    for view in views:
-        buckets = list(zip(bounds, map(float, accumulate(view.connects.counts)), strict=True))
-        times.add_metric((view.id,), buckets, sum_value=view.connects.seconds_sum)
-    yield times
 
 
 def _of_the_table(overview: Overview) -> Iterator[Metric]:
@@ -257,6 +260,17 @@ def _counter(
     name: str, help_text: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()
 ) -> Metric:
     return _filled(CounterMetricFamily(_PREFIX + name, help_text + ".", labels=labels), values)
+
+
+def _histogram(
+    name: str, help_text: str, values: Mapping[tuple[str, ...], Times], labels: Sequence[str] = ()
+) -> Metric:
+    family = HistogramMetricFamily(_PREFIX + name, help_text + ".", labels=labels)
+    bounds = [*map(floatToGoString, BOUNDS_S), "+Inf"]
+    for of, times in values.items():
+        buckets = list(zip(bounds, map(float, accumulate(times.counts)), strict=True))
+        family.add_metric(of, buckets, sum_value=times.seconds_sum)
+    return family
 
 
 def _gauge(

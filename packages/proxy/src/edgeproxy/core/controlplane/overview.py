@@ -13,6 +13,8 @@ from edgeproxy.core.controlplane.traffic import TrafficRow, TrafficTotals
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.dispatch import Refusal
 from edgeproxy.core.dataplane.selection import has_room
+from edgeproxy.core.dataplane.session import CloseReason
+from edgeproxy.core.dataplane.times import Times
 
 
 class BackendState(StrEnum):
@@ -95,11 +97,19 @@ class Overview(msgspec.Struct, kw_only=True):
     max_connections_per_client: int = 0
     capped_connections: int = 0
     """Connections that count towards the first: those accepted since there is one."""
+    waiting: int = 0
+    """Clients in the queue."""
+    queue_limit: int = 0
+    waits: Times = msgspec.field(default_factory=Times)
+    """In the queue, of those clients that got a backend."""
 
     @property
     def refused(self) -> int:
         """Clients that were given no backend."""
-        return sum(self.closes.get(reason, 0) for reason in Refusal)
+        return sum(self.closes.get(reason, 0) for reason in _REFUSED)
+
+
+_REFUSED = (*Refusal, CloseReason.QUEUE_FULL, CloseReason.QUEUE_TIMEOUT)
 
 
 def backend_views(

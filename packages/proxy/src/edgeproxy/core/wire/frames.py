@@ -23,6 +23,8 @@ from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.selection import PANIC_THRESHOLD
+from edgeproxy.core.dataplane.times import Times
+from edgeproxy.core.dataplane.waiting import QueueTerms
 
 MAX_FRAME_BYTES = 64 << 20
 """A full table of 65,536 rows is below 10 MiB; anything beyond this is a broken peer."""
@@ -93,6 +95,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """How many connections one client may open, ``None`` for as many as it likes."""
     caps: Caps = Caps()
     """How many connections clients may have open."""
+    queue: QueueTerms = QueueTerms()
+    """Who may wait for a place on a backend."""
     tls: TlsSettings | None = None
     """``None`` when no listener terminates TLS."""
 
@@ -212,6 +216,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     """How connections went by backend id, a letter for each (:mod:`edgeproxy.core.dataplane.outcomes`)."""
     connects: dict[str, Connects] = {}
     """Connections established, by backend id."""
+    waits: Times | None = None
+    """In the queue, of those clients that got a backend; ``None`` when nobody waited."""
 
 
 class Notice(msgspec.Struct, frozen=True, tag="notice"):
