@@ -18,6 +18,7 @@ from testkit.coverage.exclusions import (
 )
 from testkit.coverage.failure import Failure
 from testkit.coverage.features_matrix import FeatureMatrix, judge_features
+from testkit.coverage.features_outcomes import TestOutcome, outcome_file, read_outcomes
 from testkit.coverage.gaps import CHURN_SINCE, Gap, rank_gaps
 from testkit.coverage.git import Base, Repository
 from testkit.coverage.matrix import Row, build_matrix, build_row
@@ -73,6 +74,8 @@ class Assessment:
     """What the verdict rests on: which base, which baseline; also what could not be judged, and why."""
     features: FeatureMatrix | None = None
     """None where the repository claims none."""
+    outcomes: Mapping[str, Sequence[TestOutcome]] = field(default_factory=dict)
+    """Kind to what became of its tests, for the kinds of which that was written down."""
     exclusions: Sequence[Exclusion] = ()
     """What is left out of the count."""
     gaps: Sequence[Gap] = ()
@@ -130,18 +133,19 @@ def _warn_of_edits(assessment: Assessment, workspace: Workspace) -> None:
     folder = DataFolder(workspace.data, measured.policy.data)
     data = [file for kind in measured.policy.kinds for file in folder.of_kind(kind)]
     sources = [workspace.root / file for file in measured.sources.files]
-    assessment.warnings += [
-        Failure(
-            "stale",
-            str(path.relative_to(workspace.root)),
-            "edited since it was measured: lines may have moved",
-        )
-        for path in changed_since(sources, data)
-    ]
+    edited = [path.relative_to(workspace.root).as_posix() for path in changed_since(sources, data)]
+    if edited:
+        verdict = "edited since the first test was measured, lines may have moved"
+        assessment.warnings.append(Failure("stale", ", ".join(edited), verdict))
 
 
 def _judge_features(assessment: Assessment, workspace: Workspace) -> None:
     measured = assessment.measured
+    assessment.outcomes = {
+        kind: read_outcomes(workspace.data, kind)
+        for kind in measured.measurements
+        if outcome_file(workspace.data, kind).exists()
+    }
     assessment.features = judge_features(
         workspace.root, workspace.data, measured.sources.files, measured.measurements
     )

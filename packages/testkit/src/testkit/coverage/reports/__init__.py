@@ -1,0 +1,1 @@
+"""What is written about an assessment, each form for its readers: people, programs, hosts of repositories."""
