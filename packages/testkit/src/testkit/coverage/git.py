@@ -30,6 +30,10 @@ class Hunk:
         """Every line of it."""
         return range(self.first, self.last + 1)
 
+    def __str__(self) -> str:
+        """``3-7``, or ``3`` alone."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
 
 @dataclass(frozen=True, slots=True)
 class Base:

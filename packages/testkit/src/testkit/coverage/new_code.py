@@ -27,7 +27,7 @@ class NewCode:
 
     file: str
     name: str
-    """``FILE`` or ``FILE:FIRST-LAST``."""
+    """``FILE``, or ``FILE:FIRST-LAST`` of its only hunk."""
     measured: FileMeasurement
     lines: frozenset[int]
     """Statements."""
@@ -102,7 +102,7 @@ def judge_new_code(changed: Iterable[ChangedFile], policy: NewCodePolicy) -> lis
 def _new_code(file: str, measured: FileMeasurement, hunks: Iterable[Hunk]) -> NewCode:
     hunks = tuple(hunks)
     changed = frozenset(line for hunk in hunks for line in hunk.lines)
-    name = f"{file}:{hunks[0].first}-{hunks[0].last}" if len(hunks) == 1 else file
+    name = f"{file}:{hunks[0]}" if len(hunks) == 1 else file
     return NewCode(
         file,
         name,
