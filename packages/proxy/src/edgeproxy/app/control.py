@@ -73,7 +73,9 @@ if TYPE_CHECKING:
     from edgeproxy.inbound.api import ApiServer
     from edgeproxy.inbound.api_port import ApiPort
     from edgeproxy.inbound.dns import DnsServer
-    from edgeproxy.inbound.metrics_server import MetricsServer
+    from edgeproxy.inbound.dns_messages import Responder
+    from edgeproxy.inbound.metrics_server import Handler, MetricsServer
+    from edgeproxy.outbound.certificates_files import CertificateFiles
     from edgeproxy.runtime.logs import Logger
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.worker")
@@ -189,7 +191,7 @@ class App:
         # While the workers boot, what they will be given is read.
         try:
             if any(each.terminates_tls for each in listenings(config)):
-                self._certificates = _certificates(config)
+                self._certificates = CertificateWatch(_certificate_files(config))
             self._geo = GeoWatch(config.geoip_path, CountryDatabase.open, signature)
             self._store = self._open.enter_context(open_store_to_serve(config, self._rows_changed))
             self._feed = TableFeed(
@@ -402,12 +404,16 @@ class App:
         if self._certificates is not None:
             jobs.append(self._certificates.watch(self._log, self._supervisor.show_identities))
         if config.rate_limit_enabled:
-            jobs.append(sweep_bindings(self._state.clients, self._bucket_fill_s, BUCKET_SWEEP_INTERVAL_S))
+            interval_s = BUCKET_SWEEP_INTERVAL_S
+            jobs.append(sweep_bindings(self._state.clients, self._bucket_fill_s, lambda: interval_s))
         if self._api is not None:
             jobs.append(self._api.run())
         if config.config_watch_enabled and self._config_file is not None:
-            interval_s = config.config_watch_interval_secs
-            jobs.append(self._reloader.watch(self._config_file, interval_s, self._log))
+            jobs.append(
+                self._reloader.watch(
+                    self._config_file, lambda: self._config.config_watch_interval_secs, self._log
+                )
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(job) for job in jobs]
@@ -460,29 +466,32 @@ class App:
     def _dns_server(self, port: DnsPort) -> DnsServer:
         # Imports that take an eighth of a second, while the workers serve already.
         from edgeproxy.inbound.dns import DnsServer
-        from edgeproxy.inbound.dns_messages import Lifetimes, Responder
 
-        config, table = self._config, self._feed.table
-        pops = {
-            region: tuple(pop.address for pop in config.dns_pops if pop.region == region)
-            for region in config.geography.regions
-        }
+        config = self._config
         self._candidates = Candidates(
             config.region,
-            table,
+            self._feed.table,
             self._state,
             lambda: {each.host: each.addresses for each in self._feed.resolved_hosts()},
             panic_threshold(config),
         )
-        responder = Responder(
+        return DnsServer(port, self._dns_responder(config, self._candidates), config.dns_rate_limit)
+
+    def _dns_responder(self, config: Config, candidates: Candidates) -> Responder:
+        from edgeproxy.inbound.dns_messages import Lifetimes, Responder
+
+        pops = {
+            region: tuple(pop.address for pop in config.dns_pops if pop.region == region)
+            for region in config.geography.regions
+        }
+        return Responder(
             Zone(labels_of(config.dns_domain), config.region, config.geography.regions, pops),
-            self._candidates,
-            lambda: table.version,
+            candidates,
+            lambda: self._feed.table.version,
             lambda address: locate(address, self._geo.database.country, config.geography),
             Lifetimes(config.dns_ttl_secs, config.dns_negative_ttl_secs),
             config.dns_ecs_trusted,
         )
-        return DnsServer(port, responder, config.dns_rate_limit)
 
     def _api_server(self, port: ApiPort) -> ApiServer:
         # Imports that take a third of a second, while the workers serve already.
@@ -506,9 +515,12 @@ class App:
         from edgeproxy.inbound.metrics_server import MetricsServer
         from edgeproxy.inbound.status import StatusPage
 
-        metrics = Metrics(self._view.overview, BackendLabels())
-        pages = StatusPage(self._view.overview).routes()
-        return MetricsServer(port, {**pages, self._config.metrics_path: metrics.answer})
+        self._show_metrics = Metrics(self._view.overview, BackendLabels()).answer
+        self._pages = StatusPage(self._view.overview).routes()
+        return MetricsServer(port, self._metrics_routes(self._config))
+
+    def _metrics_routes(self, config: Config) -> dict[str, Handler]:
+        return {**self._pages, config.metrics_path: self._show_metrics}
 
     def _on_signal(self, stop: asyncio.Event) -> None:
         if self._told_to_stop_s is None:
@@ -589,8 +601,26 @@ class App:
         return Estate(os.getpid(), __version__, self._segment_fd, self._feed.table.slots, tuple(bequests))
 
     def _apply(self, config: Config) -> None:
+        """Put other settings in force.
+
+        Raises:
+            ConfigError: they cannot be; all is as it was.
+        """
+        if self._api is not None:
+            self._api.check_settings(config)
+        if self._certificates is not None:
+            self._certificates.follow(_certificate_files(config))
+            self._certificates.tell(self._log)
+        # From here on nothing can go wrong.
         self._config = config
         self._supervisor.change_settings(self._worker_settings(config))
+        self._feed.change_interval(config.db_reload_secs)
+        if self._api is not None:
+            self._api.change_settings(config)
+        if self._dns is not None and self._candidates is not None:
+            self._dns.change_settings(self._dns_responder(config, self._candidates), config.dns_rate_limit)
+        if self._metrics is not None:
+            self._metrics.routes = self._metrics_routes(config)
         if self._verdicts is not None:
             self._verdicts.change_settings(verdict_settings(config))
         if self._checks is not None:
@@ -711,11 +741,11 @@ class App:
             return store.apply(operation)
 
 
-def _certificates(config: Config) -> CertificateWatch:
+def _certificate_files(config: Config) -> CertificateFiles:
     # Imports that take a tenth of a second, while the workers boot.
     from edgeproxy.outbound.certificates_files import CertificateFiles
 
-    return CertificateWatch(CertificateFiles(config.tls_cert, config.tls_key, config.tls_cert_dir))
+    return CertificateFiles(config.tls_cert, config.tls_key, config.tls_cert_dir)
 
 
 def _inherited_segment(config: Config, segment_fd: int) -> int:

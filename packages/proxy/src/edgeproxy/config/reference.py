@@ -42,6 +42,7 @@ at once, also in a value that another source overrides, and the command ends wit
 - `DEBUG=1` (or any spelling of true) sets `log_level` to `debug`, whatever the environment and the file say;
   only the flag `--log-level` wins over it. Empty or false, it does nothing.
 - Secrets are never printed, and never taken as flags, which every user of a machine can read.
+- What is marked ↻ [changes while the proxy runs](administration.md#changing-settings-without-a-restart).
 """
 
 _GEOGRAPHY = """\
@@ -113,5 +114,6 @@ def _row(setting: Setting) -> str:
         described = default.description
     else:
         described = f"`{default}`" if default else "none"
-    cells = (f"`{setting.variable}`", spellings, described, setting.kind.values, setting.description)
+    meaning = setting.description + (" ↻" if setting.is_live else "")
+    cells = (f"`{setting.variable}`", spellings, described, setting.kind.values, meaning)
     return f"| {' | '.join(cells)} |"

@@ -62,6 +62,8 @@ class Setting:
     is_switch: bool
     """Whether it turns its section's part on."""
     is_secret: bool
+    is_live: bool
+    """Whether it changes while the proxy runs; others are bound to sockets, files, memory or processes."""
 
     @property
     def variable(self) -> str:
@@ -80,10 +82,11 @@ def _setting(
     *,
     switch: bool = False,
     secret: bool = False,
+    live: bool = False,
 ) -> T:
     # What is returned is a dataclass field without a default: only load() makes a Config. The type says
     # what the attribute will hold, so that a kind and its annotation cannot disagree.
-    definition = (kind, default, section, description, switch, secret)
+    definition = (kind, default, section, description, switch, secret, live)
     return cast(T, field(repr=not secret, metadata={"definition": definition}))
 
 
@@ -100,7 +103,7 @@ RATE_LIMIT = Section("Rate limiting")
 CIRCUIT_BREAKER = Section("Circuit breaking")
 HEALTH_CHECK = Section("Active health checking")
 RECOVERY = Section("Recovery and panic")
-POOL = Section("Pooling of connections", available=False)
+POOL = Section("Warm connections")
 METRICS = Section("Metrics and status page")
 CONFIG_WATCH = Section("Watching the configuration file")
 POSTGRES = Section("Storage in PostgreSQL")
@@ -170,6 +173,7 @@ class Config:
         "30",
         LISTENING,
         "How long open connections may finish after SIGTERM before they are closed. 0 closes them at once.",
+        live=True,
     )
     state_dir: Path | None = _setting(
         kinds.optional(kinds.path),
@@ -207,6 +211,7 @@ class Config:
         "5",
         ROUTING,
         "Upper bound for seeing an edit of that file. Values above 1 still see it within a second.",
+        live=True,
     )
     change_log_max_changes: int = _setting(
         kinds.whole(100, 10_000_000, "entries"),
@@ -242,6 +247,7 @@ class Config:
         "10",
         LISTENING,
         "How long a client may take to send the PROXY header or TLS hello that its listener expects.",
+        live=True,
     )
     idle_timeout_secs: float = _setting(
         kinds.seconds(0),
@@ -249,6 +255,7 @@ class Config:
         LISTENING,
         "An open connection over which no byte has moved for so long is reset. 0 never does. This timeout "
         "and the two that follow may take up to a quarter longer.",
+        live=True,
     )
     half_close_timeout_secs: float = _setting(
         kinds.seconds(0),
@@ -256,12 +263,14 @@ class Config:
         LISTENING,
         "The same when one side has sent its end and the other side is silent. 0 leaves it to the idle "
         "timeout.",
+        live=True,
     )
     max_age_secs: float = _setting(
         kinds.seconds(0),
         "0",
         LISTENING,
         "A connection of this age is reset, whatever it is doing. 0 never does.",
+        live=True,
     )
     max_connections: int = _setting(
         kinds.whole(0, _CAP_MAX),
@@ -269,30 +278,38 @@ class Config:
         LISTENING,
         "Connections of clients that may be open at a time, over all workers; further clients are reset. "
         "0 is no cap.",
+        live=True,
     )
     max_connections_per_client: int = _setting(
         kinds.whole(0, _CAP_MAX),
         "0",
         LISTENING,
         "The same for each client: an IPv4 address, an IPv6 /64. 0 is no cap.",
+        live=True,
     )
     allow: tuple[Network, ...] = _setting(
         kinds.networks,
         "",
         LISTENING,
         "Networks whose clients may connect. Once this or `allow_countries` is set, nobody else may.",
+        live=True,
     )
     deny: tuple[Network, ...] = _setting(
-        kinds.networks, "", LISTENING, "Networks whose clients may not, whatever else is allowed."
+        kinds.networks, "", LISTENING, "Networks whose clients may not, whatever else is allowed.", live=True
     )
     allow_countries: tuple[str, ...] = _setting(
         kinds.countries,
         "",
         LISTENING,
         "Countries whose clients may connect. An address of unknown country is in none of them.",
+        live=True,
     )
     deny_countries: tuple[str, ...] = _setting(
-        kinds.countries, "", LISTENING, "Countries whose clients may not, whatever else is allowed."
+        kinds.countries,
+        "",
+        LISTENING,
+        "Countries whose clients may not, whatever else is allowed.",
+        live=True,
     )
     proxy_protocol_trusted: tuple[Network, ...] = _setting(
         kinds.networks,
@@ -300,6 +317,7 @@ class Config:
         LISTENING,
         "Load balancers in front: their PROXY headers are believed, and required, on listeners with "
         "`proxy_protocol`. Everybody else connects there without one.",
+        live=True,
     )
 
     pool_connect_timeout_secs: float = _setting(
@@ -307,6 +325,7 @@ class Config:
         "5",
         CONNECTING,
         "How long one attempt to connect to a backend may take before the next candidate is tried.",
+        live=True,
     )
     retry_budget_percent: int = _setting(
         kinds.whole(0, 100, "per cent"),
@@ -314,6 +333,22 @@ class Config:
         CONNECTING,
         "Of a worker's open connections so many may be trying another backend at a time, but always three. "
         "Further ones are reset when their first backend fails.",
+        live=True,
+    )
+    queue_length: int = _setting(
+        kinds.whole(0, _COUNT_MAX),
+        "0",
+        CONNECTING,
+        "Clients that may wait, over all workers, when all backends are at their `hard_limit`. 0: nobody "
+        "waits, they are reset at once.",
+        live=True,
+    )
+    queue_timeout_secs: float = _setting(
+        kinds.seconds(0.01, 3_600),
+        "5",
+        CONNECTING,
+        "How long a client may wait there before it is reset.",
+        live=True,
     )
     queue_length: int = _setting(
         kinds.whole(0, _COUNT_MAX),
@@ -331,12 +366,14 @@ class Config:
         "600",
         AFFINITY,
         "How long a client stays with its backend after its last use. An open connection keeps it alive.",
+        live=True,
     )
     binding_gc_interval_secs: float = _setting(
         kinds.seconds(0.01, 86_400),
         "60",
         AFFINITY,
         "How often expired bindings are removed. They count as expired before that, too.",
+        live=True,
     )
     affinity_capacity: int = _setting(
         kinds.whole(1_024, 16_777_216, "entries"),
@@ -350,6 +387,7 @@ class Config:
         "info",
         LOGS,
         "The least severe messages that are written. `DEBUG=1` forces `debug`.",
+        live=True,
     )
     log_format: str = _setting(
         kinds.choice("auto", "console", "json"),
@@ -362,12 +400,14 @@ class Config:
         "off",
         LOGS,
         "Which finished connections get a line in the log.",
+        live=True,
     )
     access_log_sample: int = _setting(
         kinds.whole(1, _COUNT_MAX),
         "100",
         LOGS,
         "With `sampled`, one in so many connections is logged.",
+        live=True,
     )
 
     tls_enabled: bool = _setting(
@@ -383,12 +423,14 @@ class Config:
         "",
         TLS,
         "Certificate chain, PEM; needs the key. Without both, a self-signed one.",
+        live=True,
     )
     tls_key: Path | None = _setting(
         kinds.optional(kinds.path),
         "",
         TLS,
         "Private key, PEM; needs the certificate.",
+        live=True,
     )
     tls_cert_dir: Path | None = _setting(
         kinds.optional(kinds.path),
@@ -396,21 +438,28 @@ class Config:
         TLS,
         "Folder of further pairs, `NAME.crt` or `NAME.pem` with `NAME.key`, chosen by the name that a client "
         "asks for. All files are loaded again when they change.",
+        live=True,
     )
     tls_alpn: tuple[str, ...] = _setting(
         kinds.protocols,
         "",
         TLS,
         "Application protocols that backends speak, the favourite first. Without any, none is negotiated.",
+        live=True,
     )
     tls_handshake_timeout_secs: float = _setting(
-        kinds.seconds(0.01, 3_600), "10", TLS, "How long a handshake may take before the client is reset."
+        kinds.seconds(0.01, 3_600),
+        "10",
+        TLS,
+        "How long a handshake may take before the client is reset.",
+        live=True,
     )
     tls_max_handshakes: int = _setting(
         kinds.whole(1, _COUNT_MAX),
         "1024",
         TLS,
         "Handshakes that one worker has under way at most. Further clients are reset.",
+        live=True,
     )
 
     api_enabled: bool = _setting(kinds.flag, "false", API, "Let backends register themselves.", switch=True)
@@ -436,24 +485,27 @@ class Config:
         "",
         API,
         "Certificate chain of the API, PEM; needs the key. Without both it speaks plain HTTP.",
+        live=True,
     )
     api_tls_key: Path | None = _setting(
         kinds.optional(kinds.path),
         "",
         API,
         "Private key of the API, PEM, without a pass phrase; needs the certificate.",
+        live=True,
     )
     api_max_body_bytes: int = _setting(
-        kinds.whole(1_024, 16_777_216, "bytes"), "65536", API, "Longer requests are refused (413)."
+        kinds.whole(1_024, 16_777_216, "bytes"), "65536", API, "Longer requests are refused (413).", live=True
     )
     api_rate_limit_per_sec: int = _setting(
         kinds.whole(1, _COUNT_MAX),
         "200",
         API,
         "Requests a second that one client may make in the long run; others are refused (429).",
+        live=True,
     )
     api_rate_limit_burst: int = _setting(
-        kinds.whole(1, _COUNT_MAX), "1000", API, "Requests that it may make at once."
+        kinds.whole(1, _COUNT_MAX), "1000", API, "Requests that it may make at once.", live=True
     )
     heartbeat_ttl_secs: float = _setting(
         kinds.seconds(),
@@ -461,37 +513,42 @@ class Config:
         API,
         "How long after its last heartbeat a backend counts as healthy; after three times as long it is "
         "removed.",
+        live=True,
     )
 
     dns_enabled: bool = _setting(kinds.flag, "false", DNS, "Answer geo-aware DNS.", switch=True)
     dns_listen_addr: Address = _setting(kinds.address, "0.0.0.0:5353", DNS, "Where the DNS server listens.")
     dns_domain: str = _setting(kinds.domain, "internal", DNS, "The domain whose names are answered.")
     dns_ttl_secs: int = _setting(
-        kinds.whole(0, 86_400, "seconds"), "30", DNS, "How long askers may keep an answer."
+        kinds.whole(0, 86_400, "seconds"), "30", DNS, "How long askers may keep an answer.", live=True
     )
     dns_negative_ttl_secs: int = _setting(
         kinds.whole(0, 86_400, "seconds"),
         "5",
         DNS,
         "How long they may keep that a name does not exist, or has no backend now.",
+        live=True,
     )
     dns_rate_limit: int = _setting(
         kinds.whole(0, _COUNT_MAX),
         "200",
         DNS,
         "Queries a second that one client (IPv4 address, IPv6 /64) may send. 0 is no limit.",
+        live=True,
     )
     dns_ecs_trusted: tuple[Network, ...] = _setting(
         kinds.networks,
         "",
         DNS,
         "Resolvers whose client subnet (ECS) is believed. Others are answered for where they are themselves.",
+        live=True,
     )
     dns_pops: tuple[RegionalAddress, ...] = _setting(
         kinds.regional_addresses,
         "",
         DNS,
         "What `<region>.pops` names answer: where this and other POPs take clients.",
+        live=True,
     )
 
     replication_enabled: bool = _setting(
@@ -539,11 +596,17 @@ class Config:
         kinds.flag, "false", RATE_LIMIT, "Limit the connections of each client address.", switch=True
     )
     rate_limit_max_requests: int = _setting(
-        kinds.whole(1, _COUNT_MAX), "100", RATE_LIMIT, "Connections that a client may open in a window."
+        kinds.whole(1, _COUNT_MAX),
+        "100",
+        RATE_LIMIT,
+        "Connections that a client may open in a window.",
+        live=True,
     )
-    rate_limit_window_secs: float = _setting(kinds.seconds(), "1", RATE_LIMIT, "Length of a window.")
+    rate_limit_window_secs: float = _setting(
+        kinds.seconds(), "1", RATE_LIMIT, "Length of a window.", live=True
+    )
     rate_limit_burst: int = _setting(
-        kinds.whole(1, _COUNT_MAX), "10", RATE_LIMIT, "Connections that may come at once."
+        kinds.whole(1, _COUNT_MAX), "10", RATE_LIMIT, "Connections that may come at once.", live=True
     )
     rate_limit_capacity: int = _setting(
         kinds.whole(1_024, 16_777_216, "clients"),
@@ -560,50 +623,69 @@ class Config:
         "5",
         CIRCUIT_BREAKER,
         "Failures in a row, within 60 s, that eject a backend.",
+        live=True,
     )
     circuit_success_threshold: int = _setting(
         kinds.whole(1, _COUNT_MAX),
         "3",
         CIRCUIT_BREAKER,
         "Successes that readmit it, and connections that a trial lets through to find out.",
+        live=True,
     )
     circuit_timeout_secs: float = _setting(
         kinds.seconds(),
         "30",
         CIRCUIT_BREAKER,
         "How long it is ejected before a trial; the n-th time, n times as long, up to 300 s.",
+        live=True,
     )
     circuit_max_ejected_percent: int = _setting(
         kinds.whole(0, 100, "per cent"),
         "10",
         CIRCUIT_BREAKER,
         "Of an app's backends so many may be ejected at a time, but always one.",
+        live=True,
     )
 
     health_check_enabled: bool = _setting(
         kinds.flag, "false", HEALTH_CHECK, "Check backends actively.", switch=True
     )
     health_check_interval_secs: float = _setting(
-        kinds.seconds(), "5", HEALTH_CHECK, "Time between checks of one backend."
+        kinds.seconds(), "5", HEALTH_CHECK, "Time between checks of one backend.", live=True
     )
     health_check_fast_interval_secs: float = _setting(
         kinds.seconds(),
         "1",
         HEALTH_CHECK,
         "The same while its status is changing, if that is shorter.",
+        live=True,
     )
     health_check_timeout_secs: float = _setting(
-        kinds.seconds(), "2", HEALTH_CHECK, "How long one check may take."
+        kinds.seconds(), "2", HEALTH_CHECK, "How long one check may take.", live=True
     )
     health_check_type: str = _setting(
-        kinds.choice("tcp", "http"), "tcp", HEALTH_CHECK, "A connection, or a request answered with success."
+        kinds.choice("tcp", "http"),
+        "tcp",
+        HEALTH_CHECK,
+        "A connection, or a request answered with success.",
+        live=True,
     )
-    health_check_path: str = _setting(kinds.url_path, "/health", HEALTH_CHECK, "What `http` asks for.")
+    health_check_path: str = _setting(
+        kinds.url_path, "/health", HEALTH_CHECK, "What `http` asks for.", live=True
+    )
     health_healthy_threshold: int = _setting(
-        kinds.whole(1, _COUNT_MAX), "2", HEALTH_CHECK, "Good checks in a row that make a backend healthy."
+        kinds.whole(1, _COUNT_MAX),
+        "2",
+        HEALTH_CHECK,
+        "Good checks in a row that make a backend healthy.",
+        live=True,
     )
     health_unhealthy_threshold: int = _setting(
-        kinds.whole(1, _COUNT_MAX), "3", HEALTH_CHECK, "Bad checks in a row that make it unhealthy."
+        kinds.whole(1, _COUNT_MAX),
+        "3",
+        HEALTH_CHECK,
+        "Bad checks in a row that make it unhealthy.",
+        live=True,
     )
 
     slow_start_secs: float = _setting(
@@ -611,22 +693,41 @@ class Config:
         "30",
         RECOVERY,
         "How long the weight of a backend that is good again takes to grow back. 0 gives it all at once.",
+        live=True,
     )
     panic_threshold_percent: int = _setting(
         kinds.whole(0, 100, "per cent"),
         "50",
         RECOVERY,
         "When fewer of an app's backends are good, checks and ejections are ignored. 0 never ignores them.",
+        live=True,
     )
 
     pool_enabled: bool = _setting(
-        kinds.flag, "false", POOL, "Keep connections ready that no client has used.", switch=True
+        kinds.flag,
+        "false",
+        POOL,
+        "Keep connections ready that no client has used.",
+        switch=True,
+        live=True,
     )
     pool_max_per_backend: int = _setting(
-        kinds.whole(1, 65_535), "10", POOL, "Ready connections kept for one backend at most."
+        kinds.whole(1, 65_535),
+        "10",
+        POOL,
+        "Ready connections kept for one backend at most, by all workers together.",
+        live=True,
     )
-    pool_idle_timeout_secs: float = _setting(kinds.seconds(), "60", POOL, "Dropped when unused for so long.")
-    pool_max_lifetime_secs: float = _setting(kinds.seconds(), "300", POOL, "Dropped at this age.")
+    pool_idle_timeout_secs: float = _setting(
+        kinds.seconds(),
+        "60",
+        POOL,
+        "When a backend was given no client for so long, its ready connections are dropped.",
+        live=True,
+    )
+    pool_max_lifetime_secs: float = _setting(
+        kinds.seconds(), "300", POOL, "At this age a ready connection is replaced by a new one.", live=True
+    )
 
     metrics_enabled: bool = _setting(
         kinds.flag, "false", METRICS, "Serve Prometheus metrics, and a status page at `/`.", switch=True
@@ -637,13 +738,13 @@ class Config:
         METRICS,
         "Where both are served, without a password. Left at its default, only on 127.0.0.1.",
     )
-    metrics_path: str = _setting(kinds.url_path, "/metrics", METRICS, "Path of the metrics.")
+    metrics_path: str = _setting(kinds.url_path, "/metrics", METRICS, "Path of the metrics.", live=True)
 
     config_watch_enabled: bool = _setting(
         kinds.flag, "false", CONFIG_WATCH, "Reload the TOML file when its content changes.", switch=True
     )
     config_watch_interval_secs: float = _setting(
-        kinds.seconds(), "5", CONFIG_WATCH, "Time between looks at the file."
+        kinds.seconds(), "5", CONFIG_WATCH, "Time between looks at the file.", live=True
     )
 
     postgres_enabled: bool = _setting(

@@ -2,17 +2,16 @@
 
 ``docs/api.md`` describes the calls. The other ``api_*`` modules hold one part each: ``api_routes`` the
 calls, ``api_registrar`` what becomes of registrations, ``api_access`` who may call, ``api_errors`` how it is
-refused, ``api_shapes`` what travels, ``api_openapi`` the document, ``api_port`` where it listens.
+refused, ``api_shapes`` what travels, ``api_openapi`` the document, ``api_port`` where it listens, ``api_tls``
+its certificate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -21,13 +20,14 @@ from aiohttp import web
 from edgeproxy.config import Config
 from edgeproxy.core.controlplane.explain import Explanation
 from edgeproxy.core.controlplane.flood import FloodLimit
-from edgeproxy.errors import ConfigError, ListenError
+from edgeproxy.errors import ListenError
 from edgeproxy.inbound.api_access import Access
 from edgeproxy.inbound.api_errors import ApiError, Handler, continue_only, from_aiohttp
 from edgeproxy.inbound.api_openapi import document
 from edgeproxy.inbound.api_port import ApiPort
 from edgeproxy.inbound.api_registrar import Registrar, Table
 from edgeproxy.inbound.api_routes import CALLS, Call, Calls
+from edgeproxy.inbound.api_tls import ApiTls, check_certificate
 from edgeproxy.ports import LeaseStore
 
 BACKLOG: Final = 1024
@@ -78,22 +78,42 @@ class ApiServer:
         """
         self._port = port
         self._log = log
-        self._tls = _tls_context(config.api_tls_cert, config.api_tls_key)
+        self._tls: ApiTls | None = None
+        if config.api_tls_cert is not None and config.api_tls_key is not None:
+            self._tls = ApiTls(config.api_tls_cert, config.api_tls_key)
         ttl_s = config.heartbeat_ttl_secs
         self._registrar = Registrar(leases, table, config.geography, ttl_s, config.replication_node_id, log)
         self._calls = Calls(self._registrar, table, explain, workers_ready, version, ttl_s)
-        self._access = Access(
-            port.tokens, FloodLimit(config.api_rate_limit_per_sec, config.api_rate_limit_burst)
-        )
+        self._limit = FloodLimit(config.api_rate_limit_per_sec, config.api_rate_limit_burst)
+        self._access = Access(port.tokens, self._limit)
+        self._max_body_bytes = config.api_max_body_bytes
         openapi = document(CALLS, config.geography, version)
         self._runner = web.AppRunner(
-            self._application(openapi, config.api_max_body_bytes),
+            self._application(openapi),
             access_log=None,
             logger=_SILENT,
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         )
         self._site: web.SockSite | None = None
+
+    def check_settings(self, config: Config) -> None:
+        """See whether :meth:`change_settings` can succeed.
+
+        Raises:
+            ConfigError: certificate or key cannot be used.
+        """
+        if self._tls is not None and config.api_tls_cert is not None and config.api_tls_key is not None:
+            check_certificate(config.api_tls_cert, config.api_tls_key)
+
+    def change_settings(self, config: Config) -> None:
+        """Go by these from now on, but for what is bound to sockets and files."""
+        self._limit.change(config.api_rate_limit_per_sec, config.api_rate_limit_burst)
+        self._max_body_bytes = config.api_max_body_bytes
+        self._registrar.change_ttl(config.heartbeat_ttl_secs)
+        self._calls.change_ttl(config.heartbeat_ttl_secs)
+        if self._tls is not None and config.api_tls_cert is not None and config.api_tls_key is not None:
+            self._tls.change_files(config.api_tls_cert, config.api_tls_key)
 
     async def start(self) -> None:
         """Take up the registrations of former runs, and listen."""
@@ -106,6 +126,8 @@ class ApiServer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._registrar.run())
             group.create_task(self._follow_tokens())
+            if self._tls is not None:
+                group.create_task(self._tls.watch(self._log))
 
     def drain(self) -> None:
         """Be not ready any more, and go on answering."""
@@ -116,7 +138,8 @@ class ApiServer:
         await self._runner.cleanup()
 
     async def _serve_port(self) -> web.SockSite:
-        site = web.SockSite(self._runner, self._port.socket, ssl_context=self._tls, backlog=BACKLOG)
+        context = self._tls.context if self._tls is not None else None
+        site = web.SockSite(self._runner, self._port.socket, ssl_context=context, backlog=BACKLOG)
         await site.start()
         return site
 
@@ -141,8 +164,8 @@ class ApiServer:
 
     # ---- serving -----------------------------------------------------------------------------
 
-    def _application(self, openapi: dict[str, Any], max_body_bytes: int) -> web.Application:
-        application = web.Application(middlewares=[self._refuse_in_json], client_max_size=max_body_bytes)
+    def _application(self, openapi: dict[str, Any]) -> web.Application:
+        application = web.Application(middlewares=[self._refuse_in_json])
         application.on_response_prepare.append(_name_no_versions)
         for call in CALLS:
             handler = self._handler(call)
@@ -169,7 +192,7 @@ class ApiServer:
     async def _refuse_in_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._access.admit(request)
-            return await handler(request)
+            return await handler(request.clone(client_max_size=self._max_body_bytes))
         except ApiError as refusal:
             if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE and refusal.__cause__ is not None:
                 self._log.warning("an API request failed", path=request.path, why=str(refusal.__cause__))
@@ -184,20 +207,3 @@ class ApiServer:
 
 async def _name_no_versions(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "edgeproxy"
-
-
-def _tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if certificate is None or key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # feature: api.tls
-    try:
-        # The pass phrase keeps OpenSSL from asking for one on the terminal.
-        context.load_cert_chain(certificate, key, password="")
-    except OSError as error:  # SSLError is one
-        why = getattr(error, "reason", None) or error.strerror
-        problem = (
-            f"EDGEPROXY_API_TLS_CERT {certificate} and EDGEPROXY_API_TLS_KEY {key} cannot be used "
-            f"({why}); both are PEM files, the key without a pass phrase"
-        )
-        raise ConfigError([problem]) from error
-    return context

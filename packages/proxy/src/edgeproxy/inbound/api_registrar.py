@@ -82,7 +82,6 @@ class Registrar:
         self._geography = geography
         self._owner = owner
         self._log = log
-        self._sweep_interval_s = min(SWEEP_INTERVAL_S, ttl_s / SWEEPS_IN_TTL)
         self._book = LeaseBook(ttl_s, owner)
         self._table_version = -1
         self._waiting: list[_Waiting] = []
@@ -96,6 +95,10 @@ class Registrar:
     def __len__(self) -> int:
         """How many backends are registered."""
         return len(self._book)
+
+    def change_ttl(self, ttl_s: float) -> None:
+        """Go by another TTL from now on, also for leases that run."""
+        self._book.ttl_s = ttl_s
 
     async def load(self) -> None:
         """Take up the leases that are in the store; they count from now."""
@@ -245,7 +248,7 @@ class Registrar:
 
     async def _sweep_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._sweep_interval_s)
+            await asyncio.sleep(min(SWEEP_INTERVAL_S, self._book.ttl_s / SWEEPS_IN_TTL))
             if self._table.table.version != self._table_version:
                 # Somebody may have put another file in place, with other leases in it.
                 await self.load()

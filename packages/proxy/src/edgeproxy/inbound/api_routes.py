@@ -60,9 +60,13 @@ class Calls:
         self._explain = explain
         self._workers_ready = workers_ready
         self._version = version
-        self._ttl_header = {TTL_HEADER: f"{ttl_s:g}"}
+        self.change_ttl(ttl_s)
         self._started_s = monotonic()
         self.draining = False
+
+    def change_ttl(self, ttl_s: float) -> None:
+        """Tell backends from now on that they must be heard so often."""
+        self._ttl_header = {TTL_HEADER: f"{ttl_s:g}"}
 
     # ---- backends about themselves -----------------------------------------------------------
 

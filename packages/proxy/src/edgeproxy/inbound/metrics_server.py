@@ -20,7 +20,8 @@ class MetricsServer:
 
     def __init__(self, port: MetricsPort, routes: Mapping[str, Handler]) -> None:
         self._port = port
-        self._routes = routes
+        self.routes = routes
+        """May be replaced."""
         application = web.Application()
         application.on_response_prepare.append(_protect)
         # aiohttp gives braces in a path a meaning; the path of the metrics is the user's, to the letter.
@@ -37,9 +38,9 @@ class MetricsServer:
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        handler = self._routes.get(request.raw_path) or self._routes.get(request.path)
+        handler = self.routes.get(request.raw_path) or self.routes.get(request.path)
         if handler is None:
-            served = "\n".join(sorted(self._routes))
+            served = "\n".join(sorted(self.routes))
             return web.Response(status=404, text=f"404: nothing is here; there are:\n{served}\n")
         return await handler(request)
 

@@ -20,10 +20,12 @@ class Bindings(Protocol):
     def sweep(self, oldest_s: float, start: int, count: int) -> int: ...
 
 
-async def sweep_bindings(bindings: Bindings, ttl_s: Callable[[], float], interval_s: float) -> None:
-    """Clear what is older than ``ttl_s`` says every ``interval_s`` until cancelled."""
+async def sweep_bindings(
+    bindings: Bindings, ttl_s: Callable[[], float], interval_s: Callable[[], float]
+) -> None:
+    """Clear what is older than ``ttl_s`` says, as often as ``interval_s`` says, until cancelled."""
     while True:
-        await asyncio.sleep(interval_s)
+        await asyncio.sleep(interval_s())
         oldest_s = monotonic() - ttl_s()
         for start in range(0, bindings.buckets, _BUCKETS_AT_A_TIME):
             bindings.sweep(oldest_s, start, _BUCKETS_AT_A_TIME)  # feature: affinity.forgotten

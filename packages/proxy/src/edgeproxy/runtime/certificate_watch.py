@@ -45,11 +45,18 @@ class CertificateWatch:
         Raises:
             ConfigError: not one of them can be used.
         """
-        self._source = source
-        self._seen = source.signature()
-        self._loaded = source.load()
-        if not self._loaded.identities:
-            raise ConfigError(self._loaded.problems)
+        self.follow(source)
+
+    def follow(self, source: Source) -> None:
+        """Take certificates from ``source`` from now on.
+
+        Raises:
+            ConfigError: not one of them can be used; nothing has changed.
+        """
+        seen, loaded = source.signature(), source.load()
+        if not loaded.identities:
+            raise ConfigError(loaded.problems)
+        self._source, self._seen, self._loaded = source, seen, loaded
 
     @property
     def identities(self) -> tuple[Identity, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -17,30 +17,13 @@ from edgeproxy.config import Config
 from edgeproxy.config.settings import SETTINGS
 from edgeproxy.errors import ConfigError
 
-HOT: Final = frozenset(
-    {
-        *(
-            "log_level",
-            "access_log",
-            "access_log_sample",
-            "pool_connect_timeout_secs",
-            "shutdown_timeout_secs",
-        ),
-        *("max_connections", "max_connections_per_client"),
-        *("queue_length", "queue_timeout_secs"),
-        *("rate_limit_max_requests", "rate_limit_window_secs", "rate_limit_burst"),
-        *("circuit_failure_threshold", "circuit_success_threshold", "circuit_timeout_secs"),
-        *("circuit_max_ejected_percent", "slow_start_secs", "panic_threshold_percent"),
-        *(
-            "health_check_type",
-            "health_check_path",
-            "health_check_timeout_secs",
-            "health_check_interval_secs",
-        ),
-        *("health_check_fast_interval_secs", "health_healthy_threshold", "health_unhealthy_threshold"),
-    }
+LIVE: Final = frozenset(
+    {*(name for name, setting in SETTINGS.items() if setting.is_live), "app_by_server_name", "backend_rules"}
 )
-"""Settings that change without a restart. All others are bound to sockets, files, memory or processes."""
+"""Settings, and tables of the TOML file, that change without a restart."""
+
+_SWITCHES: Final = frozenset({"api_tls_cert", "api_tls_key"})
+"""Of those, the ones that turn something on by being there, which needs a restart."""
 
 
 class Log(Protocol):
@@ -53,7 +36,9 @@ class Reloader:
     """Keeps :attr:`config`, the settings in force, in step with their sources."""
 
     def __init__(self, config: Config, load: Callable[[], Config], apply: Callable[[Config], None]) -> None:
-        """``load`` reads all sources again; ``apply`` is called with settings that are new in force."""
+        """``load`` reads all sources again. ``apply`` puts settings in force: all, or none by raising a
+        :class:`~edgeproxy.errors.ConfigError`.
+        """
         self.config = config
         self._load = load
         self._apply = apply
@@ -72,23 +57,29 @@ class Reloader:
     def _follow(self, log: Log) -> dict[str, Any]:
         try:
             new = self._load()
+            different = _differences(self.config, new)
+            changed = {name: texts for name, texts in different.items() if self._is_live(name, new)}
+            if changed:
+                sources = {**self.config.sources, **_picked(new.sources, changed)}
+                values = {name: getattr(new, name) for name in changed}
+                config = dataclasses.replace(self.config, **values, sources=sources)
+                self._apply(config)
+                self.config = config
         except ConfigError as error:
             log.warning("keeping the settings in force", problems=list(error.problems))
             raise
-        different = _differences(self.config, new)
-        changed = {name: texts for name, texts in different.items() if name in HOT}
-        waiting = {name: texts for name, texts in different.items() if name not in HOT}
+        waiting = {name: texts for name, texts in different.items() if name not in changed}
         if changed:
-            sources = {**self.config.sources, **{name: new.sources[name] for name in changed}}
-            values = {name: getattr(new, name) for name in changed}
-            self.config = dataclasses.replace(self.config, **values, sources=sources)
-            self._apply(self.config)
             log.info("settings changed", changed=changed)
         if waiting:
             log.warning("settings that need a restart are left as they are", waiting=waiting)
         return {"changed": changed, "needs_restart": waiting}
 
-    async def watch(self, path: Path, interval_s: float, log: Log) -> None:
+    def _is_live(self, name: str, new: Config) -> bool:
+        comes_or_goes = (getattr(self.config, name) is None) != (getattr(new, name) is None)
+        return name in LIVE and not (name in _SWITCHES and comes_or_goes)
+
+    async def watch(self, path: Path, interval_s: Callable[[], float], log: Log) -> None:
         """Reload when the content of ``path`` changes, until cancelled.
 
         Times of change are not asked: an older file that is moved in place is a change, a file that is
@@ -99,7 +90,7 @@ class Reloader:
         with contextlib.suppress(ConfigError):  # said already
             self._follow(log)
         while True:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(interval_s())
             content = _content(path)
             if content == seen:
                 continue
@@ -109,6 +100,11 @@ class Reloader:
                 continue
             with contextlib.suppress(ConfigError):
                 self.reload(log)
+
+
+def _picked(sources: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    # Tables of the TOML file have none.
+    return {name: sources[name] for name in names if name in sources}
 
 
 def _differences(old: Config, new: Config) -> dict[str, list[str]]:

@@ -58,7 +58,7 @@ class TableFeed:
         self._resolve = resolve
         self._connections = connections
         self._on_change = on_change
-        self._poll_interval_s = min(poll_interval_s, POLL_INTERVAL_S)
+        self.change_interval(poll_interval_s)
         self._hosts: dict[str, tuple[str, ...]] = {}
         self._names_changed = asyncio.Event()
         self._failing = False
@@ -69,6 +69,10 @@ class TableFeed:
         self.table = table
         self.read_at_s = monotonic()
         """When the table was last known to be that of the store."""
+
+    def change_interval(self, poll_interval_s: float) -> None:
+        """Look at the store so often from now on, and at least every :data:`POLL_INTERVAL_S`."""
+        self._poll_interval_s = min(poll_interval_s, POLL_INTERVAL_S)
 
     def load(self) -> TableChange:
         """Read the rows for the first time.

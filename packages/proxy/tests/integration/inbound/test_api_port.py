@@ -12,6 +12,7 @@ from edgeproxy.core.controlplane.tokens import Scope
 from edgeproxy.errors import ConfigError, EdgeproxyError, ListenError
 from edgeproxy.inbound import api_port
 from edgeproxy.inbound.api_port import ApiPort
+from edgeproxy.inbound.bound_socket import bind_socket
 from edgeproxy.outbound.tokens_files import TokenFiles
 from packages.proxy.tests.integration.inbound.api_pop import Pop, served
 from testkit.wait import wait_until_async
@@ -86,7 +87,7 @@ async def test_port_that_cannot_move_stays_and_tells_it_once(tmp_path: Path, por
 async def test_port_that_another_program_took_meanwhile_is_tried_again(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_bind, refusals = api_port.bind_socket, iter(range(2))
+    real_bind, refusals = bind_socket, iter(range(2))
 
     def refuse_at_first(address: Address, **words: str) -> socket.socket:
         if next(refusals, None) is not None:

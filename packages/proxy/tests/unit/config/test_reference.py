@@ -29,7 +29,7 @@ def test_every_row_has_five_cells() -> None:
 def test_a_row_tells_spellings_default_values_and_meaning() -> None:
     assert (
         "| `EDGEPROXY_ACCESS_LOG` | `access_log`<br>`--access-log` | `off` | off, sampled or all "
-        "| Which finished connections get a line in the log. |"
+        "| Which finished connections get a line in the log. ↻ |"
     ) in reference_page().splitlines()
 
 

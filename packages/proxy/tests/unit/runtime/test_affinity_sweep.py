@@ -26,7 +26,7 @@ class FakeBindings:
 
 
 async def sweep_until(bindings: FakeBindings, sweeps: int) -> None:
-    task = asyncio.create_task(sweep_bindings(bindings, ttl_s=lambda: 600.0, interval_s=0.001))
+    task = asyncio.create_task(sweep_bindings(bindings, ttl_s=lambda: 600.0, interval_s=lambda: 0.001))
     await wait_until_async(lambda: len(bindings.oldest_s) >= sweeps, reason="sweeps")
     task.cancel()
 
@@ -34,7 +34,7 @@ async def sweep_until(bindings: FakeBindings, sweeps: int) -> None:
 @pytest.mark.feature("affinity.forgotten")
 async def test_sweeps_every_bucket_once_and_in_pieces() -> None:
     bindings = FakeBindings(1_300)
-    task = asyncio.create_task(sweep_bindings(bindings, ttl_s=lambda: 600.0, interval_s=0.001))
+    task = asyncio.create_task(sweep_bindings(bindings, ttl_s=lambda: 600.0, interval_s=lambda: 0.001))
     await wait_until_async(lambda: len(bindings.oldest_s) > 1, reason="one whole sweep")
     task.cancel()
     first = [bucket for part in bindings.swept[:3] for bucket in part]
@@ -44,7 +44,7 @@ async def test_sweeps_every_bucket_once_and_in_pieces() -> None:
 
 async def test_others_have_their_turn_between_the_pieces() -> None:
     bindings = FakeBindings(512 * 3)
-    task = asyncio.create_task(sweep_bindings(bindings, ttl_s=lambda: 600.0, interval_s=0.0))
+    task = asyncio.create_task(sweep_bindings(bindings, ttl_s=lambda: 600.0, interval_s=lambda: 0.0))
     seen = []
     while len(bindings.swept) < 3:
         seen.append(len(bindings.swept))

@@ -56,7 +56,7 @@ class LeaseBook:
 
     def __init__(self, ttl_s: float, owner: str) -> None:
         """``owner`` is the name of this POP."""
-        self._ttl_s = ttl_s
+        self.ttl_s = ttl_s
         self._owner = owner
         self._held: dict[str, Held] = {}
 
@@ -72,7 +72,7 @@ class LeaseBook:
 
     def is_current(self, held: Held, now_s: float) -> bool:
         """Whether its last heartbeat is no older than the TTL."""
-        return now_s - held.heard_s <= self._ttl_s
+        return now_s - held.heard_s <= self.ttl_s
 
     def beat(self, backend_id: str, now_s: float) -> bool:
         """Note a heartbeat; false when only the store can take it.
@@ -121,9 +121,9 @@ class LeaseBook:
 
     def _due(self, held: Held, now_s: float, wall_s: float) -> LeaseOperation[Outcome] | None:
         silent_s = now_s - held.heard_s
-        if silent_s > REMOVED_AFTER_TTLS * self._ttl_s:
+        if silent_s > REMOVED_AFTER_TTLS * self.ttl_s:
             return removal(held.id, known_at_s=held.stored_at_s)
-        if silent_s > self._ttl_s:
+        if silent_s > self.ttl_s:
             return None if held.ran_out else expiry(held.id, known_at_s=held.stored_at_s)
         if held.heard_s > held.saved_s:
             return renewal(held.id, at_s=wall_s - silent_s, owner=self._owner)
