@@ -65,7 +65,7 @@ def _totals(files: Collection[FileMeasurement]) -> dict[str, str]:
 
 def _rates(files: Iterable[FileMeasurement]) -> Mapping[str, str]:
     counts = _counts(files)
-    return {"line-rate": _rate(counts["lines"]), "branch-rate": _rate(counts["branches"])}
+    return {"line-rate": rate(counts["lines"]), "branch-rate": rate(counts["branches"])}
 
 
 def _counts(files: Iterable[FileMeasurement]) -> Mapping[str, Count]:
@@ -78,6 +78,7 @@ def _counts(files: Iterable[FileMeasurement]) -> Mapping[str, Count]:
     }
 
 
-def _rate(count: Count) -> str:
+def rate(count: Count) -> str:
+    """Return a share as a decimal from 0 to 1, four digits at most."""
     whole, digits = divmod(10_000 * count.hit // count.total if count.total else 10_000, 10_000)
     return f"{whole}.{digits:04}".rstrip("0").rstrip(".")

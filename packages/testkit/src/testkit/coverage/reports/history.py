@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from testkit.coverage.assessment import Assessment
 from testkit.coverage.errors import CoverageInputError
@@ -70,17 +71,10 @@ def _entry(assessment: Assessment) -> dict[str, object]:
     }
 
 
-def _run(entry: Mapping[str, object]) -> Run:
-    layers, features = entry["layers"], entry["features"]
-    assert isinstance(layers, dict)
-    assert isinstance(features, list)
-    return Run(
-        str(entry["at"]),
-        str(entry["commit"]),
-        {
-            name: {metric: Count(*count) for metric, count in metrics.items()}
-            for name, metrics in layers.items()
-        },
-        Count(*features),
-        int(str(entry["failures"])),
-    )
+def _run(entry: Mapping[str, Any]) -> Run:
+    layers = {
+        name: {metric: Count(*count) for metric, count in metrics.items()}
+        for name, metrics in entry["layers"].items()
+    }
+    features = Count(*entry["features"])
+    return Run(str(entry["at"]), str(entry["commit"]), layers, features, int(entry["failures"]))

@@ -20,7 +20,7 @@ def write_lcov(assessment: Assessment, path: Path) -> None:
 
 
 def _record(file: str, measured: FileMeasurement) -> Iterator[str]:
-    yield f"SF:{file}"
+    yield f"SF:{_one_line(file)}"
     called = measured.functions_hit
     for function in measured.functions:
         yield f"FN:{function.line},{function.name}"
@@ -39,3 +39,8 @@ def _record(file: str, measured: FileMeasurement) -> Iterator[str]:
     yield f"LF:{len(measured.lines)}"
     yield f"LH:{len(measured.lines_hit)}"
     yield "end_of_record"
+
+
+def _one_line(name: str) -> str:
+    """A record is known by its lines, which a name must not add to."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
