@@ -95,7 +95,8 @@ def find_exclusions(
     for file, measured in files.items():
         source = (root / file).read_text(encoding="utf-8")
         matched = [
-            (source.count("\n", 0, match.start()) + 1, pattern, match.end())
+            # A pattern may begin with blanks, and these with the line before.
+            (source.count("\n", 0, match.end() - len(match[0].lstrip())) + 1, pattern, match.end())
             for pattern, regex in compiled
             for match in regex.finditer(source)
         ]
