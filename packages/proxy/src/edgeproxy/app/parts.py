@@ -17,6 +17,7 @@ from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.dataplane.waiting import QueueTerms
+from edgeproxy.core.dataplane.warm import WarmTerms
 from edgeproxy.core.wire.frames import RelayMode, Start
 
 
@@ -71,6 +72,7 @@ def worker_settings(config: Config) -> Start:
         rate_limit=rate_limit(config),
         caps=caps(config),
         queue=QueueTerms(config.queue_length, config.queue_timeout_secs),
+        warm=warm(config),
     )
 
 
@@ -87,6 +89,18 @@ def rate_limit(config: Config) -> TokenBucket | None:
 def caps(config: Config) -> Caps:
     """How many connections clients may have open."""
     return Caps(config.max_connections, config.max_connections_per_client)
+
+
+def warm(config: Config) -> WarmTerms | None:
+    """Connections with backends that are kept ready; ``None`` for none."""
+    if not config.pool_enabled:
+        return None
+    return WarmTerms(
+        max_per_backend=config.pool_max_per_backend,
+        per_worker=-(-config.pool_max_per_backend // config.workers),
+        idle_s=config.pool_idle_timeout_secs,
+        lifetime_s=config.pool_max_lifetime_secs,
+    )
 
 
 def clients_capacity(config: Config) -> int:

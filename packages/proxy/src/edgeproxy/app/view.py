@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,8 +15,15 @@ from msgspec.structs import asdict
 from edgeproxy import __version__
 from edgeproxy.app.parts import panic_threshold, rate_limit
 from edgeproxy.config import Config
+from edgeproxy.core.controlplane.control_view import (
+    ApiCounts,
+    ControlView,
+    TransitionCounts,
+    rate_limit_counts,
+)
 from edgeproxy.core.controlplane.events import EventBus, RecentEvents, Topic
 from edgeproxy.core.controlplane.explain import CapUse, Explanation, explain
+from edgeproxy.core.controlplane.outlier import State
 from edgeproxy.core.controlplane.overview import Overview, backend_views, country_views
 from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
@@ -49,6 +57,8 @@ class View:
     recent_events: RecentEvents
     verdicts: VerdictFeed | None
     geo: GeoWatch
+    transitions: TransitionCounts
+    api_counts: Callable[[], ApiCounts | None]
     dns_statistics: Callable[[], dict[str, int] | None]
 
     def overview(self) -> Overview:
@@ -68,7 +78,9 @@ class View:
             bad_rows=len(table.issues),
             clients=self.traffic.clients,
             closes=self.traffic.closes,
-            backends=backend_views(table.snapshot(), self.state.connections, self.traffic),
+            backends=backend_views(
+                table.snapshot(), self.state.connections, self.traffic, self.state.warm.count
+            ),
             countries=country_views(self.traffic),
             dns=self.dns_statistics(),
             max_connections=config.max_connections,
@@ -77,6 +89,25 @@ class View:
             waiting=self.state.queue.waiting,
             queue_limit=config.queue_length,
             waits=self.traffic.waits,
+        )
+
+    def control(self) -> ControlView:
+        """The control plane, for the metrics."""
+        config = self.config()
+        circuits = None
+        if config.circuit_breaker_enabled and self.verdicts is not None:
+            statuses = self.verdicts.verdicts.statuses(monotonic()).values()
+            states = Counter(each.circuit.state for each in statuses if each.circuit is not None)
+            circuits = {state.value: states[state] for state in State}
+        is_limited = rate_limit(config) is not None
+        return ControlView(
+            store_reachable=not self.feed.is_failing,
+            store_failures=self.feed.failures,
+            transitions=self.transitions.counts(),
+            circuits=circuits,
+            events=self.bus.statistics(),
+            api=self.api_counts(),
+            rate_limit=(rate_limit_counts(self.traffic.clients, self.traffic.closes) if is_limited else None),
         )
 
     def stats(self) -> dict[str, Any]:

@@ -78,13 +78,14 @@ def backends(json: Json = False, config_file: ConfigFile = None) -> None:
     rows = [
         (
             *(view["id"], view["state"], view["app"], view["region"], view["country"], view["address"]),
-            *(view["weight"], f"{view['connections']}/{view['hard_limit'] or '∞'}", view["opened"]),
+            *(view["weight"], f"{view['connections']}/{view['hard_limit'] or '∞'}", view["warm"]),
+            view["opened"],
             *(view["errors"], screen.size_text(view["bytes_sent"]), _connect_time(view["connects"])),
         )
         for view in views
     ]
     columns = ("backend", "state", "app", "region", "country", "address")
-    numbers = (">weight", ">open/limit", ">connections", ">errors", ">sent", ">connect")
+    numbers = (">weight", ">open/limit", ">warm", ">connections", ">errors", ">sent", ">connect")
     faint = [view["state"] != "ready" for view in views]
     screen.console().print(screen.table((*columns, *numbers), rows, dim=faint))
 

@@ -194,6 +194,7 @@ class Config:
         LISTENING,
         "The group that goes with `EDGEPROXY_USER`, in place of that user's own.",
     )
+
     region: str = _setting(
         kinds.region,
         "sa",
@@ -349,16 +350,6 @@ class Config:
         CONNECTING,
         "How long a client may wait there before it is reset.",
         live=True,
-    )
-    queue_length: int = _setting(
-        kinds.whole(0, _COUNT_MAX),
-        "0",
-        CONNECTING,
-        "Clients that may wait, over all workers, when all backends are at their `hard_limit`. 0: nobody "
-        "waits, they are reset at once.",
-    )
-    queue_timeout_secs: float = _setting(
-        kinds.seconds(0.01, 3_600), "5", CONNECTING, "How long a client may wait there before it is reset."
     )
 
     binding_ttl_secs: float = _setting(

@@ -5,32 +5,28 @@ Everything is computed when it is asked for, from what the workers have reported
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator
 from platform import python_version
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from edgeproxy.core.controlplane.metric_labels import OTHER, BackendLabels
 from edgeproxy.core.controlplane.overview import BackendState, BackendView, Overview
-from edgeproxy.core.dataplane.times import BOUNDS_S, Times
-
-_PREFIX = "edgeproxy_"
+from edgeproxy.inbound.metric_families import counter, gauge
 
 
 class Metrics:
     """Answers scrapes."""
 
-    def __init__(self, look: Callable[[], Overview], labels: BackendLabels) -> None:
-        """``look`` gives the present state."""
+    def __init__(self, *collectors: Collector) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(PopCollector(look, labels))
+        for collector in collectors:
+            self._registry.register(collector)
 
     async def answer(self, request: web.Request) -> web.Response:
         """All metrics, in the format that the asker prefers."""
@@ -77,23 +73,24 @@ def _sum(views: list[BackendView]) -> BackendView:
         total.bytes_received += view.bytes_received
         total.bytes_sent += view.bytes_sent
         total.errors += view.errors
+        total.warm += view.warm
         total.connects.merge_connects(view.connects)
     return total
 
 
 def _of_the_pop(overview: Overview) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "build_info",
         "Always 1; the labels say what runs here",
         {(overview.version, python_version(), overview.node, overview.region): 1},
         ("version", "python", "node", "region"),
     )
-    yield _gauge("start_time_seconds", "When the proxy started, Unix time", {(): overview.started_at_s})
-    yield _gauge("workers", "Worker processes that run", {(): overview.workers})
-    yield _counter(
+    yield gauge("start_time_seconds", "When the proxy started, Unix time", {(): overview.started_at_s})
+    yield gauge("workers", "Worker processes that run", {(): overview.workers})
+    yield counter(
         "worker_restarts", "Worker processes that died and were replaced", {(): overview.worker_restarts}
     )
-    yield _counter(
+    yield counter(
         "worker_troubles",
         "Times that the control process and a worker did not understand each other, by kind",
         {(kind,): count for kind, count in overview.worker_troubles.items()},
@@ -103,45 +100,45 @@ def _of_the_pop(overview: Overview) -> Iterator[Metric]:
 
 def _of_clients(overview: Overview) -> Iterator[Metric]:
     views, countries = overview.backends, overview.countries
-    yield _counter(
+    yield counter(
         "connections",
         "Client connections that were given a backend, or ended without one",
         {(): overview.clients},
     )
-    yield _gauge(
+    yield gauge(
         "connections_active",
         "Client connections that are open, with a backend",
         {(): sum(v.active for v in views)},
     )
-    yield _counter(
+    yield counter(
         "bytes_sent",
         "Bytes sent to clients, counted when a connection ends",
         {(): sum(v.bytes_sent for v in views)},
     )
-    yield _counter(
+    yield counter(
         "bytes_received",
         "Bytes received from clients and sent on, counted when a connection ends",
         {(): sum(v.bytes_received for v in views)},
     )
-    yield _counter(
+    yield counter(
         "connections_closed",
         "Client connections that ended, by reason",
         {(reason,): count for reason, count in overview.closes.items()},
         ("reason",),
     )
-    yield _gauge(
+    yield gauge(
         "connections_capped",
         "Client connections that count towards EDGEPROXY_MAX_CONNECTIONS, with a backend or not",
         {(): overview.capped_connections},
     )
-    yield _gauge(
+    yield gauge(
         "connections_limit",
         "Most client connections at a time, 0 for no cap: in all, and of one client",
         {("all",): overview.max_connections, ("client",): overview.max_connections_per_client},
         ("of",),
     )
-    yield _gauge("queue_length", "Clients that wait for a place on a backend", {(): overview.waiting})
-    yield _gauge("queue_limit", "Clients that may wait at a time", {(): overview.queue_limit})
+    yield gauge("queue_length", "Clients that wait for a place on a backend", {(): overview.waiting})
+    yield gauge("queue_limit", "Clients that may wait at a time", {(): overview.queue_limit})
     yield _histogram(
         "queue_wait_seconds",
         "Time that clients waited for a place on a backend and got one",
@@ -149,19 +146,19 @@ def _of_clients(overview: Overview) -> Iterator[Metric]:
     )
     bound = sum(view.connects.from_affinity for view in views)
     chosen = sum(view.connects.count for view in views) - bound
-    yield _counter(
+    yield counter(
         "selections",
         "How clients came by their backend: bound to it before, by its score, or not at all",
         {("affinity",): bound, ("selection",): chosen, ("refused",): overview.refused},
         ("outcome",),
     )
-    yield _counter(
+    yield counter(
         "country_connections",
         "Client connections with a backend, by country of the client",
         {(view.country or "unknown",): view.opened for view in countries},
         ("country",),
     )
-    yield _gauge(
+    yield gauge(
         "country_connections_active",
         "Client connections that are open, by country of the client",
         {(view.country or "unknown",): view.active for view in countries},
@@ -174,42 +171,54 @@ def _of_backends(views: list[BackendView]) -> Iterator[Metric]:
         return {(view.id,): value(view) for view in views}
 
     named = ("backend",)
-    yield _counter(
+    yield counter(
         "backend_connections", "Connections established with a backend", by_label(lambda v: v.opened), named
     )
-    yield _gauge(
+    yield gauge(
         "backend_connections_active",
         "Connections with a backend that are open",
         by_label(lambda v: v.active),
         named,
     )
-    yield _counter("backend_errors", "Connects to a backend that failed", by_label(lambda v: v.errors), named)
-    yield _counter(
+    yield gauge(
+        "backend_warm_connections",
+        "Connections with a backend that are kept ready and no client has",
+        by_label(lambda v: v.warm),
+        named,
+    )
+    yield counter(
+        "backend_warm_connections_used",
+        "Connections established with a backend that were ready before the client came",
+        by_label(lambda v: v.connects.from_warm),
+        named,
+    )
+    yield counter("backend_errors", "Connects to a backend that failed", by_label(lambda v: v.errors), named)
+    yield counter(
         "backend_bytes_sent",
         "Bytes from a backend, sent on to clients",
         by_label(lambda v: v.bytes_sent),
         named,
     )
-    yield _counter(
+    yield counter(
         "backend_bytes_received",
         "Bytes from clients, sent on to a backend",
         by_label(lambda v: v.bytes_received),
         named,
     )
     present = [view for view in views if view.state is not BackendState.GONE and view.id != OTHER]
-    yield _gauge(
+    yield gauge(
         "backend_hard_limit",
         "Connections a backend never exceeds, 0 for no limit",
         {(view.id,): view.hard_limit for view in present},
         named,
     )
-    yield _gauge(
+    yield gauge(
         "backend_info",
         "Always 1 while a backend is in the routing table; the labels say where it is",
         {(view.id, view.app, view.region, view.country): 1 for view in present},
         ("backend", "app", "region", "country"),
     )
-    yield _gauge(
+    yield gauge(
         "backend_up",
         "Whether a backend may be given clients: by the operator's word and this POP's verdict",
         {(view.id,): view.state not in (BackendState.DOWN, BackendState.EJECTED) for view in present},
@@ -225,16 +234,16 @@ def _of_backends(views: list[BackendView]) -> Iterator[Metric]:
 
 def _of_the_table(overview: Overview) -> Iterator[Metric]:
     present = [view.state for view in overview.backends if view.state is not BackendState.GONE]
-    yield _gauge(
+    yield gauge(
         "table_version", "Version of the routing table; each change raises it", {(): overview.table_version}
     )
-    yield _gauge(
+    yield gauge(
         "table_age_seconds",
         "Time since the routing table was last known to be that of the store",
         {(): overview.table_age_s},
     )
-    yield _gauge("table_bad_rows", "Problems of rows that are skipped", {(): overview.bad_rows})
-    yield _gauge(
+    yield gauge("table_bad_rows", "Problems of rows that are skipped", {(): overview.bad_rows})
+    yield gauge(
         "table_backends",
         "Backends in the routing table, by state",
         {(state,): present.count(state) for state in BackendState if state is not BackendState.GONE},
@@ -253,35 +262,4 @@ def _of_dns(counted: dict[str, Any]) -> Iterator[Metric]:
             "action",
         ),
     ):
-        yield _counter(name, help_text, {(each,): count for each, count in counted[key].items()}, (label,))
-
-
-def _counter(
-    name: str, help_text: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()
-) -> Metric:
-    return _filled(CounterMetricFamily(_PREFIX + name, help_text + ".", labels=labels), values)
-
-
-def _histogram(
-    name: str, help_text: str, values: Mapping[tuple[str, ...], Times], labels: Sequence[str] = ()
-) -> Metric:
-    family = HistogramMetricFamily(_PREFIX + name, help_text + ".", labels=labels)
-    bounds = [*map(floatToGoString, BOUNDS_S), "+Inf"]
-    for of, times in values.items():
-        buckets = list(zip(bounds, map(float, accumulate(times.counts)), strict=True))
-        family.add_metric(of, buckets, sum_value=times.seconds_sum)
-    return family
-
-
-def _gauge(
-    name: str, help_text: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()
-) -> Metric:
-    return _filled(GaugeMetricFamily(_PREFIX + name, help_text + ".", labels=labels), values)
-
-
-def _filled(
-    family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[tuple[str, ...], float]
-) -> Metric:
-    for labels, value in values.items():
-        family.add_metric(labels, value)
-    return family
+        yield counter(name, help_text, {(each,): count for each, count in counted[key].items()}, (label,))

@@ -38,7 +38,7 @@ class Connection:
 
     __slots__ = (
         "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_is_waiting",
-        "_lease", "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_session",
+        "_is_warm", "_lease", "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_session",
         "_silent_since_s", "_started_s", "_tried", "place",
     )  # fmt: skip
 
@@ -66,6 +66,8 @@ class Connection:
         """A part of the retry budget is ours."""
         self._is_waiting = False
         """In the queue."""
+        self._is_warm = False
+        """The backend's connection stood before the client came."""
         self._moved_bytes = 0
         """Handed on up to the last look."""
         self._silent_since_s = 0.0
@@ -254,6 +256,22 @@ class Connection:
     # ---- connecting --------------------------------------------------------------------------
 
     def _connect(self, lease: Lease) -> None:
+        warm = self._plane.warm
+        if warm is None:
+            self.connect_now()
+        elif (sock := warm.take(lease.slot, lease.backend)) is not None:
+            self._attempt = sock
+            self._attempted_s = self._plane.loop.now_s
+            self._is_warm = True
+            self._handle(Event.CONNECTED)
+        elif not warm.must_yield(self, lease.slot, lease.backend.hard_limit):
+            self.connect_now()
+
+    def connect_now(self) -> None:
+        """Begin a connect to the backend that the client was given."""
+        lease = self._lease
+        assert lease is not None
+        self._is_warm = False
         target = self._plane.targets.of(lease.backend)
         if target is None:
             self._connect_failed()
@@ -397,7 +415,9 @@ class Connection:
         self._silent_since_s = plane.loop.now_s
         plane.looks.add(self, plane.loop.now_s)
         plane.ledger.opened(self._peer.country, lease.backend.id, lease.score)
-        plane.ledger.connected(lease.backend.id, plane.loop.now_s - self._attempted_s, lease.from_affinity)
+        plane.ledger.connected(
+            lease.backend.id, plane.loop.now_s - self._attempted_s, lease.from_affinity, self._is_warm
+        )
         backend = self._backend = Side(sock, self, plane.relay)
         plane.loop.hand_over(sock, backend)
         if plane.backend_rules is None:
@@ -441,6 +461,8 @@ class Connection:
             plane.door.leave(self.place)
         if self._is_waiting:
             plane.waiting_room.leave(self)
+        if plane.warm is not None:
+            plane.warm.discard(self)
         reason = self._session.close_reason
         assert reason is not None
         plane.ledger.closed(

@@ -58,12 +58,12 @@ class Ledger:
         if self._on_failure is not None:
             self._outcomes.add(backend, Outcome.CONNECTED)
 
-    def connected(self, backend: str, connect_s: float, from_affinity: bool) -> None:
+    def connected(self, backend: str, connect_s: float, from_affinity: bool, from_warm: bool = False) -> None:
         """How that connection came about: the connect to ``backend`` took ``connect_s``."""
         connects = self._connects.get(backend)
         if connects is None:
             connects = self._connects[backend] = Connects()
-        connects.add(connect_s, from_affinity)
+        connects.add(connect_s, from_affinity, from_warm)
 
     def waited(self, seconds: float) -> None:
         """A client got a backend after so long in the queue."""

@@ -34,6 +34,7 @@ from edgeproxy.worker.relay_splice import relay_for
 from edgeproxy.worker.shared_state import SharedState
 from edgeproxy.worker.targets import Targets
 from edgeproxy.worker.waiting_room import WaitingRoom
+from edgeproxy.worker.warm import WarmKeeper
 
 if TYPE_CHECKING:
     from edgeproxy.worker.tls_handshakes import Handshakes
@@ -82,6 +83,9 @@ class Plane:
             settings.lifetimes.look_interval_s, Connection.look
         )
         self.waiting_room = WaitingRoom(loop, settings.queue, state.queue, self.contain)
+        self._warm_counts = state.warm
+        self.warm: WarmKeeper | None = None
+        """Connections kept ready; ``None`` when none are to be."""
         self.door = Door(settings.caps, state.places, state.secret)
         self._buckets = state.clients
         self._secret = state.secret
@@ -120,9 +124,23 @@ class Plane:
         self.networks_trusted = Networks(settings.proxy_protocol_trusted)
         self.backend_rules = BackendRules(settings.backend_rules) if settings.backend_rules else None
         self._admission = None if settings.access.is_empty else Admission(settings.access)
+        self._keep_warm(settings)
         self._rate_limit = settings.rate_limit
         self._is_guarded = self._admission is not None or self._rate_limit is not None
         self._is_capped = not settings.caps.is_empty
+
+    def _keep_warm(self, settings: Start) -> None:
+        terms = settings.warm
+        if self.warm is not None:
+            if terms is not None:
+                self.warm.change_terms(terms, settings.connect_timeout_s)
+            else:
+                self.warm.close()
+                self.warm = None
+        elif terms is not None and self._on_idle is None:
+            self.warm = WarmKeeper(
+                self.loop, terms, self.targets, self._warm_counts, settings.connect_timeout_s, self.contain
+            )
 
     def _handshakes(self, settings: TlsSettings | None) -> Handshakes | None:
         if settings is None:
@@ -174,6 +192,8 @@ class Plane:
             removed = self._backends.keys() - {placed.slot for placed in change.upserts}
         for slot in removed:
             self.dispatcher.discard(slot)
+            if self.warm is not None:
+                self.warm.drop(slot)
             if (placed := self._backends.pop(slot, None)) is not None:
                 self.targets.forget(placed.backend)
         for placed in change.upserts:
@@ -181,12 +201,22 @@ class Plane:
                 self.targets.forget(previous.backend)
             self._backends[placed.slot] = placed
             self.dispatcher.put(placed.slot, placed.backend, placed.verdict)
+            if self.warm is not None:
+                self.warm.follow(placed)
+
+    def resolved(self, host: str, addresses: tuple[str, ...]) -> None:
+        """The name of backends means these addresses from now on."""
+        self.targets.resolve(host, addresses)
+        if self.warm is not None:
+            self.warm.resolved(host, addresses)
 
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Accept nobody any more, and call ``on_idle`` when the last connection is gone."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        if self.warm is not None:
+            self.warm.close()
         self._on_idle = on_idle
         if not self._connections:
             on_idle()
@@ -223,6 +253,8 @@ class Plane:
 
     def overloaded(self) -> None:
         """No descriptor was left; said at most once in ten seconds, however many clients are turned away."""
+        if self.warm is not None:
+            self.warm.drop_all()
         if self.loop.now_s >= self._overload_told_s + _OVERLOAD_NOTICE_INTERVAL_S:
             self._overload_told_s = self.loop.now_s
             self._notify(

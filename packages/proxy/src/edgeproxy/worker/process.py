@@ -83,7 +83,7 @@ class WorkerProcess:
             case TableChanged():
                 self._change_table(frame)
             case HostAddresses(host, addresses):
-                self._the_plane().targets.resolve(host, addresses)
+                self._the_plane().resolved(host, addresses)
             case GeoDatabaseChanged():
                 self._reopen_geo()
             case SettingsChanged(settings):

@@ -10,8 +10,11 @@ from edgeproxy.core.controlplane.health import HealthSettings
 from edgeproxy.core.controlplane.outlier import CircuitSettings
 from edgeproxy.core.controlplane.verdicts import VerdictSettings
 from edgeproxy.core.dataplane.admission import AccessLists
+from edgeproxy.core.dataplane.caps import Caps
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
+from edgeproxy.core.dataplane.waiting import QueueTerms
+from edgeproxy.core.dataplane.warm import WarmTerms
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,27 @@ from edgeproxy.core.dataplane.rate_limit import TokenBucket
             AccessLists(("192.0.2.0/24",), ("::1/128",), ("DE", "FR"), ("GB",)),
         ),
         ({"RETRY_BUDGET_PERCENT": "35"}, "retry_budget_percent", 35),
+        ({}, "caps", Caps()),
+        ({"MAX_CONNECTIONS": "900", "MAX_CONNECTIONS_PER_CLIENT": "7"}, "caps", Caps(900, 7)),
+        ({"QUEUE_TIMEOUT_SECS": "9"}, "queue", QueueTerms(0, 9.0)),
+        ({"QUEUE_LENGTH": "100"}, "queue", QueueTerms(100, 5.0)),
+        ({"POOL_MAX_PER_BACKEND": "4"}, "warm", None),
+        (
+            {"POOL_ENABLED": "1", "WORKERS": "4"},
+            "warm",
+            WarmTerms(max_per_backend=10, per_worker=3, idle_s=60.0, lifetime_s=300.0),
+        ),
+        (
+            {
+                "POOL_ENABLED": "1",
+                "WORKERS": "2",
+                "POOL_MAX_PER_BACKEND": "4",
+                "POOL_IDLE_TIMEOUT_SECS": "8",
+                "POOL_MAX_LIFETIME_SECS": "9",
+            },
+            "warm",
+            WarmTerms(max_per_backend=4, per_worker=2, idle_s=8.0, lifetime_s=9.0),
+        ),
         ({"PANIC_THRESHOLD_PERCENT": "25"}, "panic_threshold", 0.25),
         ({"CIRCUIT_BREAKER_ENABLED": "1"}, "watch_outcomes", True),
         ({"HEALTH_CHECK_ENABLED": "1"}, "watch_outcomes", False),

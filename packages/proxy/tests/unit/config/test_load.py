@@ -247,13 +247,13 @@ class TestContradictions:
         assert problem.endswith(" is not available yet; unset it or set it to false")
 
     def test_a_part_that_is_not_built_is_named(self) -> None:
-        assert problems(flags={"pool_enabled": "on"}) == (
-            "--pool-enabled: Pooling of connections is not available yet; unset it or set it to false",
+        assert problems(flags={"replication_enabled": "on"}) == (
+            "--replication-enabled: Replication is not available yet; unset it or set it to false",
         )
 
     def test_a_part_that_is_not_built_may_be_off(self, toml: Path) -> None:
-        toml.write_text("pool_enabled = true")
-        assert load({"EDGEPROXY_POOL_ENABLED": "no"}, {}, toml).pool_enabled is False
+        toml.write_text("replication_enabled = true")
+        assert load({"EDGEPROXY_REPLICATION_ENABLED": "no"}, {}, toml).replication_enabled is False
 
     def test_postgres_needs_its_url(self) -> None:
         assert problems({"EDGEPROXY_POSTGRES_ENABLED": "true"}) == (

@@ -40,7 +40,7 @@ def test_a_secret_has_no_flag() -> None:
 
 def test_parts_that_are_not_built_are_marked() -> None:
     headings = [line for line in reference_page().splitlines() if line.startswith("## ")]
-    assert "## Pooling of connections (not available yet)" in headings
+    assert "## Replication (not available yet)" in headings
     assert "## Affinity" in headings
 
 

@@ -89,7 +89,7 @@ def test_every_setting_is_shown_with_its_source() -> None:
 
 def test_parts_that_are_not_built_are_marked() -> None:
     lines = as_toml(load({}, {}, None)).splitlines()
-    assert "# Pooling of connections (not available yet)" in lines
+    assert "# Replication (not available yet)" in lines
     assert "# Affinity" in lines
 
 

@@ -45,6 +45,8 @@ class BackendView(msgspec.Struct):
     hard_limit: int = 0
     connections: int = 0
     """Places taken at this moment, those of connects under way among them: what selection goes by."""
+    warm: int = 0
+    """Connections that are ready, or nearly so, and that no client has; not counted among the others."""
     opened: int = 0
     """This and the rest come with the workers' reports, a fraction of a second later."""
     active: int = 0
@@ -113,10 +115,15 @@ _REFUSED = (*Refusal, CloseReason.QUEUE_FULL, CloseReason.QUEUE_TIMEOUT)
 
 
 def backend_views(
-    table: Iterable[PlacedBackend], connections: Callable[[int], int], traffic: TrafficTotals
+    table: Iterable[PlacedBackend],
+    connections: Callable[[int], int],
+    traffic: TrafficTotals,
+    warm: Callable[[int], int] = lambda _slot: 0,
 ) -> list[BackendView]:
     """Every backend of the table, and those that are gone but had traffic, ordered by id."""
-    views = {placed.backend.id: _view(placed, connections(placed.slot)) for placed in table}
+    views = {
+        placed.backend.id: _view(placed, connections(placed.slot), warm(placed.slot)) for placed in table
+    }
 
     def view_of(backend: str) -> BackendView:
         return views.setdefault(backend, BackendView(backend, BackendState.GONE))
@@ -138,7 +145,7 @@ def country_views(traffic: TrafficTotals) -> list[CountryView]:
     return sorted(views.values(), key=lambda view: (-view.opened, view.country))
 
 
-def _view(placed: PlacedBackend, connections: int) -> BackendView:
+def _view(placed: PlacedBackend, connections: int, warm: int) -> BackendView:
     backend = placed.backend
     host = f"[{backend.host}]" if ":" in backend.host else backend.host
     return BackendView(
@@ -152,6 +159,7 @@ def _view(placed: PlacedBackend, connections: int) -> BackendView:
         soft_limit=backend.soft_limit,
         hard_limit=backend.hard_limit,
         connections=connections,
+        warm=warm,
     )
 
 

@@ -25,6 +25,7 @@ from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.selection import PANIC_THRESHOLD
 from edgeproxy.core.dataplane.times import Times
 from edgeproxy.core.dataplane.waiting import QueueTerms
+from edgeproxy.core.dataplane.warm import WarmTerms
 
 MAX_FRAME_BYTES = 64 << 20
 """A full table of 65,536 rows is below 10 MiB; anything beyond this is a broken peer."""
@@ -97,6 +98,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """How many connections clients may have open."""
     queue: QueueTerms = QueueTerms()
     """Who may wait for a place on a backend."""
+    warm: WarmTerms | None = None
+    """Connections with backends that are kept ready, ``None`` for none."""
     tls: TlsSettings | None = None
     """``None`` when no listener terminates TLS."""
 
