@@ -31,11 +31,15 @@ def _folders(layers: Mapping[str, Sequence[str]]) -> dict[tuple[str, tuple[str, 
         for file in files:
             package, _, rest = file.rpartition("src/")
             folder = PurePosixPath(rest).parts[1:-1]
-            # Folders above hold a layer's folders, too, where no file lies in them.
+            # A folder above without files of its own is a layer's when nothing else is in it.
             for depth in range(len(folder) + 1):
                 place = found.setdefault((package, folder[:depth]), Counter())
                 place[layer] += int(depth == len(folder))
-    return {place: counter.most_common(1)[0][0] for place, counter in found.items()}
+    return {
+        place: counter.most_common(1)[0][0]
+        for place, counter in found.items()
+        if len(counter) == 1 or any(counter.values())
+    }
 
 
 def _layer_of(test: str, kind: str, folders: Mapping[tuple[str, tuple[str, ...]], str]) -> str:

@@ -21,8 +21,8 @@ from testkit.coverage.policy import Layer, Policy, Requirement
 from testkit.coverage.sources import Sources
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'|`]]></script>"
-EVIL = f"src/shell/{HOSTILE.replace('/', '_')}.py"
-PLAIN = "src/core/part.py"
+EVIL = f"src/product/shell/{HOSTILE.replace('/', '_')}.py"
+PLAIN = "src/product/core/part.py"
 TEXT = f'''\
 def sign(number):
     if number < 0:
@@ -49,8 +49,8 @@ def make_assessment(root: Path, *, fails: bool = True, claims: bool = True) -> A
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(TEXT)
     both = Requirement(("unit", "e2e"), Fraction(95), Fraction(95))
-    core = Layer("core", ("src/core/**",), Requirement(("unit",), Fraction(60), Fraction(50)))
-    shell = Layer("shell", ("src/shell/**",), both)
+    core = Layer("core", ("src/product/core/**",), Requirement(("unit",), Fraction(60), Fraction(50)))
+    shell = Layer("shell", ("src/product/shell/**",), both)
     group = Layer(HOSTILE, ("src/**",), both)
     policy = Policy(("unit", "e2e"), ("src/**",), (core, shell), both, groups=(group,))
     layers = {"core": [PLAIN], "shell": [EVIL]}

@@ -9,6 +9,9 @@ LAYERS = {
     "core": ["packages/a/src/a/core/part.py", "packages/a/src/a/core/deep/part.py"],
     "shell": ["packages/a/src/a/main.py", "packages/a/src/a/net/part.py"],
     "other": ["packages/b/src/b/part.py"],
+    "deep": ["packages/d/src/d/one/two/part.py"],
+    "left": ["packages/e/src/e/left/part.py"],
+    "right": ["packages/e/src/e/right/part.py"],
 }
 
 
@@ -21,6 +24,8 @@ LAYERS = {
         ("packages/a/tests/unit/net/test_part.py::test_it", "shell"),
         ("packages/a/tests/unit/test_main.py::test_it", "shell"),
         ("packages/b/tests/unit/test_part.py::test_it", "other"),
+        ("packages/d/tests/unit/one/test_part.py::test_it", "deep"),
+        ("packages/e/tests/unit/test_part.py::test_it", ACROSS),
         ("packages/c/tests/unit/test_part.py::test_it", ACROSS),
         ("e2e/test_story.py::test_it", ACROSS),
     ],

@@ -6,7 +6,7 @@ from packages.testkit.tests.unit.coverage.reports.assessments import PLAIN, make
 from testkit.coverage.reports.lcov import write_lcov
 
 RECORD = """\
-SF:src/core/part.py
+SF:src/product/core/part.py
 FN:1,sign
 FN:7,never
 FNDA:1,sign
