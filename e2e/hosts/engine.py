@@ -1,0 +1,84 @@
+"""The container engine: whether there is one, and who of us may use it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import docker
+import docker.errors
+
+from testkit.wait import wait_until
+
+LABEL: Final = "edgeproxy.e2e"
+"""On every container and network of ours, so that what an aborted run left is found."""
+
+_REACH_TIMEOUT_S: Final = 5
+_WORK_TIMEOUT_S: Final = 180
+_LOCK: Final = Path(tempfile.gettempdir()) / "edgeproxy-e2e.lock"
+
+
+class NoEngineError(Exception):
+    """No containers can be run here; says why."""
+
+
+def reach_engine() -> docker.DockerClient:
+    """Return a client of the engine that the environment names, by default the one of this machine.
+
+    Raises:
+        NoEngineError: nobody answers within a few seconds, or the engine runs no Linux containers.
+    """
+    try:
+        docker.from_env(timeout=_REACH_TIMEOUT_S).ping()
+        client = docker.from_env(timeout=_WORK_TIMEOUT_S)
+        system = client.info()["OSType"]
+    except (docker.errors.DockerException, OSError) as error:
+        raise NoEngineError(f"no container engine answers: {error}") from None
+    if system != "linux":
+        raise NoEngineError(f"the container engine runs containers of {system}")
+    return client
+
+
+@contextmanager
+def engine_to_ourselves(timeout_s: float) -> Iterator[None]:
+    """Wait until no other run uses the engine: our networks have fixed addresses, which collide.
+
+    Raises:
+        TimeoutError: another run did not end in time.
+    """
+    descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        wait_until(
+            lambda: _try_lock(descriptor),
+            reason=f"the run that holds {_LOCK} to end",
+            timeout_s=timeout_s,
+            interval_s=0.2,
+        )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def sweep(client: docker.DockerClient) -> list[str]:
+    """Remove what earlier runs left behind, and return the names of it. Only while the engine is ours."""
+    swept = []
+    for container in client.containers.list(all=True, filters={"label": LABEL}):
+        swept.append(str(container.name))
+        with suppress(docker.errors.NotFound):
+            container.remove(force=True, v=True)
+    for network in client.networks.list(filters={"label": LABEL}):
+        swept.append(str(network.name))
+        network.remove()
+    return swept
