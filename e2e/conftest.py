@@ -1,16 +1,120 @@
-"""What the stories have in common: the POP they run on."""
+"""What the stories have in common: the POP they run on, on each substrate that can tell them."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.processes import Pop
+from e2e.hosts.engine import NoEngineError
+from e2e.hosts.pop import HostPop
+from e2e.hosts.world import World, running_world
+from e2e.pop import Pop
+from e2e.processes import LocalPop
+from e2e.table import SUBSTRATES, blanks_of, print_stories
 from testkit.process import ProcessFactory
+
+_WORLD_TIMEOUT_S = 900
+"""For the first story of hosts, which waits until they are up."""
+_HOSTS_VARIABLE = "EDGE_STORIES_OF_HOSTS"
+"""``optional`` where an engine is nothing that can be required, as .ci/run finds out."""
+_pop_key = pytest.StashKey[Pop]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("stories")
+    group.addoption("--list", action="store_true", help="list the stories by substrate, and run none")
+    group.addoption("--keep", action="store_true", help="leave the hosts up, and say how to enter them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "blank(processes=..., containers=...): why the story is not told on that substrate"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "substrate" in metafunc.fixturenames:
+        blank = blanks_of(metafunc.definition)
+        metafunc.parametrize("substrate", [each for each in SUBSTRATES if each not in blank])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if needs_hosts(item):
+            # One world for all, so one process that tells its stories.
+            item.add_marker(pytest.mark.xdist_group("hosts"))
+            item.add_marker(pytest.mark.timeout(_WORLD_TIMEOUT_S))
+
+
+def needs_hosts(item: pytest.Item) -> bool:
+    """Whether a story is told of hosts in containers."""
+    callspec = getattr(item, "callspec", None)
+    substrate = callspec.params.get("substrate") if callspec is not None else None
+    return substrate == "containers" or (substrate is None and "world" in getattr(item, "fixturenames", ()))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("list"):
+        print_stories(session.items)
+        session.items.clear()
+        session.config.option.collectonly = True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    pop = item.stash.get(_pop_key, None)
+    if report.failed and report.when == "call" and pop is not None:
+        if pop.steps:
+            report.sections.append(("step of the story", pop.steps[-1]))
+        report.sections.extend(pop.report())
+    return report
+
+
+@pytest.fixture(scope="session")
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Hosts in containers, shared by all stories of them; without an engine they are skipped, or fail."""
+    config = request.config
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def say(what: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n{what}", flush=True)
+
+    try:
+        with running_world(say, keep=config.getoption("keep")) as hosts:
+            yield hosts
+    except NoEngineError as error:
+        if config.getoption("require_services") and os.environ.get(_HOSTS_VARIABLE) != "optional":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
 
 
 @pytest.fixture
-def pop(tmp_path: Path, process_factory: ProcessFactory) -> Pop:
-    """Return a POP in region ``eu`` with an empty folder; what it starts is stopped with the test."""
-    return Pop(tmp_path, process_factory)
+def host_pop(request: pytest.FixtureRequest, world: World) -> Iterator[HostPop]:
+    """The POP in ``eu`` of the hosts, for stories that only hosts can tell."""
+    pop = HostPop(world)
+    request.node.stash[_pop_key] = pop
+    yield pop
+    world.heal()
+
+
+@pytest.fixture
+def local_pop(tmp_path: Path, process_factory: ProcessFactory, port_factory: Callable[[], int]) -> LocalPop:
+    """A POP of processes, for stories that only they can tell; what it starts is stopped with the test."""
+    return LocalPop(tmp_path, process_factory, port_factory)
+
+
+@pytest.fixture
+def pop(request: pytest.FixtureRequest, substrate: str) -> Pop:
+    """A POP in region ``eu`` with nothing running, on each substrate in turn."""
+    fixture = {"processes": "local_pop", "containers": "host_pop"}[substrate]
+    found: Pop = request.getfixturevalue(fixture)
+    request.node.stash[_pop_key] = found
+    return found

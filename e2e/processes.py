@@ -1,57 +1,108 @@
-"""One point of presence (POP) on this machine: a folder, backends and the proxy, all real processes.
-
-Stories tell a POP what its operator would do, in the operator's words: commands, SQL, signals. Whatever
-else is to run the stories, such as containers, gives them a class with these methods.
-"""
+"""The POP on this machine: a folder, and everything real processes on the loopback interface."""
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.world import write_map
+from e2e.clients import Client
+from e2e.pop import Pop, Proxy, records_of, region_of
+from e2e.world import address_in, write_map
 from mock_backend.process import MockBackendProcess
 from testkit.process import Process, ProcessFactory
+from testkit.wait import wait_until
 
 PROGRAM: Final = Path(sys.executable).with_name("edgeproxy")
-
-_SCHEMA: Final = """
-CREATE TABLE backends (
-    id TEXT PRIMARY KEY, app TEXT, region TEXT, country TEXT, wg_ip TEXT, port INTEGER, healthy INTEGER,
-    weight INTEGER, soft_limit INTEGER, hard_limit INTEGER, deleted INTEGER DEFAULT 0
-);
-"""
+ECHO: Final = Path(__file__).parent / "hosts" / "inside" / "echo.py"
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A running ``edgeproxy run``."""
+class LocalBackend:
+    """A mock backend in a process of its own."""
 
-    process: Process
-    host: str
-    port: int
+    def __init__(self, start: Callable[[int], MockBackendProcess]) -> None:
+        """``start`` takes the port, 0 for any."""
+        self._start = start
+        self._running = start(0)
+
+    @property
+    def id(self) -> str:
+        return self._running.id
+
+    @property
+    def region(self) -> str:
+        return self._running.region
+
+    @property
+    def address(self) -> str:
+        return self._running.address
+
+    @property
+    def port(self) -> int:
+        return self._running.port
+
+    def stop(self) -> None:
+        self._running.stop()
+
+    def die(self) -> None:
+        self._running.process.kill()
+        self._running.process.wait_exit()
+
+    def hang(self) -> None:
+        self._running.process.kill(signal.SIGSTOP)
+
+    def recover(self) -> None:
+        if self._running.process.running:
+            self._running.process.kill(signal.SIGCONT)
+        else:
+            self._running = self._start(self.port)
+
+
+class LocalProxy(Proxy):
+    """A process of this machine."""
+
+    def __init__(self, process: Process, host: str, port: int) -> None:
+        self.process = process
+        self.host = host
+        self.port = port
 
     @property
     def workers(self) -> list[int]:
         """Process ids of the workers: everything in the proxy's process group but itself."""
         return [pid for pid in self.process.group() if pid != self.process.pid]
 
+    @property
+    def running(self) -> bool:
+        return self.process.running
+
     def events(self, name: str) -> list[dict[str, Any]]:
-        """What the log says so far about events of this name."""
-        return _records(self.process, name)
+        return records_of(self.process.log, name)
+
+    def begin_stop(self) -> None:
+        self.process.kill(signal.SIGTERM)
+
+    def wait_stopped(self) -> None:
+        assert self.process.wait_exit() == 0
+        assert self.process.group() == []
+
+    def stop_successor(self) -> None:
+        last = self.events("upgraded")[-1]["successor"]
+        os.kill(last, signal.SIGTERM)
+        wait_until(lambda: not Path(f"/proc/{last}/fd/0").exists(), reason="the successor to end")
+        wait_until(lambda: self.process.group() == [], reason="all processes to be gone")
 
 
-class Pop:
-    """A POP in region ``eu``, with a country database and settings of its own; nothing runs at first."""
+class LocalPop(Pop):
+    """A folder, and whatever was started in it."""
 
-    def __init__(self, folder: Path, start: ProcessFactory) -> None:
+    def __init__(self, folder: Path, start: ProcessFactory, reserve_port: Callable[[], int]) -> None:
+        super().__init__()
         self.folder = folder
         self.database = folder / "routing.db"
         self.settings = {
@@ -59,22 +110,26 @@ class Pop:
             "EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0",
             "EDGEPROXY_GEOIP_PATH": "world.mmdb",
         }
-        """The proxy's settings that are no defaults, as environment variables."""
         self._start_process = start
+        self._reserve_port = reserve_port
         write_map(folder / "world.mmdb")
 
-    def configure(self, **settings: str) -> None:
-        """Set what is named as in the TOML file; it holds for what is started from now on."""
-        self.settings.update({f"EDGEPROXY_{name.upper()}": value for name, value in settings.items()})
+    def listen(self) -> tuple[str, int]:
+        port = self._reserve_port()
+        return f"127.0.0.1:{port}", port
 
-    # ---- what an operator does ---------------------------------------------------------------
+    def write(self, name: str, content: bytes | str) -> str:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        new = path.with_name(f"{path.name}.new")
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        new.replace(path)
+        return name
+
+    def folder_of(self, name: str) -> str:
+        return name
 
     def edgeproxy(self, *arguments: str) -> str:
-        """Run ``edgeproxy`` with these arguments in the POP's folder and return what it prints.
-
-        Raises:
-            AssertionError: it failed; carries its exit code and what it said.
-        """
         environment = {**os.environ, **self._environment()}
         ended = subprocess.run(
             [PROGRAM, *arguments],
@@ -88,62 +143,39 @@ class Pop:
         assert ended.returncode == 0, f"edgeproxy {arguments} exited {ended.returncode}: {ended.stderr}"
         return ended.stdout
 
-    def add_rows(self, *rows: tuple[str, str, str, int, int]) -> None:
-        """Add (id, region, country, port, hard_limit) as an operator would with SQL."""
+    def sql(self, statements: str) -> None:
         with closing(sqlite3.connect(self.database, timeout=10)) as connection:
-            if not connection.execute("PRAGMA table_info(backends)").fetchall():
-                connection.executescript(_SCHEMA)
-            connection.executemany(
-                "INSERT INTO backends (id, app, region, country, wg_ip, port, healthy, weight, soft_limit, "
-                "hard_limit) VALUES (?, 'test', ?, ?, '127.0.0.1', ?, 1, 2, 100, ?)",
-                rows,
-            )
-            connection.commit()
+            connection.executescript(statements)
 
-    def sql(self, statement: str) -> None:
-        """Run one statement on the routing database, as with the ``sqlite3`` shell."""
-        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
-            connection.execute(statement)
-            connection.commit()
+    def client(self, country: str, number: int = 1) -> Client:
+        return Client(address_in(country, number))
 
-    def explain(self, address: str) -> dict[str, Any]:
-        """What ``edgeproxy explain --json`` says about the client at ``address``."""
-        explanation: dict[str, Any] = json.loads(self.edgeproxy("explain", "--client", address, "--json"))
-        return explanation
+    def start_backend(self, backend_id: str) -> LocalBackend:
+        region = region_of(backend_id)
+        return LocalBackend(
+            lambda port: MockBackendProcess(self._start_process, region=region, id=backend_id, port=port)
+        )
 
-    def open_connections(self) -> dict[str, int]:
-        """Open connections of each backend, as ``edgeproxy explain`` counts them."""
-        candidates = self.explain("127.0.0.1")["candidates"]
-        return {candidate["backend"]: candidate["connections"] for candidate in candidates}
+    def start_echo(self, backend_id: str) -> tuple[str, int]:
+        port = self._reserve_port()
+        command = [sys.executable, str(ECHO), "127.0.0.1", str(port)]
+        self._start_process(command, ready="ready", name=f"echo of {backend_id}").wait_ready(timeout_s=30)
+        return "127.0.0.1", port
 
-    # ---- what runs ---------------------------------------------------------------------------
-
-    def start_backend(self, backend_id: str, region: str, port: int = 0) -> MockBackendProcess:
-        """Start a mock backend; the routing database is not told."""
-        return MockBackendProcess(self._start_process, region=region, id=backend_id, port=port)
-
-    def start_backends(self, *backends: tuple[str, str, str]) -> dict[str, MockBackendProcess]:
-        """Start mock backends (id, region, country) and add a row for each; return them by id."""
-        started = {backend_id: self.start_backend(backend_id, region) for backend_id, region, _ in backends}
-        self.add_rows(*((name, region, country, started[name].port, 0) for name, region, country in backends))
-        return started
-
-    def start_proxy(self) -> Proxy:
-        """Start ``edgeproxy run`` and return when it accepts clients."""
+    def start_proxy(self) -> LocalProxy:
         process = self._start_process(
             [PROGRAM, "run"], env=self._environment(), cwd=self.folder, name="edgeproxy"
         )
         process.wait_output('"event": "listening"', timeout_s=30)
-        (listening,) = _records(process, "listening")
+        (listening,) = records_of(process.log, "listening")
         host, _, port = listening["address"].rpartition(":")
-        return Proxy(process, host, int(port))
+        return LocalProxy(process, host, int(port))
+
+    def report(self) -> list[tuple[str, str]]:
+        """Nothing: logs of processes are told by their fixture."""
+        return []
 
     def _environment(self) -> dict[str, str | None]:
         """The settings, and none of those of whoever runs the stories."""
         foreign = [name for name in os.environ if name == "DEBUG" or name.startswith("EDGEPROXY_")]
         return {**dict.fromkeys(foreign), "NO_COLOR": "1", **self.settings}
-
-
-def _records(process: Process, event: str) -> list[dict[str, Any]]:
-    records = (json.loads(line) for line in process.log.splitlines() if line.startswith("{"))
-    return [record for record in records if record["event"] == event]

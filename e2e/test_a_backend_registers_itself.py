@@ -12,26 +12,28 @@ from typing import Any
 import pytest
 
 from e2e.clients import Client
-from e2e.processes import PROGRAM, Pop, Proxy
-from mock_backend.process import MockBackendProcess
+from e2e.processes import PROGRAM, LocalBackend, LocalPop, LocalProxy
+from e2e.world import address_in
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
-_GERMAN, _AMERICAN, _BRAZILIAN = Client.of("DE"), Client.of("US"), Client.of("BR")
-_NEWCOMER = Client.of("DE", 2)
+_GERMAN, _AMERICAN, _BRAZILIAN = (Client(address_in(country, 1)) for country in ("DE", "US", "BR"))
+_NEWCOMER = Client(address_in("DE", 2))
 _TTL_S = 3
+
+pytestmark = pytest.mark.blank(containers="sidecars of hosts are not told of yet")
 
 
 class Fleet:
     """Mock backends that keep themselves registered with the POP's API, each through a sidecar."""
 
-    def __init__(self, pop: Pop, start: ProcessFactory, folder: Path, api: str) -> None:
+    def __init__(self, pop: LocalPop, start: ProcessFactory, folder: Path, api: str) -> None:
         self._pop = pop
         self._start = start
         self._folder = folder
         self.api = api
 
-    def join(self, backend: MockBackendProcess, token: str) -> Process:
+    def join(self, backend: LocalBackend, token: str) -> Process:
         """Start the sidecar of ``backend``; return when it is registered."""
         token_file = self._folder / f"{backend.id}.token"
         token_file.write_text(token)
@@ -74,31 +76,35 @@ def port_of_the_api(port: int) -> int:
 
 
 @pytest.fixture
-def proxy(pop: Pop, port_of_the_api: int) -> Proxy:
+def proxy(local_pop: LocalPop, port_of_the_api: int) -> LocalProxy:
     """A proxy with an empty table and its API."""
-    pop.edgeproxy("db", "init")
-    pop.configure(
+    local_pop.edgeproxy("db", "init")
+    local_pop.configure(
         api_enabled="true",
         api_listen_addr=f"127.0.0.1:{port_of_the_api}",
         heartbeat_ttl_secs=str(_TTL_S),
     )
-    return pop.start_proxy()
+    return local_pop.start_proxy()
 
 
 @pytest.fixture
 def fleet(
-    pop: Pop, proxy: Proxy, process_factory: ProcessFactory, tmp_path: Path, port_of_the_api: int
+    local_pop: LocalPop,
+    proxy: LocalProxy,
+    process_factory: ProcessFactory,
+    tmp_path: Path,
+    port_of_the_api: int,
 ) -> Fleet:
-    return Fleet(pop, process_factory, tmp_path, f"http://127.0.0.1:{port_of_the_api}")
+    return Fleet(local_pop, process_factory, tmp_path, f"http://127.0.0.1:{port_of_the_api}")
 
 
 @pytest.fixture
-def token(pop: Pop, proxy: Proxy) -> str:
+def token(local_pop: LocalPop, proxy: LocalProxy) -> str:
     """For backends of the app, made while the proxy runs."""
-    return pop.edgeproxy("token", "create", "--scope", "register", "--app", "test").strip()
+    return local_pop.edgeproxy("token", "create", "--scope", "register", "--app", "test").strip()
 
 
-def settles(client: Client, proxy: Proxy, backend_id: str) -> None:
+def settles(client: Client, proxy: LocalProxy, backend_id: str) -> None:
     wait_until(
         lambda: client.ask(proxy) == backend_id,
         reason=f"{client.address} to reach {backend_id}",
@@ -109,22 +115,22 @@ def settles(client: Client, proxy: Proxy, backend_id: str) -> None:
 
 @pytest.mark.feature("api.registration", "api.tokens")
 def test_a_fleet_serves_each_client_from_its_region_without_a_line_of_sql(
-    pop: Pop, proxy: Proxy, fleet: Fleet, token: str
+    local_pop: LocalPop, proxy: LocalProxy, fleet: Fleet, token: str
 ) -> None:
-    backends = {region: pop.start_backend(f"mock-{region}-1", region) for region in ("eu", "us", "sa")}
+    backends = {region: local_pop.start_backend(f"mock-{region}-1") for region in ("eu", "us", "sa")}
     for backend in backends.values():
         fleet.join(backend, token)
     assert [client.ask(proxy) for client in (_GERMAN, _AMERICAN, _BRAZILIAN)] == [
         *("mock-eu-1", "mock-us-1", "mock-sa-1"),
     ]
-    assert "mock-us-1" in pop.edgeproxy("backends", "list")
+    assert "mock-us-1" in local_pop.edgeproxy("backends", "list")
 
 
 @pytest.mark.feature("api.leases")
 def test_a_machine_that_dies_is_missed_and_welcome_when_it_is_back(
-    pop: Pop, proxy: Proxy, fleet: Fleet, token: str
+    local_pop: LocalPop, proxy: LocalProxy, fleet: Fleet, token: str
 ) -> None:
-    near, far = pop.start_backend("mock-eu-1", "eu"), pop.start_backend("mock-us-1", "us")
+    near, far = local_pop.start_backend("mock-eu-1"), local_pop.start_backend("mock-us-1")
     fleet.join(far, token)
     sidecar = fleet.join(near, token)
     assert _GERMAN.ask(proxy) == "mock-eu-1"
@@ -135,17 +141,17 @@ def test_a_machine_that_dies_is_missed_and_welcome_when_it_is_back(
     settles(_GERMAN, proxy, "mock-us-1")
 
     # Who moved stays where he is; who comes now gets the nearest again.
-    fleet.join(pop.start_backend("mock-eu-1", "eu"), token)
+    fleet.join(local_pop.start_backend("mock-eu-1"), token)
     settles(_NEWCOMER, proxy, "mock-eu-1")
 
 
 @pytest.mark.feature("api.operators")
 def test_an_operator_drains_a_backend_and_its_heartbeats_do_not_bring_it_back(
-    pop: Pop, proxy: Proxy, fleet: Fleet, token: str
+    local_pop: LocalPop, proxy: LocalProxy, fleet: Fleet, token: str
 ) -> None:
     for region in ("eu", "us"):
-        fleet.join(pop.start_backend(f"mock-{region}-1", region), token)
-    admin = pop.edgeproxy("token", "create", "--scope", "admin", "--name", "operator").strip()
+        fleet.join(local_pop.start_backend(f"mock-{region}-1"), token)
+    admin = local_pop.edgeproxy("token", "create", "--scope", "admin", "--name", "operator").strip()
     with _GERMAN.connect(proxy) as before:
         assert before.ask() == "mock-eu-1"
         assert fleet.adjust("mock-eu-1", admin, drain=True)["healthy"] is False
@@ -164,12 +170,14 @@ def test_an_operator_drains_a_backend_and_its_heartbeats_do_not_bring_it_back(
     settles(_NEWCOMER, proxy, "mock-eu-1")
 
 
-def test_a_restart_of_the_proxy_forgets_nobody(pop: Pop, proxy: Proxy, fleet: Fleet, token: str) -> None:
-    sidecar = fleet.join(pop.start_backend("mock-eu-1", "eu"), token)
+def test_a_restart_of_the_proxy_forgets_nobody(
+    local_pop: LocalPop, proxy: LocalProxy, fleet: Fleet, token: str
+) -> None:
+    sidecar = fleet.join(local_pop.start_backend("mock-eu-1"), token)
     assert _GERMAN.ask(proxy) == "mock-eu-1"
     proxy.process.terminate()
 
-    successor = pop.start_proxy()
+    successor = local_pop.start_proxy()
     assert _GERMAN.ask(successor) == "mock-eu-1"
     sidecar.terminate()
     assert sidecar.log.splitlines()[-1] == "mock-eu-1: deregistered"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from contextlib import ExitStack
 
 import pytest
 
-from e2e.clients import Client
-from e2e.processes import Pop
+from e2e.pop import Pop
+from e2e.processes import LocalPop
 from testkit.wait import wait_until
 
 _INTERVAL_S, _TIMEOUT_S, _FALL = 0.5, 0.3, 3
@@ -20,8 +19,8 @@ _SLOW_START_S = 600
 
 @pytest.mark.feature("health.checks", "health.slow_start")
 def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(pop: Pop) -> None:
-    names = ("mock-de-1", "mock-de-2", "mock-de-3")
-    backends = pop.start_backends(*((name, "eu", "DE") for name in names))
+    names = ("mock-eu-1", "mock-eu-2", "mock-eu-3")
+    backends = pop.start_backends(dict.fromkeys(names, "DE"))
     pop.configure(
         health_check_enabled="true",
         health_check_type="http",
@@ -32,34 +31,33 @@ def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(
         slow_start_secs=str(_SLOW_START_S),
     )
     proxy = pop.start_proxy()
-    hung = backends["mock-de-1"]
+    hung = backends["mock-eu-1"]
 
-    def left_out() -> dict[str, str]:
-        candidates = pop.explain("127.0.3.254")["candidates"]
-        return {each["backend"]: each["left_out"] for each in candidates if each["left_out"]}
+    pop.step("the backend hangs")
+    hung.hang()
+    wait_until(pop.left_out, reason="the hung backend to be left out", timeout_s=10 * _PROMISE_S)
+    assert pop.left_out() == {"mock-eu-1": f"failing its checks: no answer within {_TIMEOUT_S} s"}
+    assert {pop.client("DE", number).ask(proxy) for number in range(1, 21)} == set(names[1:])
 
-    hung.process.kill(signal.SIGSTOP)
-    wait_until(left_out, reason="the hung backend to be left out", timeout_s=10 * _PROMISE_S)
-    assert left_out() == {"mock-de-1": f"failing its checks: no answer within {_TIMEOUT_S} s"}
-    assert {Client.of("DE", number).ask(proxy) for number in range(1, 31)} == set(names[1:])
-
-    hung.process.kill(signal.SIGCONT)
-    wait_until(lambda: not left_out(), reason="the backend to be back", timeout_s=10 * _PROMISE_S)
-    (warming,) = (each for each in pop.explain("127.0.3.254")["candidates"] if each["verdict"])
-    assert (warming["backend"], warming["verdict"]) == ("mock-de-1", "slow start at 10 %")
+    pop.step("the backend is back")
+    hung.recover()
+    wait_until(lambda: not pop.left_out(), reason="the backend to be back", timeout_s=10 * _PROMISE_S)
+    (warming,) = (each for each in pop.explain(pop.client("").address)["candidates"] if each["verdict"])
+    assert (warming["backend"], warming["verdict"]) == ("mock-eu-1", "slow start at 10 %")
 
     # Held open, connections go where there is least load; a tenth of the weight carries a tenth of them.
     with ExitStack() as held:
         answers = Counter(
-            held.enter_context(Client.of("DE", number).connect(proxy)).ask() for number in range(101, 122)
+            held.enter_context(pop.client("DE", number).connect(proxy)).ask() for number in range(31, 52)
         )
-    assert answers == {"mock-de-1": 1, "mock-de-2": 10, "mock-de-3": 10}
+    assert answers == {"mock-eu-1": 1, "mock-eu-2": 10, "mock-eu-3": 10}
 
 
 @pytest.mark.feature("health.circuit")
-def test_a_backend_that_refuses_clients_is_ejected_and_returns_by_itself(pop: Pop, port: int) -> None:
-    pop.start_backends(("mock-fr", "eu", "FR"))
-    pop.add_rows(("mock-de", "eu", "DE", port, 0))
+@pytest.mark.blank(containers="a host that is gone refuses nobody; its silence is a story of its own")
+def test_a_backend_that_refuses_clients_is_ejected_and_returns_by_itself(local_pop: LocalPop) -> None:
+    pop = local_pop
+    backends = pop.start_backends({"mock-eu-1": "FR", "mock-eu-2": "DE"})
     pop.configure(
         circuit_breaker_enabled="true",
         circuit_failure_threshold="3",
@@ -67,12 +65,13 @@ def test_a_backend_that_refuses_clients_is_ejected_and_returns_by_itself(pop: Po
         circuit_timeout_secs="1",
         slow_start_secs="0",
     )
+    backends["mock-eu-2"].stop()
     proxy = pop.start_proxy()
-    german = (Client.of("DE", number) for number in range(1, 255))
+    german = (pop.client("DE", number) for number in range(1, 255))
 
-    assert [next(german).ask(proxy) for _ in range(3)] == ["mock-fr"] * 3, "nobody is turned away"
+    assert [next(german).ask(proxy) for _ in range(3)] == ["mock-eu-1"] * 3, "nobody is turned away"
     wait_until(lambda: proxy.events("a backend is ejected"), reason="the ejection")
 
-    pop.start_backend("mock-de", "eu", port=port)
-    wait_until(lambda: next(german).ask(proxy) == "mock-de", reason="it to be tried again", interval_s=0.2)
+    backends["mock-eu-2"].recover()
+    wait_until(lambda: next(german).ask(proxy) == "mock-eu-2", reason="it to be tried again", interval_s=0.2)
     wait_until(lambda: proxy.events("a backend is readmitted"), reason="its return")

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 import pytest
 
 from e2e.clients import Client, Connection
-from e2e.processes import Pop, Proxy
+from e2e.pop import Pop, Proxy
 from testkit.wait import wait_until
 
 _LIMIT = 7
 _WORKERS = 3
+_CLIENTS = 60
 
 
 def _knock(client: Client, proxy: Proxy) -> Connection | None:
@@ -29,23 +30,22 @@ def _knock(client: Client, proxy: Proxy) -> Connection | None:
 
 @pytest.mark.feature("selection.hard_limit")
 def test_a_burst_fills_the_only_backend_to_its_limit_and_not_beyond(pop: Pop) -> None:
-    backend = pop.start_backend("mock-eu-1", "eu")
-    pop.add_rows(("mock-eu-1", "eu", "DE", backend.port, _LIMIT))
+    pop.add_row(pop.start_backend("mock-eu-1"), "DE", hard_limit=_LIMIT)
     pop.configure(workers=str(_WORKERS))
     proxy = pop.start_proxy()
-    assert len(proxy.workers) == _WORKERS
 
-    clients = [Client.of("DE", number) for number in range(1, 61)]
+    clients = [pop.client("DE", number) for number in range(1, _CLIENTS + 1)]
     with ExitStack() as held, ThreadPoolExecutor(20) as pool:
+        pop.step("all knock at once")
         served = [each for each in pool.map(lambda client: _knock(client, proxy), clients) if each]
         for connection in served:
             held.enter_context(connection)
         assert len(served) == _LIMIT
-        (candidate,) = pop.explain("127.0.3.99")["candidates"]
+        (candidate,) = pop.explain(pop.client("").address)["candidates"]
         assert candidate["connections"] == _LIMIT
         assert candidate["left_out"] == f"at its hard_limit of {_LIMIT}"
 
-        # One goes, and one, not two, may come.
+        pop.step("one goes, and one, not two, may come")
         served[0].close()
         wait_until(lambda: pop.open_connections() == {"mock-eu-1": _LIMIT - 1}, reason="the place to be free")
         again = [each for each in pool.map(lambda client: _knock(client, proxy), clients) if each]
@@ -55,10 +55,12 @@ def test_a_burst_fills_the_only_backend_to_its_limit_and_not_beyond(pop: Pop) ->
 
 
 def test_who_finds_the_nearest_backend_full_gets_the_next(pop: Pop) -> None:
-    near, far = pop.start_backend("near", "eu"), pop.start_backend("far", "us")
-    pop.add_rows(("near", "eu", "DE", near.port, 2), ("far", "us", "US", far.port, 0))
+    pop.add_row(pop.start_backend("mock-eu-1"), "DE", hard_limit=2)
+    pop.add_row(pop.start_backend("mock-us-1"), "US")
     proxy = pop.start_proxy()
 
     with ExitStack() as held:
-        answers = [held.enter_context(Client.of("DE", number).connect(proxy)).ask() for number in range(1, 6)]
-    assert answers == ["near", "near", "far", "far", "far"]
+        answers = [
+            held.enter_context(pop.client("DE", number).connect(proxy)).ask() for number in range(1, 6)
+        ]
+    assert answers == ["mock-eu-1", "mock-eu-1", "mock-us-1", "mock-us-1", "mock-us-1"]

@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from e2e.clients import Client
-from e2e.processes import Pop, Proxy
+from e2e.clients import keep_coming
+from e2e.pop import Pop, Proxy
 from testkit.wait import wait_until
 
-_CLIENT = Client.of("DE")
+_CLIENTS = 6
+_UPGRADES = 2
 
 
-def test_a_client_goes_on_and_later_ones_are_served_by_the_new_version(pop: Pop) -> None:
-    pop.start_backends(("mock-eu-1", "eu", "DE"))
+@pytest.fixture
+def proxy(pop: Pop) -> Iterator[Proxy]:
+    """A proxy with two backends, whose last successor is stopped at the end."""
+    pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "DE"})
     proxy = pop.start_proxy()
-    with _CLIENT.connect(proxy) as connection:
-        assert connection.ask() == "mock-eu-1"
-        _upgrade(pop)
-        with _CLIENT.connect(proxy) as later:
-            assert later.ask() == "mock-eu-1"
-            assert pop.open_connections() == {"mock-eu-1": 2}
-        assert proxy.process.running
-        assert connection.ask() == "mock-eu-1"
-    assert proxy.process.wait_exit() == 0
-    _stop_last(proxy)
-
-
-@pytest.mark.feature("process.upgrade")
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-def test_load_does_not_notice_two_upgrades(pop: Pop) -> None:
-    pop.start_backends(("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "DE"))
-    proxy = pop.start_proxy()
-    url = f"http://{proxy.host}:{proxy.port}/api/latency"
-    load = subprocess.Popen(
-        ["wrk", "-t1", "-c8", "-d4", "-H", "Connection: close", url], stdout=subprocess.PIPE, text=True
-    )
-    for _ in range(2):
-        _upgrade(pop)
-    told, _ = load.communicate(timeout=60)
-    assert "requests in" in told
-    assert "Socket errors" not in told, told
-    assert "Non-2xx" not in told, told
-    _stop_last(proxy)
+    yield proxy
+    proxy.stop_successor()
 
 
 def _upgrade(pop: Pop) -> None:
     assert "serves; process" in pop.edgeproxy("upgrade")
 
 
-def _stop_last(proxy: Proxy) -> None:
-    """Stop the last of the proxies, which is not the process that was started."""
-    last = proxy.events("upgraded")[-1]["successor"]
-    os.kill(last, signal.SIGTERM)
-    wait_until(lambda: not Path(f"/proc/{last}/fd/0").exists(), reason="the successor to end")
-    wait_until(lambda: proxy.process.group() == [], reason="all processes to be gone")
+@pytest.mark.feature("process.upgrade")
+def test_a_client_goes_on_and_later_ones_are_served_by_the_new_version(pop: Pop, proxy: Proxy) -> None:
+    client = pop.client("DE")
+    with client.connect(proxy) as connection:
+        backend = connection.ask()
+        _upgrade(pop)
+        with client.connect(proxy) as later:
+            assert later.ask() == backend
+            assert pop.open_connections()[backend] == 2
+        assert connection.ask() == backend
+        assert not proxy.events("stopped")
+    wait_until(lambda: proxy.events("stopped"), reason="the old version to end", timeout_s=60)
+
+
+def test_load_does_not_notice_two_upgrades(pop: Pop, proxy: Proxy) -> None:
+    clients = [pop.client("DE", number) for number in range(1, _CLIENTS + 1)]
+    with keep_coming(proxy, clients) as load:
+        for number in range(1, _UPGRADES + 1):
+            pop.step(f"upgrade {number}")
+            load.wait_more(30)
+            _upgrade(pop)
+        load.wait_more(30)
+    assert load.failures == []
+    # Affinity went with it: nobody ever saw a second backend.
+    assert len(set(load.answers)) == _CLIENTS, set(load.answers)

@@ -19,13 +19,14 @@ from random import Random
 
 import pytest
 
-from e2e.processes import Pop, Proxy
+from e2e.processes import LocalPop, LocalProxy
 from e2e.world import address_in
 from testkit.wait import wait_until
 
 pytestmark = [
     pytest.mark.usefixtures("unmeasured"),
     pytest.mark.timeout(900),
+    pytest.mark.blank(containers="measures the machine at hand, which hosts would only share"),
 ]
 _NEEDS_WRK = pytest.mark.skipif(
     shutil.which("wrk") is None, reason="wrk is not installed: apt-get install wrk"
@@ -38,7 +39,7 @@ _MIB = 1 << 20
 # ---- requests ------------------------------------------------------------------------------------
 
 
-def _wrk(proxy: Proxy, duration_s: int, *options: str) -> int:
+def _wrk(proxy: LocalProxy, duration_s: int, *options: str) -> int:
     """Load the proxy for so long; return the number of requests, all of which were answered in order."""
     said = subprocess.run(
         ["wrk", "-t2", "-c64", f"-d{duration_s}s", *options, f"http://{proxy.host}:{proxy.port}/api/latency"],
@@ -60,7 +61,7 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _assert_all_worked(proxy: Proxy, before: dict[int, float]) -> None:
+def _assert_all_worked(proxy: LocalProxy, before: dict[int, float]) -> None:
     """All workers that there were have had a part of the work, none less than a quarter of its share."""
     used = {pid: _cpu_s(pid) - cpu_s for pid, cpu_s in before.items()}
     fair_share = sum(used.values()) / len(used)
@@ -69,15 +70,15 @@ def _assert_all_worked(proxy: Proxy, before: dict[int, float]) -> None:
 
 
 @pytest.fixture
-def proxy(pop: Pop) -> Proxy:
+def proxy(local_pop: LocalPop) -> LocalProxy:
     """Return a proxy with two workers and two mock backends."""
-    pop.start_backends(("mock-eu-1", "eu", "DE"), ("mock-eu-2", "eu", "FR"))
-    pop.configure(workers="2")
-    return pop.start_proxy()
+    local_pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR"})
+    local_pop.configure(workers="2")
+    return local_pop.start_proxy()
 
 
 @_NEEDS_WRK
-def test_no_request_on_open_connections_fails(proxy: Proxy, full: bool) -> None:
+def test_no_request_on_open_connections_fails(proxy: LocalProxy, full: bool) -> None:
     before = {pid: _cpu_s(pid) for pid in proxy.workers}
     wanted, duration_s = (200_000, 20) if full else (500, _SMALL_S)
     requests, began_s = 0, time.monotonic()
@@ -88,7 +89,7 @@ def test_no_request_on_open_connections_fails(proxy: Proxy, full: bool) -> None:
 
 
 @_NEEDS_WRK
-def test_no_request_on_a_connection_of_its_own_fails(proxy: Proxy, full: bool) -> None:
+def test_no_request_on_a_connection_of_its_own_fails(proxy: LocalProxy, full: bool) -> None:
     before = {pid: _cpu_s(pid) for pid in proxy.workers}
     duration_s = 30 if full else _SMALL_S
     requests = _wrk(proxy, duration_s, "-H", "Connection: close")
@@ -134,13 +135,13 @@ def _pss_mib(pid: int) -> float:
 
 
 @pytest.mark.feature("relay.copy", "relay.splice")
-def test_a_slow_reader_gets_every_byte_and_costs_no_memory(pop: Pop, full: bool) -> None:
+def test_a_slow_reader_gets_every_byte_and_costs_no_memory(local_pop: LocalPop, full: bool) -> None:
     size_bytes = 1024 * _MIB if full else 96 * _MIB
     rate_bytes_per_s = 64 * _MIB
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(2) as pool:
-        pop.add_rows(("bulk", "eu", "DE", listener.getsockname()[1], 0))
-        pop.configure(workers="2")
-        proxy = pop.start_proxy()
+        local_pop.add_address("bulk", "eu", "DE", *listener.getsockname())
+        local_pop.configure(workers="2")
+        proxy = local_pop.start_proxy()
         address = (proxy.host, proxy.port)
         with closing(socket.create_connection(address, source_address=(address_in("DE", 1), 0))) as sock:
             sent = pool.submit(_send, listener, size_bytes)
@@ -155,7 +156,7 @@ def test_a_slow_reader_gets_every_byte_and_costs_no_memory(pop: Pop, full: bool)
     )
 
 
-def _highest_pss_mib(proxy: Proxy, until: Future[tuple[str, int]]) -> float:
+def _highest_pss_mib(proxy: LocalProxy, until: Future[tuple[str, int]]) -> float:
     """What control process and workers take together at most until then."""
     highest_mib = 0.0
 

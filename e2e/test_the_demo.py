@@ -16,6 +16,8 @@ import pytest
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
+pytestmark = pytest.mark.blank(containers="the demo is one program on the machine of who watches it")
+
 _ROOT = Path(__file__).parents[1]
 _DEMO = (sys.executable, "-m", "e2e.demo")
 _EQUATION = re.compile(r"(\d+) ([=!]) (\d+) (connections|bytes up|bytes down)")

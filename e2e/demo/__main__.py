@@ -101,7 +101,7 @@ class Demo:
         async with self._crowd.hold():
             cut = self._crowd.open_on(victim.id)
             stats = await self._stats_when(lambda stats: _opened(stats) == self._crowd.opened)
-            victim.process.kill()
+            victim.die()
             await asyncio.wait_for(self._crowd.wait_ended(victim.id), _SETTLE_S)
             self._at_kill = stats
         self._tell(f"{victim.id} is killed (SIGKILL) with {cut} connections open")

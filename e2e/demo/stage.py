@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-from e2e.processes import Pop, Proxy
+from e2e.processes import LocalBackend, LocalPop, LocalProxy
 from e2e.world import address_in
-from mock_backend.process import MockBackendProcess
+from testkit.ports import free_port
 from testkit.process import ProcessFactory
 
 CLIENTS: Final = {"BR": 5, "CA": 4, "DE": 6, "FR": 4, "JP": 4, "PT": 5, "US": 6}
@@ -38,8 +38,8 @@ VICTIM: Final = "mock-eu-1"
 class Stage:
     """Everything that runs."""
 
-    proxy: Proxy
-    backends: dict[str, MockBackendProcess]
+    proxy: LocalProxy
+    backends: dict[str, LocalBackend]
     admin_socket: Path
 
     @property
@@ -66,18 +66,18 @@ def stage(typed: Callable[[str], None]) -> Iterator[Stage]:
         (folder / "logs").mkdir()
         start = ProcessFactory(folder / "logs")
         try:
-            pop = Pop(folder, start)
+            pop = LocalPop(folder, start, free_port)
             pop.configure(shutdown_timeout_secs="2")
             yield _set_up(pop, typed)
         finally:
             start.stop_all()
 
 
-def _set_up(pop: Pop, typed: Callable[[str], None]) -> Stage:
+def _set_up(pop: LocalPop, typed: Callable[[str], None]) -> Stage:
     backends = {}
     for backend, region, _ in BACKENDS:
         typed(f"mock-backend -port 0 -region {region} -id {backend} &")
-        backends[backend] = pop.start_backend(backend, region)
+        backends[backend] = pop.start_backend(backend)
     typed("edgeproxy db init")
     pop.edgeproxy("db", "init")
     for backend, region, country in BACKENDS:

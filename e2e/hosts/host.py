@@ -1,0 +1,173 @@
+"""One machine of the world: what can be done to it from outside, and how all of that is undone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import tarfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from docker.models.containers import Container
+from docker.models.networks import Network
+
+from testkit.wait import wait_until
+
+_DIAL_TIMEOUT_S: Final = 60
+_ANSWER_BYTES: Final = 256
+_PROGRAM_TIMEOUT_S: Final = 30
+
+
+class Host:
+    """A container, what it is connected to, and what a story has done to it so far."""
+
+    def __init__(self, container: Container, networks: dict[str, tuple[Network, str]]) -> None:
+        """``networks``: by the name in the atlas, with the host's address in each."""
+        self.container = container
+        self.name = str(container.name).partition("-")[2]
+        self._networks = networks
+        self._undo = ExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name}>"
+
+    # ---- what an operator does on it -----------------------------------------------------------------
+
+    def run(
+        self,
+        *command: str,
+        user: str = "root",
+        env: dict[str, str] | None = None,
+        check: bool = True,
+        folder: str | None = None,
+    ) -> str:
+        """Run a command there and return what it prints on both outputs.
+
+        Raises:
+            AssertionError: it failed; carries its exit code and what it said.
+        """
+        ended = self.container.exec_run(list(command), user=user, environment=env or {}, workdir=folder)
+        assert isinstance(ended.output, bytes)
+        said = ended.output.decode(errors="replace")
+        assert not check or ended.exit_code == 0, f"{self.name}: {command} exited {ended.exit_code}: {said}"
+        return said
+
+    def put(self, path: str, content: bytes | str, *, mode: int = 0o644) -> None:
+        """Write a file of root's, in a folder that exists."""
+        data = content.encode() if isinstance(content, str) else content
+        folder, _, name = path.rpartition("/")
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            entry = tarfile.TarInfo(name)
+            # Whole seconds: whoever compares times of modification sees none from the future.
+            entry.size, entry.mode, entry.mtime = len(data), mode, int(time.time())
+            tar.addfile(entry, io.BytesIO(data))
+        assert self.container.put_archive(folder, archive.getvalue())
+
+    def start_program(self, name: str, *command: str, ready: str = "ready") -> None:
+        """Run a program beside the host's own until it heals; return when it has printed ``ready``."""
+        script = f'echo $$ >/run/{name}.pid; exec "$@" >/run/{name}.log 2>&1'
+        self.container.exec_run(["sh", "-c", script, name, *command], detach=True)
+        self._undo.callback(self.end_program, name)
+        wait_until(
+            lambda: ready in self.run("cat", f"/run/{name}.log", check=False),
+            reason=f"{name} on {self} to be ready",
+            timeout_s=_PROGRAM_TIMEOUT_S,
+            interval_s=0.1,
+        )
+
+    def end_program(self, name: str, signal: str = "TERM") -> None:
+        """Send a signal to a program that was started here; nothing happens when it has ended."""
+        self.run("sh", "-c", f"kill -{signal} $(cat /run/{name}.pid)", check=False)
+
+    # ---- what goes wrong with it ---------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask its one program to end, as a supervisor would: with SIGTERM."""
+        self.container.stop(timeout=10)
+        self._undo.callback(self.container.start)
+
+    def die(self) -> None:
+        """End it as a power cut does: nobody says goodbye, and its address falls silent."""
+        self.container.kill()
+        self._undo.callback(self.container.start)
+
+    def hang(self) -> None:
+        """Stop all its programs, while its kernel goes on accepting connections."""
+        self.container.pause()
+        self._undo.callback(self.container.unpause)
+
+    def cut_off(self, *names: str) -> None:
+        """Unplug it from these networks, by default from all."""
+        for name in names or tuple(self._networks):
+            network, address = self._networks[name]
+            network.disconnect(self.container)
+            self._undo.callback(network.connect, self.container, ipv4_address=address)
+
+    def lose_packets(self, share: float) -> None:
+        """Lose this share of all packets that arrive, at random."""
+        rule = ("INPUT", "-m", "statistic", "--mode", "random", "--probability", str(share), "-j", "DROP")
+        self.run("iptables", "-A", *rule)
+        self._undo.callback(self.run, "iptables", "-D", *rule)
+
+    def packets_lost(self) -> int:
+        """How many packets :meth:`lose_packets` has cost it so far."""
+        rules = self.run("iptables", "--numeric", "--verbose", "--exact", "--list", "INPUT")
+        return sum(int(line.split()[0]) for line in rules.splitlines() if " DROP " in line)
+
+    def heal(self) -> None:
+        """Undo all of that, the last first; a host to which nothing happened is left alone."""
+        self._undo.pop_all().close()
+
+    # ---- what is to be known when a story fails ------------------------------------------------------
+
+    def report(self) -> str:
+        """The last lines of its log, its addresses and its routes; says so where it cannot tell."""
+        self.container.reload()
+        told = [f"state: {self.container.status}", self.container.logs(tail=20).decode(errors="replace")]
+        if self.container.status == "running":
+            told.append(self.run("sh", "-c", "ip -brief address; ip route", check=False))
+        return "\n".join(told)
+
+
+class ClientHost(Host):
+    """A machine of clients; gives out sockets that were made on it."""
+
+    def __init__(self, container: Container, networks: dict[str, tuple[Network, str]], dialler: Path) -> None:
+        super().__init__(container, networks)
+        self.dialler = dialler
+
+    def dial(
+        self, source: str, to: tuple[str, int], *, kind: str = "tcp", timeout_s: float = 20.0
+    ) -> socket.socket:
+        """Connect from ``source``, one of the addresses of this host.
+
+        Raises:
+            OSError: what connecting ended with there.
+        """
+        order = {"kind": kind, "source": source, "to": to, "timeout_s": timeout_s}
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
+            agent.settimeout(_DIAL_TIMEOUT_S)
+            agent.connect(str(self.dialler))
+            agent.send(json.dumps(order).encode())
+            answer, descriptors, _, _ = socket.recv_fds(agent, _ANSWER_BYTES, 1)
+        if number := json.loads(answer)["errno"]:
+            raise OSError(number, os.strerror(number))
+        made = socket.socket(fileno=descriptors[0])
+        made.settimeout(timeout_s)
+        return made
+
+
+def tail(text: str, lines: int) -> str:
+    """The last lines of a text."""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def shell(script: str) -> Sequence[str]:
+    """The command that runs a script which stops at its first failure."""
+    return ("sh", "-euc", script)
