@@ -38,7 +38,7 @@ def prepare(session: nox.Session) -> None:
     session.run("./dev", "setup", silent=True, log=False)
 
 
-def run_pytest(session: nox.Session, kind: str, folders: list[str]) -> bool:
+def run_pytest(session: nox.Session, kind: str, folders: list[str], dist: str = "worksteal") -> bool:
     """Run one kind of test in a process of its own, measured into its own data files.
 
     Paths among the session's arguments narrow the run to what they and ``folders`` have in common; returns
@@ -58,8 +58,8 @@ def run_pytest(session: nox.Session, kind: str, folders: list[str]) -> bool:
         stale.unlink()
     session.run(
         *("coverage", "run", f"--context={kind}", "-m", "pytest", f"--numprocesses={TEST_PROCESSES}"),
-        # Neighbours stay together, so that what a module's tests share is made once and not once per process.
-        "--dist=worksteal",
+        # By default neighbours stay together, so that what a module's tests share is made once.
+        f"--dist={dist}",
         f"--outcomes={MEASUREMENTS / f'outcomes.{kind}.jsonl'}",
         *options,
         *(paths or folders),
@@ -90,9 +90,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The stories a user would tell, on real processes; arguments go to pytest."""
+    """The stories a user would tell, on processes and on hosts; --list, --keep, or what pytest takes."""
     prepare(session)
-    if not run_pytest(session, "e2e", ["e2e"]):
+    if "--list" in session.posargs:
+        session.run("python", "-m", "pytest", "--quiet", "e2e", *session.posargs)
+        return
+    # The stories of hosts share one world, so they stay in one process.
+    if not run_pytest(session, "e2e", ["e2e"], dist="loadgroup"):
         session.log("no e2e test is in the paths given")
 
 
@@ -145,6 +149,13 @@ def demo(session: nox.Session) -> None:
     prepare(session)
     # Ctrl-C reaches the demo too; left to its default, nox would kill it while it stops what it started.
     session.run("python", "-m", "e2e.demo", *session.posargs, interrupt_timeout=15.0, terminate_timeout=15.0)
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """Build the container image of the proxy: edgeproxy:local, or the name given."""
+    prepare(session)
+    session.run("python", "-m", "e2e.hosts.images", *session.posargs)
 
 
 @nox.session
