@@ -29,6 +29,7 @@ from edgeproxy.app.parts import (
 from edgeproxy.app.view import View
 from edgeproxy.config import Config
 from edgeproxy.core.controlplane.candidates import Candidates
+from edgeproxy.core.controlplane.control_view import TransitionCounts
 from edgeproxy.core.controlplane.directory import labels_of
 from edgeproxy.core.controlplane.events import Event, EventBus, Priority, RecentEvents, Topic
 from edgeproxy.core.controlplane.names import Zone
@@ -177,6 +178,8 @@ class App:
         self._recent_events = RecentEvents()
         self._events.bus.subscribe("log", self._log_event)
         self._events.bus.subscribe("recent", self._recent_events)
+        self._transitions = TransitionCounts()
+        self._events.bus.subscribe("metrics", self._transitions, (Topic.HEALTH,))
         self._supervisor = Supervisor(
             WORKER_PROGRAM,
             [
@@ -217,6 +220,8 @@ class App:
                 recent_events=self._recent_events,
                 verdicts=self._verdicts,
                 geo=self._geo,
+                transitions=self._transitions,
+                api_counts=lambda: self._api.counts() if self._api is not None else None,
                 dns_statistics=lambda: self._dns.stats() if self._dns is not None else None,
             )
             self._admin = AdminServer(
@@ -511,11 +516,14 @@ class App:
     def _metrics_server(self, port: MetricsPort) -> MetricsServer:
         # Imports that take a third of a second, while the workers serve already.
         from edgeproxy.core.controlplane.metric_labels import BackendLabels
-        from edgeproxy.inbound.metrics import Metrics
+        from edgeproxy.inbound.metrics import Metrics, PopCollector
+        from edgeproxy.inbound.metrics_control import ControlCollector
         from edgeproxy.inbound.metrics_server import MetricsServer
         from edgeproxy.inbound.status import StatusPage
 
-        self._show_metrics = Metrics(self._view.overview, BackendLabels()).answer
+        self._show_metrics = Metrics(
+            PopCollector(self._view.overview, BackendLabels()), ControlCollector(self._view.control)
+        ).answer
         self._pages = StatusPage(self._view.overview).routes()
         return MetricsServer(port, self._metrics_routes(self._config))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -18,6 +19,7 @@ import msgspec
 from aiohttp import web
 
 from edgeproxy.config import Config
+from edgeproxy.core.controlplane.control_view import ApiCounts
 from edgeproxy.core.controlplane.explain import Explanation
 from edgeproxy.core.controlplane.flood import FloodLimit
 from edgeproxy.errors import ListenError
@@ -31,6 +33,9 @@ from edgeproxy.inbound.api_tls import ApiTls, check_certificate
 from edgeproxy.ports import LeaseStore
 
 BACKLOG: Final = 1024
+
+_OTHER: Final = "other"
+"""Stands for methods and paths that are none of ours, in the counts of requests."""
 
 KEEPALIVE_S: Final = 75.0
 """How long a connection may be silent between two requests."""
@@ -96,6 +101,7 @@ class ApiServer:
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         )
         self._site: web.SockSite | None = None
+        self._requests: Counter[tuple[str, str, int]] = Counter()
 
     def check_settings(self, config: Config) -> None:
         """See whether :meth:`change_settings` can succeed.
@@ -128,6 +134,10 @@ class ApiServer:
             group.create_task(self._follow_tokens())
             if self._tls is not None:
                 group.create_task(self._tls.watch(self._log))
+
+    def counts(self) -> ApiCounts:
+        """What was done since the start."""
+        return ApiCounts(self._requests, self._registrar.changes, len(self._registrar))
 
     def drain(self) -> None:
         """Be not ready any more, and go on answering."""
@@ -165,7 +175,7 @@ class ApiServer:
     # ---- serving -----------------------------------------------------------------------------
 
     def _application(self, openapi: dict[str, Any]) -> web.Application:
-        application = web.Application(middlewares=[self._refuse_in_json])
+        application = web.Application(middlewares=[self._count, self._refuse_in_json])
         application.on_response_prepare.append(_name_no_versions)
         for call in CALLS:
             handler = self._handler(call)
@@ -187,6 +197,16 @@ class ApiServer:
             return await call.answer(self._calls, request, only_app)
 
         return handle
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        if resource is None:
+            self._requests[_OTHER, _OTHER, response.status] += 1
+        else:
+            self._requests[request.method, resource.canonical, response.status] += 1
+        return response
 
     @web.middleware
     async def _refuse_in_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:

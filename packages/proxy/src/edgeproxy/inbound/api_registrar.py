@@ -8,7 +8,9 @@ some dozens of transactions and not a thousand. Heartbeats wait for nothing and 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from time import time
 from typing import Any, Final, Protocol
 
@@ -55,6 +57,17 @@ class Log(Protocol):
     def warning(self, event: str, **fields: Any) -> Any: ...
 
 
+class RegistrationChange(StrEnum):
+    """What became of a registration, for the metrics."""
+
+    REGISTERED = "registered"
+    DEREGISTERED = "deregistered"
+    EXPIRED = "expired"
+    """No heartbeat for the TTL: unhealthy."""
+    REMOVED = "removed"
+    """None for three times as long."""
+
+
 class StoppingError(EdgeproxyError):
     """The proxy is about to end and changes nothing any more."""
 
@@ -91,6 +104,8 @@ class Registrar:
         self._storing = asyncio.Lock()
         self._failing = False
         self._stopped = False
+        self.changes = Counter(dict.fromkeys(map(str, RegistrationChange), 0))
+        """Since the start."""
 
     def __len__(self) -> int:
         """How many backends are registered."""
@@ -143,6 +158,7 @@ class Registrar:
         outcome = await self._decide(backend_id, operation, self._renew)
         if isinstance(outcome, LeaseWrite) and is_new:
             address = f"{values['wg_ip']}:{values['port']}"
+            self.changes[RegistrationChange.REGISTERED] += 1
             self._log.info("a backend registered", backend=backend_id, app=values["app"], address=address)
         return outcome
 
@@ -160,6 +176,7 @@ class Registrar:
         operation = deregistration(backend_id, only_app=only_app)
         outcome = await self._decide(backend_id, operation, lambda write: self._book.drop(write.id))
         if isinstance(outcome, LeaseWrite):
+            self.changes[RegistrationChange.DEREGISTERED] += 1
             self._log.info("a backend deregistered", backend=backend_id)
         return outcome
 
@@ -281,8 +298,10 @@ class Registrar:
     def _tell(self, due: Due, outcome: Outcome | NotWritten) -> None:
         match outcome:
             case LeaseWrite(lease=None):
+                self.changes[RegistrationChange.REMOVED] += 1
                 self._log.warning("no heartbeat for three times the TTL, backend removed", backend=due.id)
             case LeaseWrite(lease=Lease(expired=True)):
+                self.changes[RegistrationChange.EXPIRED] += 1
                 self._log.warning("no heartbeat for the TTL, backend unhealthy", backend=due.id)
             case NotWritten(why):
                 self._log.warning("the store refuses a change of a lease", backend=due.id, why=why)

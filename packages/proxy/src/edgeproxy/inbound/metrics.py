@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from edgeproxy.core.controlplane.metric_labels import OTHER, BackendLabels
 from edgeproxy.core.controlplane.overview import BackendState, BackendView, Overview
-from edgeproxy.inbound.metric_families import counter, gauge
+from edgeproxy.inbound.metric_families import counter, gauge, histogram
 
 
 class Metrics:
@@ -139,7 +139,7 @@ def _of_clients(overview: Overview) -> Iterator[Metric]:
     )
     yield gauge("queue_length", "Clients that wait for a place on a backend", {(): overview.waiting})
     yield gauge("queue_limit", "Clients that may wait at a time", {(): overview.queue_limit})
-    yield _histogram(
+    yield histogram(
         "queue_wait_seconds",
         "Time that clients waited for a place on a backend and got one",
         {(): overview.waits},
@@ -224,7 +224,7 @@ def _of_backends(views: list[BackendView]) -> Iterator[Metric]:
         {(view.id,): view.state not in (BackendState.DOWN, BackendState.EJECTED) for view in present},
         named,
     )
-    yield _histogram(
+    yield histogram(
         "backend_rtt_seconds",
         "Time that connects to a backend took, as workers see it",
         {(view.id,): view.connects for view in views},

@@ -62,6 +62,8 @@ class TableFeed:
         self._hosts: dict[str, tuple[str, ...]] = {}
         self._names_changed = asyncio.Event()
         self._failing = False
+        self.failures = 0
+        """Times that the store became unreadable."""
         self._watching = False
         self._poll_wanted = asyncio.Event()
         self._following = asyncio.Lock()
@@ -73,6 +75,11 @@ class TableFeed:
     def change_interval(self, poll_interval_s: float) -> None:
         """Look at the store so often from now on, and at least every :data:`POLL_INTERVAL_S`."""
         self._poll_interval_s = min(poll_interval_s, POLL_INTERVAL_S)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the store could not be read the last time."""
+        return self._failing
 
     def load(self) -> TableChange:
         """Read the rows for the first time.
@@ -180,6 +187,7 @@ class TableFeed:
         except StoreError as error:
             if not self._failing:
                 self._failing = True
+                self.failures += 1
                 log.warning("the routing table cannot be read, keeping the last good one", why=str(error))
             return
         self.read_at_s = monotonic()
