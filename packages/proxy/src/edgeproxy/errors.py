@@ -55,3 +55,12 @@ class ListenError(EdgeproxyError):
     """The listening address is taken, not ours or not allowed."""
 
     exit_code = 5
+
+
+def tls_failure(error: Exception) -> str:
+    """Why TLS did not come about, for people, from what the ``ssl`` module or a socket raised."""
+    if verdict := getattr(error, "verify_message", None):  # of a certificate
+        return f"its certificate is not accepted: {verdict}"
+    if reason := getattr(error, "reason", None):  # OpenSSL's own word
+        return str(reason).lower().replace("_", " ")
+    return getattr(error, "strerror", None) or str(error)

@@ -27,12 +27,34 @@ class Pki:
         _replace(key, issued.private_key_pem.bytes())
         _replace(certificate, b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
-    def client(self, *, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-        """A client's context that trusts this authority alone; with ``version`` it speaks no other."""
+    @property
+    def authority(self) -> bytes:
+        """The authority's own certificate, PEM."""
+        return self._authority.cert_pem.bytes()
+
+    def client(
+        self, *, version: ssl.TLSVersion | None = None, certificate_for: str | None = None
+    ) -> ssl.SSLContext:
+        """A client's context that trusts this authority alone; with ``version`` it speaks no other.
+
+        ``certificate_for``: whom the certificate is for that it shows to servers that ask.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._authority.configure_trust(context)
         if version is not None:
             context.minimum_version = context.maximum_version = version
+        if certificate_for is not None:
+            name = f"{certificate_for}.clients.example"
+            self._authority.issue_cert(name, common_name=certificate_for).configure_cert(context)
+        return context
+
+    def server(self, *names: str, asks_for_certificates: bool = False) -> ssl.SSLContext:
+        """A server's context for ``names``; with ``asks_for_certificates`` clients must show one of ours."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(*names, key_type=trustme.KeyType.ECDSA).configure_cert(context)
+        if asks_for_certificates:
+            self._authority.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
 
 

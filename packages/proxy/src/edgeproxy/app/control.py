@@ -23,6 +23,7 @@ from edgeproxy.app.parts import (
     listenings,
     panic_threshold,
     rate_limit,
+    tls_settings,
     verdict_settings,
     worker_settings,
 )
@@ -45,6 +46,7 @@ from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.admin_commands import SetBackend
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.metrics_port import MetricsPort
+from edgeproxy.outbound.backend_credentials_files import BackendCredentialFiles
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
 from edgeproxy.outbound.probe_http import HttpProbe
 from edgeproxy.outbound.probe_tcp import TcpProbe
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from edgeproxy.inbound.dns_messages import Responder
     from edgeproxy.inbound.metrics_server import Handler, MetricsServer
     from edgeproxy.outbound.certificates_files import CertificateFiles
+    from edgeproxy.outbound.certificates_files import Loaded as Certificates
     from edgeproxy.runtime.logs import Logger
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.worker")
@@ -154,7 +157,7 @@ class App:
         self._entrances = Entrances(config, inherited, ActivatedSockets(os.environ))
         if account is not None:
             account.become()
-        self._certificates: CertificateWatch | None = None
+        self._certificates: CertificateWatch[Certificates] | None = None
         self._dns: DnsServer | None = None
         self._candidates: Candidates | None = None
         self._api: ApiServer | None = None
@@ -195,6 +198,7 @@ class App:
         try:
             if any(each.terminates_tls for each in listenings(config)):
                 self._certificates = CertificateWatch(_certificate_files(config))
+            self._backend_credentials = CertificateWatch(BackendCredentialFiles(config.backend_rules))
             self._geo = GeoWatch(config.geoip_path, CountryDatabase.open, signature)
             self._store = self._open.enter_context(open_store_to_serve(config, self._rows_changed))
             self._feed = TableFeed(
@@ -279,8 +283,8 @@ class App:
                     async with asyncio.timeout(NAMES_AT_START_S):
                         await self._feed.resolve_names(self._supervisor, self._log)
             await self._supervisor.start(self._worker_settings(self._config), self._feed)
-            if self._certificates is not None:
-                self._certificates.tell(self._log)
+            for watch in self._certificate_watches():
+                watch.tell(self._log)
             log_issues(self._first_rows, self._log)
             self._follow(self._first_rows)
             if self._entrances.dns is not None:
@@ -406,8 +410,7 @@ class App:
             jobs.append(self._verdicts.run(self._supervisor))
         if self._checks is not None:
             jobs.append(self._checks.run())
-        if self._certificates is not None:
-            jobs.append(self._certificates.watch(self._log, self._supervisor.show_identities))
+        jobs += [watch.watch(self._log, self._certificates_changed) for watch in self._certificate_watches()]
         if config.rate_limit_enabled:
             interval_s = BUCKET_SWEEP_INTERVAL_S
             jobs.append(sweep_bindings(self._state.clients, self._bucket_fill_s, lambda: interval_s))
@@ -616,10 +619,14 @@ class App:
         """
         if self._api is not None:
             self._api.check_settings(config)
+        prepared = [self._backend_credentials.prepare(BackendCredentialFiles(config.backend_rules))]
         if self._certificates is not None:
-            self._certificates.follow(_certificate_files(config))
-            self._certificates.tell(self._log)
+            prepared.append(self._certificates.prepare(_certificate_files(config)))
         # From here on nothing can go wrong.
+        for follow in prepared:
+            follow()
+        for watch in self._certificate_watches():
+            watch.tell(self._log)
         self._config = config
         self._supervisor.change_settings(self._worker_settings(config))
         self._feed.change_interval(config.db_reload_secs)
@@ -648,15 +655,26 @@ class App:
             for _ in range(listeners.per_worker(config.workers))
         ]
         settings = replace(settings, listeners=tuple(of_each))
-        if self._certificates is None:
-            return settings
-        tls = TlsSettings(
-            identities=self._certificates.identities,
-            alpn=config.tls_alpn,
-            handshake_timeout_s=config.tls_handshake_timeout_secs,
-            max_handshakes=config.tls_max_handshakes,
+        return replace(settings, tls=self._tls_settings(config))
+
+    def _tls_settings(self, config: Config) -> TlsSettings | None:
+        clients, backends = self._certificates, self._backend_credentials.loaded.credentials
+        if clients is None and not backends:
+            return None
+        return tls_settings(
+            config,
+            clients.loaded.identities if clients is not None else (),
+            clients.loaded.client_authorities if clients is not None else None,
+            backends,
         )
-        return replace(settings, tls=tls)
+
+    def _certificate_watches(self) -> list[CertificateWatch[Any]]:
+        return [self._backend_credentials, *([self._certificates] if self._certificates is not None else [])]
+
+    def _certificates_changed(self) -> None:
+        tls = self._tls_settings(self._config)
+        assert tls is not None
+        self._supervisor.change_tls(tls)
 
     def _save_affinity(self) -> None:
         state_dir = self._config.state_dir
@@ -690,6 +708,7 @@ class App:
                 duration_s=round(session.duration_s, 6),
                 reason=session.reason,
                 tries=session.tries,
+                **({"certificate": session.certificate} if session.certificate else {}),
             )
         if report.sessions_dropped:
             self._log.warning("the access log did not keep up", sessions_lost=report.sessions_dropped)
@@ -753,7 +772,7 @@ def _certificate_files(config: Config) -> CertificateFiles:
     # Imports that take a tenth of a second, while the workers boot.
     from edgeproxy.outbound.certificates_files import CertificateFiles
 
-    return CertificateFiles(config.tls_cert, config.tls_key, config.tls_cert_dir)
+    return CertificateFiles(config.tls_cert, config.tls_key, config.tls_cert_dir, config.tls_client_ca)
 
 
 def _inherited_segment(config: Config, segment_fd: int) -> int:

@@ -12,13 +12,14 @@ from edgeproxy.core.controlplane.outlier import CircuitSettings
 from edgeproxy.core.controlplane.verdicts import VerdictSettings
 from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.caps import Caps
+from edgeproxy.core.dataplane.identities import BackendCredentials, ClientCertificates, Identity
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.dataplane.waiting import QueueTerms
 from edgeproxy.core.dataplane.warm import WarmTerms
-from edgeproxy.core.wire.frames import RelayMode, Start
+from edgeproxy.core.wire.frames import RelayMode, Start, TlsSettings
 
 
 def named_addresses(config: Config) -> list[tuple[str, Address]]:
@@ -73,6 +74,26 @@ def worker_settings(config: Config) -> Start:
         caps=caps(config),
         queue=QueueTerms(config.queue_length, config.queue_timeout_secs),
         warm=warm(config),
+    )
+
+
+def tls_settings(
+    config: Config,
+    identities: tuple[Identity, ...],
+    client_authorities: bytes | None,
+    backends: tuple[BackendCredentials, ...],
+) -> TlsSettings:
+    """How a worker does TLS, with what the files hold that the settings name."""
+    client_certificates = None
+    if client_authorities is not None:
+        client_certificates = ClientCertificates(client_authorities, config.tls_client_auth == "required")
+    return TlsSettings(
+        identities=identities,
+        alpn=config.tls_alpn,
+        handshake_timeout_s=config.tls_handshake_timeout_secs,
+        max_handshakes=config.tls_max_handshakes,
+        client_certificates=client_certificates,
+        backends=backends,
     )
 
 

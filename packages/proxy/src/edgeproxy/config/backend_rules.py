@@ -6,6 +6,11 @@
     match = "mock-eu-*"       # pattern of the id, and ...
     app = "shop"              # ... the app; one of them is needed
     proxy_protocol = "v2"     # they are sent a PROXY header first
+    tls = true                # they are spoken to in TLS, and their certificate is verified ...
+    tls_server_name = "shop.internal"  # ... for this name; without it, for the host of the row
+    tls_ca = "ca.pem"         # who may have issued it; without it, whom the system trusts
+    tls_cert = "client.pem"   # what is shown to them if they ask, with its key
+    tls_key = "client.key"
 """
 
 from __future__ import annotations
@@ -14,12 +19,13 @@ from collections.abc import Iterator, Mapping
 
 from edgeproxy.config import kinds
 from edgeproxy.config.kinds import InvalidValueError
-from edgeproxy.core.dataplane.backend_rules import BackendRule, ProxyVersion
+from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls, ProxyVersion
 from edgeproxy.core.dataplane.selection import ANY_APP
 
 TABLES = frozenset({"backend_rules"})
 
-_KEYS = ("match", "app", "proxy_protocol")
+_TLS_KEYS = ("tls_server_name", "tls_ca", "tls_cert", "tls_key")
+_KEYS = ("match", "app", "proxy_protocol", "tls", *_TLS_KEYS)
 _VERSIONS = tuple(version.value for version in ProxyVersion)
 
 
@@ -40,7 +46,10 @@ def parse_backend_rules(document: Mapping[str, object]) -> tuple[tuple[BackendRu
             continue
         rules.append(
             BackendRule(
-                ProxyVersion(table["proxy_protocol"]), table.get("match", "*"), table.get("app", ANY_APP)
+                ProxyVersion(table["proxy_protocol"]) if "proxy_protocol" in table else None,
+                table.get("match", "*"),
+                table.get("app", ANY_APP),
+                BackendTls(*(table.get(key, "") for key in _TLS_KEYS)) if table.get("tls") else None,
             )
         )
     return tuple(rules), problems
@@ -60,7 +69,25 @@ def _problems(table: Mapping[str, object]) -> Iterator[str]:
             except InvalidValueError as invalid:
                 yield f"{key}: {value!r} {invalid}"
     version = table.get("proxy_protocol")
-    if version is None:
-        yield 'proxy_protocol: missing; write proxy_protocol = "v2"'
-    elif version not in _VERSIONS:
+    if version is None and not table.get("tls"):
+        yield 'proxy_protocol: missing, and so is tls; write proxy_protocol = "v2", or tls = true'
+    elif version is not None and version not in _VERSIONS:
         yield f"proxy_protocol: {version!r} is not a choice; write {' or '.join(_VERSIONS)}"
+    yield from _tls_problems(table)
+
+
+def _tls_problems(table: Mapping[str, object]) -> Iterator[str]:
+    if not isinstance(table.get("tls", False), bool):
+        yield f"tls: {table['tls']!r} must be true or false"
+    elif any(key in table for key in _TLS_KEYS) and not table.get("tls"):
+        yield "tls: missing; write tls = true"
+    for key in _TLS_KEYS:
+        if key in table:
+            kind = kinds.domain if key == "tls_server_name" else kinds.path
+            value = table[key]
+            try:
+                kind.parse(value if isinstance(value, str) else "")
+            except InvalidValueError as invalid:
+                yield f"{key}: {value!r} {invalid}"
+    if ("tls_cert" in table) != ("tls_key" in table):
+        yield "tls_cert and tls_key: need each other; write both or neither"

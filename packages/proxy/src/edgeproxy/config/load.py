@@ -192,6 +192,15 @@ class _Merging:
         for given, missing in _PAIRS:
             if self.values.get(given) and missing not in self.failed and self.values[missing] is None:
                 yield f"{self.labels[given]}: needs {SETTINGS[missing].variable} too; set both or neither"
+        if not self.failed.intersection({"tls_client_auth", "tls_client_ca"}):
+            is_asked = self.values["tls_client_auth"] != "off"
+            if is_asked and self.values["tls_client_ca"] is None:
+                yield f"{self.labels['tls_client_auth']}: needs {SETTINGS['tls_client_ca'].variable} too"
+            if not is_asked and self.values["tls_client_ca"] is not None:
+                yield (
+                    f"{self.labels['tls_client_ca']}: nobody is asked for a certificate; set "
+                    f"{SETTINGS['tls_client_auth'].variable} to required or optional"
+                )
         if self.values.get("postgres_enabled") and self.values.get("postgres_url", "") is None:
             yield (
                 f"{self.labels['postgres_enabled']}: needs {SETTINGS['postgres_url'].variable}; "

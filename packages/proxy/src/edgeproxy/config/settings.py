@@ -438,11 +438,27 @@ class Config:
         "Application protocols that backends speak, the favourite first. Without any, none is negotiated.",
         live=True,
     )
+    tls_client_auth: str = _setting(
+        kinds.choice("off", "optional", "required"),
+        "off",
+        TLS,
+        "Whether clients are asked for a certificate. One that is shown must be valid; `required` refuses "
+        "clients without.",
+        live=True,
+    )
+    tls_client_ca: Path | None = _setting(
+        kinds.optional(kinds.path),
+        "",
+        TLS,
+        "Authorities that may have issued it, PEM. Loaded again when the file changes.",
+        live=True,
+    )
     tls_handshake_timeout_secs: float = _setting(
         kinds.seconds(0.01, 3_600),
         "10",
         TLS,
-        "How long a handshake may take before the client is reset.",
+        "How long a handshake may take, with a client before it is reset, with a backend before the next "
+        "candidate is tried.",
         live=True,
     )
     tls_max_handshakes: int = _setting(

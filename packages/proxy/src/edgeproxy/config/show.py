@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeproxy.config.listeners import Listener
 from edgeproxy.config.settings import SETTINGS, Config, Setting
-from edgeproxy.core.dataplane.backend_rules import BackendRule
+from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls
 from edgeproxy.core.dataplane.listening import NO_APP
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.geography import Geography
@@ -66,8 +66,20 @@ def _listener_json(listener: Listener) -> dict[str, object]:
     }
 
 
-def _rule_json(rule: BackendRule) -> dict[str, str]:
-    return {"match": rule.match, "app": rule.app, "proxy_protocol": rule.proxy_protocol.value}
+def _rule_json(rule: BackendRule) -> dict[str, object]:
+    return {
+        "match": rule.match,
+        "app": rule.app,
+        "proxy_protocol": rule.proxy_protocol.value if rule.proxy_protocol is not None else None,
+        "tls": dict(_tls_items(rule.tls)) if rule.tls is not None else None,
+    }
+
+
+def _tls_items(tls: BackendTls) -> Iterator[tuple[str, str]]:
+    """What is said, by its name in the TOML file."""
+    values = (tls.server_name, tls.ca, tls.certificate, tls.key)
+    keys = ("tls_server_name", "tls_ca", "tls_cert", "tls_key")
+    return ((key, value) for key, value in zip(keys, values, strict=True) if value)
 
 
 def _items(value: Any) -> list[str]:
@@ -131,7 +143,11 @@ def _rule_lines(config: Config) -> Iterator[str]:
         yield f"match = {_toml_string(rule.match)}"
         if rule.app != ANY_APP:
             yield f"app = {_toml_string(rule.app)}"
-        yield f"proxy_protocol = {_toml_string(rule.proxy_protocol.value)}"
+        if rule.proxy_protocol is not None:
+            yield f"proxy_protocol = {_toml_string(rule.proxy_protocol.value)}"
+        if rule.tls is not None:
+            yield "tls = true"
+            yield from (f"{key} = {_toml_string(value)}" for key, value in _tls_items(rule.tls))
 
 
 def _geography_changes(geography: Geography) -> tuple[dict[str, str], dict[str, str]]:

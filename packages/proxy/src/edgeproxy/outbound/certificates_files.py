@@ -33,16 +33,29 @@ class Loaded(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
     """One line for each pair that cannot be used."""
     warnings: tuple[str, ...]
+    client_authorities: bytes | None = None
+    """PEM of whom clients' certificates may be issued by; ``None`` when clients are not asked for any."""
+    is_usable: bool = True
+    """Whether clients can be served by it."""
 
 
-class _UnusableError(Exception):
-    """A pair cannot be used; the text says why and never shows the key."""
+class UnusableError(Exception):
+    """A file or pair cannot be used; the text says why and never shows the key."""
 
 
 class CertificateFiles:
-    """One pair that is named, and those of a folder: ``NAME.crt`` or ``NAME.pem`` with ``NAME.key``."""
+    """One pair that is named, those of a folder (``NAME.crt`` or ``NAME.pem`` with ``NAME.key``), and the
+    authorities of clients' certificates."""
 
-    def __init__(self, certificate: Path | None, key: Path | None, folder: Path | None) -> None:
+    def __init__(
+        self,
+        certificate: Path | None,
+        key: Path | None,
+        folder: Path | None,
+        client_authorities: Path | None = None,
+    ) -> None:
+        self._client_authorities = client_authorities
+        self._last_good_authorities: bytes | None = None
         self._named = (certificate, key) if certificate is not None and key is not None else None
         self._folder = folder
         self._last_good: dict[Path, tuple[tuple[str, ...], KeyPair]] = {}
@@ -50,7 +63,10 @@ class CertificateFiles:
 
     def signature(self) -> object:
         """Changes whenever a file does."""
-        return [(path, _stat(path)) for pair in self._pairs() for path in pair]
+        paths = [path for pair in self._pairs() for path in pair]
+        if self._client_authorities is not None:
+            paths.append(self._client_authorities)
+        return [(path, file_state(path)) for path in paths]
 
     def load(self) -> Loaded:
         """Read all pairs. In place of one that cannot be used any more its last usable state goes on."""
@@ -59,8 +75,8 @@ class CertificateFiles:
         warnings: list[str] = []
         for certificate, key in self._pairs():
             try:
-                names, pair, warning = _read(certificate, key)
-            except _UnusableError as error:
+                names, pair, warning = read_pair(certificate, key)
+            except UnusableError as error:
                 problems.append(str(error))
                 if certificate not in self._last_good:
                     continue
@@ -77,7 +93,14 @@ class CertificateFiles:
                 f"no certificate is set, using a self-signed one for {', '.join(SELF_SIGNED_NAMES)}; "
                 "set EDGEPROXY_TLS_CERT and EDGEPROXY_TLS_KEY, or EDGEPROXY_TLS_CERT_DIR"
             )
-        return Loaded(tuple(identities), tuple(problems), tuple(warnings))
+        if self._client_authorities is not None:
+            try:
+                self._last_good_authorities = read_authorities(self._client_authorities)
+            except UnusableError as error:
+                problems.append(str(error))
+        authorities = self._last_good_authorities
+        is_usable = bool(identities) and (authorities is not None or self._client_authorities is None)
+        return Loaded(tuple(identities), tuple(problems), tuple(warnings), authorities, is_usable)
 
     def _pairs(self) -> Iterator[tuple[Path, Path]]:
         if self._named is not None:
@@ -123,16 +146,35 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _read(certificate: Path, key: Path) -> tuple[tuple[str, ...], KeyPair, str | None]:
+def read_authorities(path: Path) -> bytes:
+    """The certificates in the file at ``path``, as PEM without anything between them.
+
+    Raises:
+        UnusableError: missing, unreadable or malformed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnusableError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        found = x509.load_pem_x509_certificates(content)
+        pem = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in found)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise UnusableError(f"{path}: cannot be used; it must hold certificates in PEM") from error
+    return pem
+
+
+def read_pair(certificate: Path, key: Path) -> tuple[tuple[str, ...], KeyPair, str | None]:
     """Names, pair and warning of two files.
 
     Raises:
-        _UnusableError: missing, unreadable, malformed, or not made for each other.
+        UnusableError: missing, unreadable, malformed, or not made for each other.
     """
     try:
         chain_pem, key_pem = certificate.read_bytes(), key.read_bytes()
     except OSError as error:
-        raise _UnusableError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise UnusableError(f"{error.filename}: cannot be read: {error.strerror}") from error
     remedy = "both must be PEM and belong together, the key without a pass phrase"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -142,9 +184,9 @@ def _read(certificate: Path, key: Path) -> tuple[tuple[str, ...], KeyPair, str |
         private = serialization.load_pem_private_key(key_pem, password=None)
     except (OSError, ValueError, TypeError) as error:
         why = getattr(error, "reason", None) or "not PEM"
-        raise _UnusableError(f"{certificate} and {key} cannot be used ({why}); {remedy}") from None
+        raise UnusableError(f"{certificate} and {key} cannot be used ({why}); {remedy}") from None
     if private.public_key() != leaf.public_key():  # replaced between the two looks
-        raise _UnusableError(f"{certificate} and {key} cannot be used (they do not match); {remedy}")
+        raise UnusableError(f"{certificate} and {key} cannot be used (they do not match); {remedy}")
     warning = None
     if isinstance(private, rsa.RSAPrivateKey) and private.key_size >= _STALLING_RSA_BITS:
         warning = (
@@ -169,7 +211,8 @@ def _names(leaf: x509.Certificate) -> tuple[str, ...]:
     return tuple(sorted(str(name).lower() for name in names))
 
 
-def _stat(path: Path) -> tuple[int, int, int] | None:
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """Changes whenever the file does; ``None`` when there is none."""
     try:
         status = path.stat()
     except OSError:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,10 +15,7 @@ INTERVAL_S = 1.0
 
 
 class Loaded(Protocol):
-    """What was found."""
-
-    @property
-    def identities(self) -> tuple[Identity, ...]: ...
+    """What was found. Two that are equal are the same."""
 
     @property
     def problems(self) -> Sequence[str]: ...
@@ -27,62 +23,74 @@ class Loaded(Protocol):
     @property
     def warnings(self) -> Sequence[str]: ...
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can take the place of what is in use, whatever the problems."""
+        ...
 
-class Source(Protocol):
+
+L_co = TypeVar("L_co", bound=Loaded, covariant=True)
+L = TypeVar("L", bound=Loaded)
+
+
+class Source(Protocol[L_co]):
     """Where certificates come from."""
 
     def signature(self) -> object: ...
 
-    def load(self) -> Loaded: ...
+    def load(self) -> L_co: ...
 
 
-class CertificateWatch:
+class CertificateWatch(Generic[L]):
     """The certificates of the control process, equal to the workers'."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source[L]) -> None:
         """Load them.
 
         Raises:
-            ConfigError: not one of them can be used.
+            ConfigError: they cannot be used.
         """
-        self.follow(source)
+        self.prepare(source)()
 
-    def follow(self, source: Source) -> None:
-        """Take certificates from ``source`` from now on.
+    def prepare(self, source: Source[L]) -> Callable[[], None]:
+        """Load from ``source``; return what makes it the source from now on, in place of the one before.
 
         Raises:
-            ConfigError: not one of them can be used; nothing has changed.
+            ConfigError: what was found cannot be used.
         """
         seen, loaded = source.signature(), source.load()
-        if not loaded.identities:
+        if not loaded.is_usable:
             raise ConfigError(loaded.problems)
-        self._source, self._seen, self._loaded = source, seen, loaded
 
-    @property
-    def identities(self) -> tuple[Identity, ...]:
-        return self._loaded.identities
+        def follow() -> None:
+            self._source, self._seen, self.loaded = source, seen, loaded
+
+        return follow
 
     def tell(self, log: Logger) -> None:
         """Log what is wrong with those in use."""
-        for problem in self._loaded.problems:
+        for problem in self.loaded.problems:
             log.warning("a certificate cannot be used", why=problem)
-        for warning in self._loaded.warnings:
+        for warning in self.loaded.warnings:
             log.warning("a certificate should be replaced", why=warning)
 
-    async def watch(self, log: Logger, on_change: Callable[[tuple[Identity, ...]], None]) -> None:
-        """Follow the files until cancelled."""
+    async def watch(self, log: Logger, on_change: Callable[[], None]) -> None:
+        """Follow the files until cancelled; ``on_change`` is called when :attr:`loaded` is another."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            if (seen := self._source.signature()) == self._seen:
+            source = self._source
+            if (seen := source.signature()) == self._seen:
+                continue
+            loaded = await asyncio.to_thread(source.load)
+            if source is not self._source:  # the settings name other files meanwhile
                 continue
             self._seen = seen
-            before, loaded = self.identities, await asyncio.to_thread(self._source.load)
-            if not loaded.identities:
+            if not loaded.is_usable:
                 for problem in loaded.problems:
                     log.warning("keeping the certificates in use", why=problem)
                 continue
-            self._loaded = loaded
+            before, self.loaded = self.loaded, loaded
             self.tell(log)
-            if self.identities != before:
-                log.info("certificates replaced", names=[list(each.names) for each in self.identities])
-                on_change(self.identities)
+            if self.loaded != before:
+                log.info("certificates replaced")
+                on_change()

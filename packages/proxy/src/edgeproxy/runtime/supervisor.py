@@ -11,7 +11,6 @@ from typing import Protocol
 
 import msgspec
 
-from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.core.wire.frames import (
     Drain,
     Drained,
@@ -19,7 +18,6 @@ from edgeproxy.core.wire.frames import (
     FromWorker,
     GeoDatabaseChanged,
     HostAddresses,
-    IdentitiesChanged,
     News,
     Notice,
     Ping,
@@ -30,6 +28,8 @@ from edgeproxy.core.wire.frames import (
     Start,
     TableApplied,
     TableChanged,
+    TlsChanged,
+    TlsSettings,
 )
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.runtime.worker_process import Worker, spawn
@@ -230,13 +230,11 @@ class Supervisor:
         self._settings = settings
         self.publish(SettingsChanged(settings))
 
-    def show_identities(self, identities: tuple[Identity, ...]) -> None:
-        """Let all workers, later ones too, show these certificates to TLS clients."""
+    def change_tls(self, tls: TlsSettings) -> None:
+        """Let all workers, later ones too, do TLS like this."""
         assert self._settings is not None
-        assert self._settings.tls is not None
-        tls = msgspec.structs.replace(self._settings.tls, identities=identities)
         self._settings = msgspec.structs.replace(self._settings, tls=tls)
-        self.publish(IdentitiesChanged(identities))
+        self.publish(TlsChanged(tls))
 
     def catch_up(self) -> None:
         """Tell workers that lagged and read again how everything is now. To be called now and then."""
@@ -245,8 +243,6 @@ class Supervisor:
             if worker.lagging and not worker.unsent_bytes():
                 worker.lagging = False
                 worker.send(SettingsChanged(self._settings))
-                if self._settings.tls is not None:
-                    worker.send(IdentitiesChanged(self._settings.tls.identities))
                 worker.send(GeoDatabaseChanged())
                 self._tell_table(worker)
 

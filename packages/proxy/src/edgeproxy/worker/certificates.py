@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Sequence
 from typing import cast
 
-from edgeproxy.core.dataplane.identities import Identity, NameTable
+from edgeproxy.core.dataplane.identities import ClientCertificates, Identity, KeyPair, NameTable
 from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.tls_side import BioPair, ServerTls
 
@@ -21,17 +21,26 @@ from edgeproxy.worker.tls_side import BioPair, ServerTls
 class Certificates:
     """Makes the TLS of clients; changes under way never concern one that has begun."""
 
-    def __init__(self, loop: Loop, alpn: Sequence[str], identities: Sequence[Identity]) -> None:
-        """``identities``: the first is for clients that ask for no name, or an unknown one."""
+    def __init__(
+        self,
+        loop: Loop,
+        alpn: Sequence[str],
+        identities: Sequence[Identity],
+        client_certificates: ClientCertificates | None = None,
+    ) -> None:
+        """``identities``: the first is for clients that ask for no name, or an unknown one; none when no
+        client comes."""
         self._loop = loop
         self._alpn = list(alpn)
+        self._client_certificates = client_certificates
         self._wanted: list[Identity] = []
         self._target = identities
         self._held: dict[tuple[str, ...], tuple[Identity, ssl.SSLContext]] = {}
         self._names = NameTable[ssl.SSLContext]()
         for identity in identities:
             self._hold(identity)
-        self._serve(identities)
+        if identities:
+            self._serve(identities)
 
     def wrap(self, bios: BioPair) -> ServerTls:
         """The TLS of a new client, on the buffers of ``bios``."""
@@ -43,8 +52,17 @@ class Certificates:
         for _, context in self._held.values():
             context.set_alpn_protocols(self._alpn)
 
-    def change(self, identities: Sequence[Identity]) -> None:
-        """Serve by these from now on. One is loaded in each turn of the loop, which takes a millisecond."""
+    def change(
+        self, identities: Sequence[Identity], client_certificates: ClientCertificates | None = None
+    ) -> None:
+        """Serve by these from now on. One is loaded in each turn of the loop, which takes a millisecond.
+
+        Other authorities for clients make all contexts anew, so that no session is resumed that was begun
+        with a certificate of one that is gone.
+        """
+        if client_certificates != self._client_certificates:
+            self._client_certificates = client_certificates
+            self._held = {}  # what clients are served by goes on until all others are made
         self._target = identities  # feature: tls.certificates
         self._wanted = [each for each in identities if not self._holds(each)]
         self._loop.again(self)
@@ -54,7 +72,7 @@ class Certificates:
         if self._wanted:
             self._hold(self._wanted.pop())
             self._loop.again(self)
-        else:
+        elif self._target:
             self._serve(self._target)
 
     def _holds(self, identity: Identity) -> bool:
@@ -66,7 +84,7 @@ class Certificates:
         is_kept = held is not None and held[0].kinds <= identity.kinds
         context = held[1] if held is not None and is_kept else self._new_context()
         for pair in identity.pairs:
-            _load(context, pair.chain + b"\n" + pair.key)
+            load_pair(context, pair)
         self._held[identity.names] = identity, context
 
     def _serve(self, identities: Sequence[Identity]) -> None:
@@ -84,6 +102,9 @@ class Certificates:
         context.num_tickets = 1
         context.sslobject_class = ServerTls
         context.sni_callback = self._choose  # type: ignore[assignment]
+        if (accepted := self._client_certificates) is not None:
+            context.verify_mode = ssl.CERT_REQUIRED if accepted.required else ssl.CERT_OPTIONAL
+            context.load_verify_locations(cadata=accepted.authorities.decode("ascii"))
         if self._alpn:
             context.set_alpn_protocols(self._alpn)
         return context
@@ -98,8 +119,9 @@ class Certificates:
             tls.context = context
 
 
-def _load(context: ssl.SSLContext, pem: bytes) -> None:
+def load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
     """Load chain and key, which OpenSSL takes from files only: from one in memory."""
+    pem = pair.chain + b"\n" + pair.key
     fd = os.memfd_create("edgeproxy-key", os.MFD_CLOEXEC)
     try:
         view = memoryview(pem)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import select
 import socket
+from contextlib import suppress
 from random import random
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.dataplane.backend_rules import BackendRules, proxy_header
+from edgeproxy.core.dataplane.backend_rules import BackendRule, proxy_header
 from edgeproxy.core.dataplane.caps import Place
 from edgeproxy.core.dataplane.client import affinity_network
 from edgeproxy.core.dataplane.dispatch import Lease, Refusal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MAX_TRIES = 3
 """Backends tried for one connection before it is given up."""
 
+_NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -38,7 +40,8 @@ class Connection:
 
     __slots__ = (
         "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_is_waiting",
-        "_is_warm", "_lease", "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_session",
+        "_is_warm", "_lease", "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_server_name",
+        "_session",
         "_silent_since_s", "_started_s", "_tried", "place",
     )  # fmt: skip
 
@@ -55,6 +58,8 @@ class Connection:
         self._client = Side(sock, self, plane.relay)
         self._header: Header | None = None
         """What a trusted peer said whose connection this is."""
+        self._server_name: str | None = None
+        """What the client asks for in TLS that does not end here."""
         self._backend: Side | None = None
         self._attempt: socket.socket | None = None
         """The socket of the connect under way."""
@@ -112,6 +117,7 @@ class Connection:
         if self._listening.terminates_tls:
             self._shake_hands()
         else:
+            self._server_name = server_name
             self._choose_app(server_name)
 
     def _choose_app(self, server_name: str | None) -> None:
@@ -134,9 +140,9 @@ class Connection:
     # ---- TLS ---------------------------------------------------------------------------------
 
     def _shake_hands(self) -> None:
-        handshakes = self._plane.handshakes
-        assert handshakes is not None
-        if not handshakes.begin(self, self._client.sock):
+        tls = self._plane.tls
+        assert tls is not None
+        if not tls.accept(self, self._client.sock):
             self._handle(Event.TLS_BUSY)
 
     def secured(self, side: TlsSide) -> None:
@@ -146,11 +152,13 @@ class Connection:
         self._client = side
         # The edge for what the client sent behind the handshake has passed.
         side.readable = True
-        self._choose_app(side.server_name if self._listening.app_from_sni else None)
+        tls = side.client_tls()
+        assert tls is not None
+        self._choose_app(tls.server_name if self._listening.app_from_sni else None)
 
-    def handshake_failed(self) -> None:
-        """The client left, or speaks no TLS that we take."""
-        self._handle(Event.TLS_FAILED)
+    def handshake_failed(self, is_certificate: bool) -> None:
+        """The client left, or speaks no TLS that we take, or its certificate is missing or not accepted."""
+        self._handle(Event.TLS_CERTIFICATE if is_certificate else Event.TLS_FAILED)
 
     def handshake_timed_out(self) -> None:
         """The client has not taken part in the handshake in time."""
@@ -263,7 +271,7 @@ class Connection:
             self._attempt = sock
             self._attempted_s = self._plane.loop.now_s
             self._is_warm = True
-            self._handle(Event.CONNECTED)
+            self._connected(sock)
         elif not warm.must_yield(self, lease.slot, lease.backend.hard_limit):
             self.connect_now()
 
@@ -306,7 +314,42 @@ class Connection:
             self._give_up_attempt()
             self._connect_failed()
         else:
+            self._connected(sock)
+
+    def _connected(self, sock: socket.socket) -> None:
+        """The connect has succeeded; with some backends TLS comes before the client's bytes."""
+        plane, lease = self._plane, self._lease
+        assert lease is not None
+        rule = plane.backend_rules.of(lease.backend) if plane.backend_rules is not None else None
+        if rule is None or rule.tls is None:
             self._handle(Event.CONNECTED)
+            return
+        plane.connects.discard(self)
+        header = self._header_for(lease.backend, rule)
+        if header is None:
+            self._handle(Event.CLIENT_RESET)
+            return
+        if header:
+            with suppress(OSError):  # the handshake will tell
+                sock.send(header, _NO_WAIT)
+        assert plane.tls is not None
+        client_tls = self._client.client_tls()
+        protocol = client_tls.protocol if client_tls is not None else None
+        plane.tls.initiate(self, sock, rule.tls, lease.backend.host, protocol)
+
+    def backend_secured(self, side: TlsSide) -> None:
+        """TLS with the backend stands."""
+        # The edge for what it sent behind the handshake has passed.
+        side.readable = True
+        self._backend = side
+        self._handle(Event.CONNECTED)
+
+    def backend_not_secured(self, why: str) -> None:
+        """TLS with the backend did not come about: as good as not connected."""
+        assert self._lease is not None
+        self._plane.backend_not_secured(self._lease.backend.id, why)
+        self._give_up_attempt()
+        self._connect_failed()
 
     def connect_timed_out(self) -> None:
         """The backend has not answered in time."""
@@ -316,6 +359,8 @@ class Connection:
     def _give_up_attempt(self) -> None:
         if self._attempt is not None:
             self._plane.connects.discard(self)
+            if self._plane.tls is not None:
+                self._plane.tls.discard(self)
             self._plane.loop.close(self._attempt)
             self._attempt = None
 
@@ -418,19 +463,19 @@ class Connection:
         plane.ledger.connected(
             lease.backend.id, plane.loop.now_s - self._attempted_s, lease.from_affinity, self._is_warm
         )
-        backend = self._backend = Side(sock, self, plane.relay)
+        secured = self._backend
+        backend = self._backend = secured or Side(sock, self, plane.relay)
         plane.loop.hand_over(sock, backend)
-        if plane.backend_rules is None:
+        if plane.backend_rules is None or secured is not None:  # a header went ahead of the handshake
             plane.relay.begin(self._client, backend)
-        elif (header := self._header_for(lease.backend, plane.backend_rules)) is not None:
+        elif (header := self._header_for(lease.backend, plane.backend_rules.of(lease.backend))) is not None:
             plane.relay.begin(self._client, backend, header)
         else:
             self._handle(Event.CLIENT_RESET)
 
-    def _header_for(self, backend: Backend, rules: BackendRules) -> bytes | None:
+    def _header_for(self, backend: Backend, rule: BackendRule | None) -> bytes | None:
         """What ``backend`` is told of the client, empty for nothing; ``None`` when the client has gone."""
-        version = rules.proxy_protocol(backend)
-        if version is None:
+        if rule is None or (version := rule.proxy_protocol) is None:
             return b""
         app = backend.app if self._app == ANY_APP else self._app
         if (given := self._header) is not None and given.destination is not None:
@@ -441,15 +486,17 @@ class Connection:
                 destination, destination_port, *_ = self._client.sock.getsockname()
             except OSError:
                 return None
-        return proxy_header(version, self._peer, port, destination, destination_port, app)
+        tls = self._client.client_tls()
+        server_name = tls.server_name if tls is not None else self._server_name
+        return proxy_header(version, self._peer, port, destination, destination_port, app, server_name, tls)
 
     def _close(self, in_order: bool = False) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
         self._end_retry()
         plane.openings.discard(self)
-        if plane.handshakes is not None:
-            plane.handshakes.discard(self)
+        if plane.tls is not None:
+            plane.tls.discard(self)
         plane.renewals.discard(self)
         plane.looks.discard(self)
         if lease is not None:
@@ -465,6 +512,7 @@ class Connection:
             plane.warm.discard(self)
         reason = self._session.close_reason
         assert reason is not None
+        tls = self._client.client_tls()
         plane.ledger.closed(
             SessionRecord(
                 client=self._peer.address,
@@ -477,6 +525,7 @@ class Connection:
                 duration_s=plane.loop.now_s - self._started_s,
                 reason=reason,
                 tries=len(self._tried) + (lease is not None),
+                certificate=tls.subject.name if tls is not None and tls.subject is not None else "",
             ),
             was_opened=backend is not None,
         )

@@ -37,9 +37,9 @@ from edgeproxy.worker.waiting_room import WaitingRoom
 from edgeproxy.worker.warm import WarmKeeper
 
 if TYPE_CHECKING:
-    from edgeproxy.worker.tls_handshakes import Handshakes
+    from edgeproxy.worker.tls import WorkerTls
 
-_OVERLOAD_NOTICE_INTERVAL_S = 10.0
+_NOTICE_INTERVAL_S = 10.0
 _DEFECTS_TOLD = 32
 """Distinct defects told to the log; beyond that many the log has enough to go by."""
 
@@ -76,8 +76,8 @@ class Plane:
         self.renewals: Deadlines[Connection] = loop.deadlines(
             renewal_interval(settings.binding_ttl_s), Connection.renew
         )
-        self.handshakes = self._handshakes(settings.tls)
-        """``None`` when no listener terminates TLS."""
+        self.tls = self._tls(settings.tls)
+        """``None`` when neither listeners nor backends need it."""
         self.retries = RetryBudget(settings.retry_budget_percent)
         self.looks: Deadlines[Connection] = loop.deadlines(
             settings.lifetimes.look_interval_s, Connection.look
@@ -96,6 +96,8 @@ class Plane:
         self._listeners: list[Listener] = []
         self._notify = notify
         self._overload_told_s = -inf
+        self._not_secured_told_s: dict[str, float] = {}
+        """When that was last said, by backend id."""
         self._defects_told: set[str] = set()
         self._on_idle: Callable[[], None] | None = None
         self._follow(settings)
@@ -112,11 +114,16 @@ class Plane:
         self._selection.set_panic_threshold(settings.panic_threshold)
         self.door.caps = settings.caps
         self.waiting_room.change_terms(settings.queue)
-        if self.handshakes is not None and (tls := settings.tls) is not None:
-            self.handshakes.change_limits(tls.handshake_timeout_s, tls.max_handshakes)
-            self.handshakes.certificates.offer(tls.alpn)
-            self.handshakes.certificates.change(tls.identities)
+        if settings.tls is not None:
+            self.change_tls(settings.tls)
         self._follow(settings)
+
+    def change_tls(self, settings: TlsSettings) -> None:
+        """Do TLS like this from now on."""
+        if self.tls is None:
+            self.tls = self._tls(settings)
+        else:
+            self.tls.change(settings)
 
     def _follow(self, settings: Start) -> None:
         self.lifetimes = settings.lifetimes
@@ -142,21 +149,13 @@ class Plane:
                 self.loop, terms, self.targets, self._warm_counts, settings.connect_timeout_s, self.contain
             )
 
-    def _handshakes(self, settings: TlsSettings | None) -> Handshakes | None:
+    def _tls(self, settings: TlsSettings | None) -> WorkerTls | None:
         if settings is None:
             return None
         # OpenSSL is loaded only by those who need it.
-        from edgeproxy.worker.certificates import Certificates
-        from edgeproxy.worker.tls_handshakes import Handshakes
+        from edgeproxy.worker.tls import WorkerTls
 
-        return Handshakes(
-            self.loop,
-            self.relay,
-            Certificates(self.loop, settings.alpn, settings.identities),
-            timeout_s=settings.handshake_timeout_s,
-            limit=settings.max_handshakes,
-            on_defect=self.contain,
-        )
+        return WorkerTls(self.loop, self.relay, settings, self.contain)
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept clients from bound, listening sockets, one for each listener of the settings."""
@@ -196,6 +195,7 @@ class Plane:
                 self.warm.drop(slot)
             if (placed := self._backends.pop(slot, None)) is not None:
                 self.targets.forget(placed.backend)
+                self._not_secured_told_s.pop(placed.backend.id, None)
         for placed in change.upserts:
             if (previous := self._backends.get(placed.slot)) is not None:
                 self.targets.forget(previous.backend)
@@ -255,7 +255,7 @@ class Plane:
         """No descriptor was left; said at most once in ten seconds, however many clients are turned away."""
         if self.warm is not None:
             self.warm.drop_all()
-        if self.loop.now_s >= self._overload_told_s + _OVERLOAD_NOTICE_INTERVAL_S:
+        if self.loop.now_s >= self._overload_told_s + _NOTICE_INTERVAL_S:
             self._overload_told_s = self.loop.now_s
             self._notify(
                 Notice(
@@ -264,6 +264,13 @@ class Plane:
                     {"connections": len(self._connections)},
                 )
             )
+
+    def backend_not_secured(self, backend_id: str, why: str) -> None:
+        """TLS with a backend did not come about; said at most once in ten seconds for each."""
+        now_s = self.loop.now_s
+        if now_s >= self._not_secured_told_s.get(backend_id, -inf) + _NOTICE_INTERVAL_S:
+            self._not_secured_told_s[backend_id] = now_s
+            self._notify(Notice("warning", "no TLS with a backend", {"backend": backend_id, "why": why}))
 
     def _shed(self) -> None:
         self.ledger.shed(CloseReason.OVERLOAD)

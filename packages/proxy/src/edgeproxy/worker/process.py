@@ -13,7 +13,6 @@ from edgeproxy.core.wire.frames import (
     Drained,
     GeoDatabaseChanged,
     HostAddresses,
-    IdentitiesChanged,
     Notice,
     Ping,
     Pong,
@@ -23,6 +22,7 @@ from edgeproxy.core.wire.frames import (
     Start,
     TableApplied,
     TableChanged,
+    TlsChanged,
     ToWorker,
 )
 from edgeproxy.errors import GeoDatabaseError
@@ -89,10 +89,8 @@ class WorkerProcess:
             case SettingsChanged(settings):
                 self._settings = settings
                 self._the_plane().change_settings(settings)
-            case IdentitiesChanged(identities):
-                handshakes = self._the_plane().handshakes
-                assert handshakes is not None
-                handshakes.certificates.change(identities)
+            case TlsChanged(tls):
+                self._the_plane().change_tls(tls)
             case Ping():
                 self._channel.send(Pong())
             case Drain(staggered):

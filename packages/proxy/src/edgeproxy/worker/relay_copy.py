@@ -13,6 +13,7 @@ import select
 import socket
 from typing import Protocol
 
+from edgeproxy.core.dataplane.client_tls import ClientTls
 from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.pipes import Pipe
 
@@ -97,6 +98,10 @@ class Side:
         """Pass on an end of stream; a socket that was reset meanwhile reports that by itself."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
+
+    def client_tls(self) -> ClientTls | None:
+        """The client's TLS, when this is its side and TLS ends here."""
+        return None
 
     def must_linger(self) -> bool:
         """Whether the socket of a connection that ended in order is closed later, by somebody else."""

@@ -11,82 +11,79 @@ import select
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Generic, TypeVar
 
-from edgeproxy.worker import relay_copy
-from edgeproxy.worker.certificates import Certificates
 from edgeproxy.worker.loop import Loop
-from edgeproxy.worker.relay_copy import CopyRelay
-from edgeproxy.worker.tls_farewell import Farewells
-from edgeproxy.worker.tls_side import BioPair, TlsSide
+from edgeproxy.worker.tls_side import TlsSide
 
 STEPS_PER_TURN = 4
 _TURN_S = 0.0005
 """After so long no further step is begun in this turn: with RSA one step takes longer than four with EC."""
 
-
-class Owner(relay_copy.Owner, Protocol):
-    """Whose handshake it is. One of these is called, once, unless the handshake is discarded."""
-
-    def secured(self, side: TlsSide) -> None:
-        """The handshake is complete; bytes of the client may stand behind it."""
-        ...
-
-    def handshake_failed(self) -> None:
-        """The client left, or speaks no TLS that we take."""
-        ...
-
-    def handshake_timed_out(self) -> None: ...
+_Owner = TypeVar("_Owner")
 
 
-class Handshakes:
-    """All handshakes of one worker."""
+class Handshakes(Generic[_Owner]):
+    """All handshakes of one worker with clients, or with backends."""
 
     def __init__(
         self,
         loop: Loop,
-        relay: CopyRelay,
-        certificates: Certificates,
         *,
+        secured: Callable[[_Owner, TlsSide], None],
+        failed: Callable[[_Owner, Exception], None],
+        timed_out: Callable[[_Owner], None],
         timeout_s: float,
-        limit: int,
+        limit: int | None,
         on_defect: Callable[[object, Exception], None],
     ) -> None:
-        """Let at most ``limit`` be under way, each for ``timeout_s``; ``on_defect`` as the loop's."""
-        self.certificates = certificates
+        """Let at most ``limit`` be under way, each for ``timeout_s``; ``on_defect`` as the loop's.
+
+        One of the others is called for each, once, unless it is discarded. With ``secured`` there may be
+        bytes of the peer behind the handshake, of which no edge will tell.
+        """
         self._loop = loop
-        self._relay = relay
-        self._bios = BioPair(Farewells(loop))
+        self._secured = secured
+        self._failed = failed
+        self._timed_out = timed_out
         self._limit = limit
         self._on_defect = on_defect
-        self._under_way: dict[Owner, _Handshake] = {}
+        self._under_way: dict[_Owner, _Handshake[_Owner]] = {}
         self._deadlines = loop.deadlines(timeout_s, self._time_out)
-        self._can_go_on: dict[_Handshake, None] = {}
+        self._can_go_on: dict[_Handshake[_Owner], None] = {}
 
-    def begin(self, owner: Owner, sock: socket.socket) -> bool:
-        """Shake hands with the client on ``sock``, which is registered; False when too many are at it."""
-        if len(self._under_way) >= self._limit:  # feature: tls.terminated
+    def begin(
+        self, owner: _Owner, sock: socket.socket, make_side: Callable[[], TlsSide], speaks_first: bool = False
+    ) -> bool:
+        """Shake hands with the peer on ``sock``, which is registered; False when too many are at it.
+
+        ``make_side`` is called when it is time to begin: at once by who ``speaks_first``, else not before the
+        peer's first byte, since of those that connect and say nothing there may be many. A ValueError of it
+        is a failure of the handshake.
+        """
+        if self._limit is not None and len(self._under_way) >= self._limit:  # feature: tls.terminated
             return False
-        handshake = self._under_way[owner] = _Handshake(self, owner, sock)
+        handshake = self._under_way[owner] = _Handshake(self, owner, sock, make_side, speaks_first)
         self._deadlines.add(owner, self._loop.now_s)
         self._loop.hand_over(sock, handshake)
-        # Its hello may have come with what stood before it; no further edge would tell.
+        # The peer's hello may have come with what stood before it; no further edge would tell.
         self.go_on(handshake)
         return True
 
-    def change_limits(self, timeout_s: float, limit: int) -> None:
+    def change_limits(self, timeout_s: float, limit: int | None) -> None:
         """Let as many be under way, and for as long, from now on."""
         self._deadlines.duration_s = timeout_s
         self._limit = limit
 
-    def discard(self, owner: Owner) -> None:
+    def discard(self, owner: _Owner) -> None:
         """Forget the owner's handshake, if one is under way."""
-        handshake = self._under_way.pop(owner, None)
+        handshake = self._under_way.get(owner)
         if handshake is not None:
-            self._deadlines.discard(owner)
-            self._can_go_on.pop(handshake, None)
+            self._end(handshake)
+            if handshake.side is not None:
+                handshake.side.detach()
 
-    def go_on(self, handshake: _Handshake) -> None:
+    def go_on(self, handshake: _Handshake[_Owner]) -> None:
         """There may be something to read for ``handshake``, or room to send."""
         if not self._can_go_on:
             self._loop.again(self)
@@ -108,39 +105,52 @@ class Handshakes:
         if waiting:
             self._loop.again(self)
 
-    def _step(self, handshake: _Handshake) -> None:
-        owner = handshake.owner
-        if handshake.side is None:
-            if not _has_input(handshake.sock):
-                return
-            # Not before the client's first byte: of those that connect and say nothing there may be many.
-            tls = self.certificates.wrap(self._bios)
-            handshake.side = TlsSide(handshake.sock, owner, self._relay, self._bios, tls)
+    def _step(self, handshake: _Handshake[_Owner]) -> None:
+        owner, side = handshake.owner, handshake.side
         try:
-            is_complete = handshake.side.shake_hands()
-        except OSError:
+            if side is None:
+                if not handshake.speaks_first and not _has_input(handshake.sock):
+                    return
+                side = handshake.side = handshake.make_side()
+                if handshake.speaks_first:
+                    side.say_hello()
+            is_complete = side.shake_hands()
+        except (OSError, ValueError) as error:
             self.discard(owner)
-            handshake.side.detach()
-            owner.handshake_failed()
+            self._failed(owner, error)
             return
         if is_complete:
-            self.discard(owner)
-            owner.secured(handshake.side)
+            self._end(handshake)
+            self._secured(owner, side)
 
-    def _time_out(self, owner: Owner) -> None:
+    def _time_out(self, owner: _Owner) -> None:
         self.discard(owner)
-        owner.handshake_timed_out()
+        self._timed_out(owner)
+
+    def _end(self, handshake: _Handshake[_Owner]) -> None:
+        del self._under_way[handshake.owner]
+        self._deadlines.discard(handshake.owner)
+        self._can_go_on.pop(handshake, None)
 
 
-class _Handshake:
+class _Handshake(Generic[_Owner]):
     """The handler of a socket while its handshake is under way."""
 
-    __slots__ = ("_handshakes", "owner", "side", "sock")
+    __slots__ = ("_handshakes", "make_side", "owner", "side", "sock", "speaks_first")
 
-    def __init__(self, handshakes: Handshakes, owner: Owner, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        handshakes: Handshakes[_Owner],
+        owner: _Owner,
+        sock: socket.socket,
+        make_side: Callable[[], TlsSide],
+        speaks_first: bool,
+    ) -> None:
         self._handshakes = handshakes
         self.owner = owner
         self.sock = sock
+        self.make_side = make_side
+        self.speaks_first = speaks_first
         self.side: TlsSide | None = None
 
     def ready(self, events: int) -> None:

@@ -9,7 +9,7 @@ What the socket does not take stays with the connection, and the relay is told t
 plaintext are not sent yet; it keeps them and comes again, which is how back-pressure passes through.
 
 An end of the stream is a ``close_notify``. A socket that ends without one was cut off, by whomever, and that
-counts as a reset; only a client that was told the end first may leave without a word, as most do.
+counts as a reset; only who was told the end first may leave without a word, as most do.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from sys import intern
 from typing import cast
 
+from edgeproxy.core.dataplane.client_tls import ClientTls, subject_of
 from edgeproxy.worker.relay_copy import CopyRelay, Owner, Side
 from edgeproxy.worker.tls_farewell import Farewells
 
@@ -50,7 +52,7 @@ class BioPair:
 
 
 class TlsSide(Side):
-    """The client's side of a connection whose TLS ends here."""
+    """A side that speaks TLS: a client's that ends here, or a backend's that begins here."""
 
     __slots__ = (
         "_bios", "_early", "_has_more", "_is_dry", "_is_hasty", "_left", "_promised", "_said_end", "_saw_end",
@@ -58,7 +60,7 @@ class TlsSide(Side):
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, owner: Owner, relay: CopyRelay, bios: BioPair, tls: ServerTls
+        self, sock: socket.socket, owner: Owner, relay: CopyRelay, bios: BioPair, tls: ssl.SSLObject
     ) -> None:
         """``tls`` reads and writes the buffers of ``bios``."""
         super().__init__(sock, owner, relay)
@@ -84,19 +86,22 @@ class TlsSide(Side):
         self._said_end = False
         self._saw_end = False
 
-    @property
-    def server_name(self) -> str | None:
-        """The name that the client asked for."""
-        return self._tls.asked_name
-
     # ---- handshake ---------------------------------------------------------------------------
 
+    def say_hello(self) -> None:
+        """Begin the handshake, on the side that does."""
+        try:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+        finally:
+            self._take_back()
+
     def shake_hands(self) -> bool:
-        """Go on with the handshake as far as the client's bytes reach; True when it is complete.
+        """Go on with the handshake as far as the peer's bytes reach; True when it is complete.
 
         Raises:
-            OSError: the client's socket ended or was reset, or what came is no acceptable TLS, which the
-                client has been told as well as that goes.
+            OSError: the socket ended or was reset, or what came is no acceptable TLS, which the peer has
+                been told as well as that goes.
         """
         bios, tls = self._bios, self._tls
         self._flush()
@@ -107,14 +112,14 @@ class TlsSide(Side):
                 except BlockingIOError:
                     return False
                 if not received:
-                    raise ssl.SSLEOFError("the client left during the handshake")
+                    raise ssl.SSLEOFError("it left during the handshake")
                 bios.incoming.write(bios.ciphertext[:received])
                 with contextlib.suppress(ssl.SSLWantReadError):
                     tls.do_handshake()
                     return True
                 self._take_back()
         finally:
-            # With TLS 1.2 the client waits for what stands there now, with 1.3 these are tickets.
+            # The peer waits for what stands there now, unless these are tickets of TLS 1.3.
             self._take_back()
 
     # ---- what the loop and the relay call ----------------------------------------------------
@@ -141,11 +146,11 @@ class TlsSide(Side):
         super().resume()
 
     def end(self) -> None:
-        """Tell the client that no more will come; it may go on sending."""
+        """Tell the peer that no more will come; it may go on sending."""
         self._said_end = True
         tls, pending = self._tls, self._tls.pending()
         if pending:
-            # OpenSSL looks for the client's own end now, and takes bytes before that for a violation.
+            # OpenSSL looks for the peer's own end now, and takes bytes before that for a violation.
             self._early += tls.read(pending)
         try:
             with contextlib.suppress(ssl.SSLError):
@@ -170,11 +175,11 @@ class TlsSide(Side):
     # ---- reading -----------------------------------------------------------------------------
 
     def _read_plaintext(self, buffer: memoryview, size: int, flags: int) -> int:
-        """As ``socket.recv_into``; returns 0 at the client's ``close_notify``.
+        """As ``socket.recv_into``; returns 0 at the peer's ``close_notify``.
 
         Raises:
             BlockingIOError: nothing more for now.
-            OSError: the client was reset, cut off, or broke the protocol.
+            OSError: the peer was reset, cut off, or broke the protocol.
         """
         if self._early:
             return self._read_early(buffer, size)
@@ -224,7 +229,7 @@ class TlsSide(Side):
         elif self._said_end:
             self._saw_end = True
         else:
-            raise ssl.SSLEOFError("the client's stream was cut off")
+            raise ssl.SSLEOFError("the stream was cut off")
 
     def _read_early(self, buffer: memoryview, size: int) -> int:
         part, self._early = self._early[:size], self._early[size:]
@@ -253,7 +258,7 @@ class TlsSide(Side):
 
         Raises:
             BlockingIOError: nothing of it, for now.
-            OSError: the client was reset.
+            OSError: the peer was reset.
         """
         if self._unsent is not None:
             if not self._flush():
@@ -290,7 +295,7 @@ class TlsSide(Side):
         """Send ciphertext that waits; whether none is left.
 
         Raises:
-            OSError: the client was reset.
+            OSError: the peer was reset.
         """
         unsent = self._unsent
         if unsent is None:
@@ -306,3 +311,41 @@ class TlsSide(Side):
         if self._said_end:
             super().end()
         return True
+
+
+class ClientSide(TlsSide):
+    """The client's side of a connection whose TLS ends here."""
+
+    __slots__ = ("_client_tls",)
+
+    def __init__(
+        self, sock: socket.socket, owner: Owner, relay: CopyRelay, bios: BioPair, tls: ServerTls
+    ) -> None:
+        super().__init__(sock, owner, relay, bios, tls)
+        self._client_tls: ClientTls | None = None
+
+    def shake_hands(self) -> bool:
+        is_complete = super().shake_hands()
+        if is_complete:
+            # Not later: OpenSSL forgets it when the peer breaks the protocol.
+            self._client_tls = _client_tls(self._tls)
+        return is_complete
+
+    def client_tls(self) -> ClientTls | None:
+        """What is known of the client by its TLS, once the handshake is complete."""
+        return self._client_tls
+
+
+def _client_tls(tls: ssl.SSLObject) -> ClientTls:
+    version, cipher, certificate = tls.version(), tls.cipher(), tls.getpeercert()
+    assert isinstance(tls, ServerTls)
+    assert version is not None
+    assert cipher is not None
+    return ClientTls(
+        version=intern(version),
+        cipher=intern(cipher[0]),
+        server_name=tls.asked_name,
+        protocol=tls.selected_alpn_protocol(),
+        subject=subject_of(certificate) if certificate else None,
+        is_resumed=bool(tls.session_reused),
+    )

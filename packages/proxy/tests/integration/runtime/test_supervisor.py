@@ -447,9 +447,8 @@ READS_LATE = "signal.signal(signal.SIGUSR1, lambda *_: None); late = []" + on_or
 """Reads nothing from the first `GeoDatabaseChanged` on until SIGUSR1."""
 
 TELLS_MORE = """case SettingsChanged(settings):
-            say(Notice("info", "settings", {"every": settings.access_log_every}))
-        case IdentitiesChanged(identities):
-            say(Notice("info", "identities", {"count": len(identities)}))
+            identities = len(settings.tls.identities)
+            say(Notice("info", "settings", {"every": settings.access_log_every, "identities": identities}))
         case HostAddresses"""
 
 LARGE = Backend("x" * (1 << 20), "test", "eu", "DE", "10.0.0.1", 9001, True, 1, 100, 0)
@@ -478,7 +477,7 @@ async def test_a_worker_that_lags_gets_the_whole_state_when_it_reads_again(world
     world.table.hosts = [HostAddresses("one.test", ("10.0.0.1",))]
     supervisor.publish(world.table.hosts[0])
     supervisor.change_settings(msgspec.structs.replace(settings, access_log_every=7))
-    supervisor.show_identities((identity, identity))
+    supervisor.change_tls(TlsSettings(identities=(identity, identity)))
     supervisor.catch_up()  # too early: they have not read yet
     for pid in supervisor.pids():
         os.kill(pid, signal.SIGUSR1)
@@ -493,8 +492,7 @@ async def test_a_worker_that_lags_gets_the_whole_state_when_it_reads_again(world
     assert 2 in versions
     assert 11 not in versions
     assert versions.count(12) == 2
-    assert world.observer.told("settings") == [{"every": 7}] * 2
-    assert world.observer.told("identities") == [{"count": 2}] * 2
+    assert world.observer.told("settings") == [{"every": 7, "identities": 2}] * 2
     assert world.observer.told("host") == [{"host": "one.test", "addresses": "10.0.0.1"}] * 2
 
 

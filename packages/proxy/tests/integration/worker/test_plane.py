@@ -112,9 +112,9 @@ def test_clients_that_were_shed_are_counted_and_told_again_after_a_while(start_p
         plane.loop.now_s += seconds
         plane.plane._shed()
 
-    plane.call(lambda: shed_for(plane_module._OVERLOAD_NOTICE_INTERVAL_S - 1.0))
+    plane.call(lambda: shed_for(plane_module._NOTICE_INTERVAL_S - 1.0))
     assert len(plane.notices) == 1
-    plane.call(lambda: shed_for(plane_module._OVERLOAD_NOTICE_INTERVAL_S * 3))
+    plane.call(lambda: shed_for(plane_module._NOTICE_INTERVAL_S * 3))
     assert len(plane.notices) >= 2
     assert plane.report(6).closes == {"overload": 6}
 

@@ -17,16 +17,24 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pytest
 from msgspec.structs import replace
 
 from edgeproxy.core.wire.frames import RelayMode
-from packages.proxy.tests.integration.worker.tls_clients import NAME, TlsClient, identity, tls_frame
+from packages.proxy.tests.integration.worker.tls_clients import (
+    NAME,
+    TlsClient,
+    TlsServer,
+    backend_tls,
+    identity,
+    tls_frame,
+)
 from packages.proxy.tests.integration.worker.workers import (
     TIMEOUT_S,
     Backends,
@@ -51,73 +59,111 @@ class Connect(Protocol):
     def __call__(self, receive_bytes: int | None = None) -> socket.socket: ...
 
 
-def _bare_relay(backend_port: int, mode: RelayMode) -> Iterator[Connect]:
+class Ends(NamedTuple):
+    """The two ends of a relay."""
+
+    connect: Connect
+    serve: Callable[[socket.socket], socket.socket] = lambda sock: sock
+    """What the backend makes of a connection that it accepted."""
+
+
+def _bare_relay(backend_port: int, mode: RelayMode) -> Iterator[Ends]:
     settings = replace(start_frame(), relay=mode)
     with closing(ThreadedPlane(row("b", backend_port), settings=settings)) as plane:
-        yield plane.connect
+        yield Ends(plane.connect)
 
 
 @contextmanager
-def copy_relay(backend_port: int) -> Iterator[Connect]:
+def copy_relay(backend_port: int) -> Iterator[Ends]:
     """The relay by recv and send."""
     yield from _bare_relay(backend_port, RelayMode.COPY)
 
 
 @contextmanager
-def splice_relay(backend_port: int) -> Iterator[Connect]:
+def splice_relay(backend_port: int) -> Iterator[Ends]:
     """The relay by splice, as soon as anything was handed on."""
     yield from _bare_relay(backend_port, RelayMode.SPLICE)
 
 
 @contextmanager
-def auto_relay(backend_port: int) -> Iterator[Connect]:
+def auto_relay(backend_port: int) -> Iterator[Ends]:
     """The relay that splices when there is much."""
     yield from _bare_relay(backend_port, RelayMode.AUTO)
 
 
-def _tls_relay(backend_port: int, version: ssl.TLSVersion) -> Iterator[Connect]:
-    pki = Pki()
-    with TemporaryDirectory() as folder:
-        settings = tls_frame(identity(pki, Path(folder), NAME))
-    context = pki.client(version=version)
+@cache
+def _pki() -> Pki:
+    return Pki()
+
+
+def _with_tls(
+    backend_port: int, version: ssl.TLSVersion | None = None, *, to_backend: bool = False
+) -> Iterator[Ends]:
+    """TLS of ``version`` with clients, if one is given, and with the backend if asked for."""
+    pki, settings = _pki(), start_frame()
+    if version is not None:
+        with TemporaryDirectory() as folder:
+            settings = tls_frame(identity(pki, Path(folder), NAME))
+    if to_backend:
+        settings = backend_tls(settings, pki)
+    clients, backends = pki.client(version=version), pki.server("127.0.0.1")
     with closing(ThreadedPlane(row("b", backend_port), settings=settings)) as plane:
-        yield lambda receive_bytes=None: TlsClient(plane.connect(receive_bytes), context)
+
+        def connect(receive_bytes: int | None = None) -> socket.socket:
+            sock = plane.connect(receive_bytes)
+            return sock if version is None else TlsClient(sock, clients)
+
+        yield Ends(connect, (lambda sock: TlsServer(sock, backends)) if to_backend else lambda sock: sock)
 
 
 @contextmanager
-def tls_1_3(backend_port: int) -> Iterator[Connect]:
+def tls_1_3(backend_port: int) -> Iterator[Ends]:
     """The same with TLS 1.3 towards the client."""
-    yield from _tls_relay(backend_port, ssl.TLSVersion.TLSv1_3)
+    yield from _with_tls(backend_port, ssl.TLSVersion.TLSv1_3)
 
 
 @contextmanager
-def tls_1_2(backend_port: int) -> Iterator[Connect]:
+def tls_1_2(backend_port: int) -> Iterator[Ends]:
     """The same with TLS 1.2."""
-    yield from _tls_relay(backend_port, ssl.TLSVersion.TLSv1_2)
+    yield from _with_tls(backend_port, ssl.TLSVersion.TLSv1_2)
 
 
-RELAYS: list[Callable[[int], AbstractContextManager[Connect]]] = [
+@contextmanager
+def tls_to_backend(backend_port: int) -> Iterator[Ends]:
+    """The same with TLS towards the backend alone."""
+    yield from _with_tls(backend_port, to_backend=True)
+
+
+@contextmanager
+def tls_on_both_sides(backend_port: int) -> Iterator[Ends]:
+    """The same with TLS towards both."""
+    yield from _with_tls(backend_port, ssl.TLSVersion.TLSv1_3, to_backend=True)
+
+
+RELAYS: list[Callable[[int], AbstractContextManager[Ends]]] = [
     copy_relay,
     splice_relay,
     auto_relay,
     tls_1_3,
     tls_1_2,
+    tls_to_backend,
+    tls_on_both_sides,
 ]
 
 
 class Rig:
     """A proxy between clients and a backend, both played by the test."""
 
-    def __init__(self, connect: Connect, backend: Backends, at_end: ExitStack) -> None:
-        self._connect = connect
+    def __init__(self, ends: Ends, backend: Backends, at_end: ExitStack) -> None:
+        self._ends = ends
         self._backend = backend
         self._at_end = at_end
 
     def connect(self, receive_bytes: int | None = None) -> socket.socket:
-        return self._at_end.enter_context(self._connect(receive_bytes))
+        return self._at_end.enter_context(self._ends.connect(receive_bytes))
 
     def accept(self) -> socket.socket:
-        return self._at_end.enter_context(self._backend.accept())
+        return self._at_end.enter_context(self._ends.serve(self._backend.accept()))
 
     def pair(self, receive_bytes: int | None = None) -> tuple[socket.socket, socket.socket]:
         """A client and what the backend has of it."""
@@ -127,8 +173,8 @@ class Rig:
 
 @pytest.fixture(params=RELAYS, ids=lambda relay: relay.__name__)
 def rig(request: pytest.FixtureRequest, backend: Backends) -> Iterator[Rig]:
-    with request.param(backend.port) as connect, ExitStack() as at_end:
-        yield Rig(connect, backend, at_end)
+    with request.param(backend.port) as ends, ExitStack() as at_end:
+        yield Rig(ends, backend, at_end)
 
 
 def digest(data: bytes) -> str:
@@ -248,7 +294,7 @@ def test_what_follows_an_urgent_byte_is_not_held_up(rig: Rig) -> None:
 
 
 def test_a_hundred_connections_at_once_are_kept_apart(rig: Rig, backend: Backends, rng: Random) -> None:
-    with echo_server(backend.listener):
+    with echo_server(backend.listener, rig.accept):
         clients = [rig.connect() for _ in range(100)]
         messages = [rng.randbytes(rng.randrange(1, 40_000)) for _ in clients]
         for client, message in zip(clients, messages, strict=True):
@@ -259,14 +305,13 @@ def test_a_hundred_connections_at_once_are_kept_apart(rig: Rig, backend: Backend
 
 
 @contextmanager
-def echo_server(listener: socket.socket) -> Iterator[None]:
-    """Send back whatever comes, on any number of connections."""
+def echo_server(listener: socket.socket, accept: Callable[[], socket.socket]) -> Iterator[None]:
+    """Send back whatever comes, on any number of connections that ``accept`` takes from ``listener``."""
     stop = threading.Event()
 
     def serve() -> None:
         unsent: dict[socket.socket, bytearray] = {}
         ended: set[socket.socket] = set()
-        listener.setblocking(False)
         with selectors.DefaultSelector() as selector:
             selector.register(listener, selectors.EVENT_READ)
             while not stop.is_set() or unsent:
@@ -274,15 +319,15 @@ def echo_server(listener: socket.socket) -> Iterator[None]:
                     sock = key.fileobj
                     assert isinstance(sock, socket.socket)
                     if sock is listener:
-                        connection, _ = listener.accept()
+                        connection = accept()
                         connection.setblocking(False)
                         unsent[connection] = bytearray()
                         selector.register(connection, selectors.EVENT_READ)
                         continue
                     if events & selectors.EVENT_READ:
-                        data = sock.recv(1 << 16)
-                        unsent[sock] += data
-                        if not data:
+                        with suppress(BlockingIOError):
+                            while data := sock.recv(1 << 16):
+                                unsent[sock] += data
                             ended.add(sock)
                     if unsent[sock]:
                         with suppress(BlockingIOError):
@@ -293,6 +338,8 @@ def echo_server(listener: socket.socket) -> Iterator[None]:
                     elif sock in ended:
                         selector.unregister(sock)
                         del unsent[sock]
+                        sock.settimeout(TIMEOUT_S)
+                        sock.sendall(b"")  # what a TLS connection has kept back
                         sock.close()
                     else:
                         selector.modify(sock, selectors.EVENT_READ)

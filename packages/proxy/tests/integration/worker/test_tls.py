@@ -183,8 +183,9 @@ def test_a_storm_of_handshakes_leaves_established_connections_their_turn(
         hello = _client_hello(context)
         crowd = [at_end.enter_context(plane.connect()) for _ in range(300)]
         steps: list[int] = []
-        handshakes = plane.plane.handshakes
-        assert handshakes is not None
+        tls = plane.plane.tls
+        assert tls is not None
+        handshakes = tls._with_clients
         step = handshakes._step
         answered = 0
 
@@ -319,9 +320,9 @@ def test_a_session_is_resumed_also_after_a_renewal(
         echo(client, backend)
         session = client.session
     renewed = identity(pki, tmp_path, NAME)
-    handshakes = plane.plane.handshakes
-    assert handshakes is not None
-    plane.call(lambda: handshakes.certificates.change([renewed]))
+    tls = plane.plane.tls
+    assert tls is not None
+    plane.call(lambda: tls.certificates.change([renewed]))
     with connect_again(plane, context, session) as client:
         echo(client, backend)
         assert client.session_reused
@@ -338,8 +339,8 @@ def test_certificates_are_renewed_without_a_failed_handshake(
     plane: ThreadedPlane, pki: Pki, tmp_path: Path, rsa: bool
 ) -> None:
     """Also when the kind of key changes: the old certificate must not stay beside the new one."""
-    handshakes = plane.plane.handshakes
-    assert handshakes is not None
+    tls = plane.plane.tls
+    assert tls is not None
     seen = set[bytes | None]()
     stop = threading.Event()
 
@@ -355,7 +356,7 @@ def test_certificates_are_renewed_without_a_failed_handshake(
         try:
             for number in range(5):
                 renewed = identity(pki, tmp_path, NAME, rsa=rsa and number % 2 == 0)
-                plane.call(partial(handshakes.certificates.change, [renewed]))
+                plane.call(partial(tls.certificates.change, [renewed]))
                 wait_until(partial(is_shown, renewed), reason="the new certificate")
         finally:
             stop.set()
@@ -363,11 +364,11 @@ def test_certificates_are_renewed_without_a_failed_handshake(
 
 
 def test_names_come_and_go(plane: ThreadedPlane, web: Identity, pki: Pki, tmp_path: Path) -> None:
-    handshakes = plane.plane.handshakes
-    assert handshakes is not None
+    tls = plane.plane.tls
+    assert tls is not None
     blog = identity(pki, tmp_path, "blog.example.com")
     context = pki.client()
-    plane.call(lambda: handshakes.certificates.change([web, blog]))
+    plane.call(lambda: tls.certificates.change([web, blog]))
 
     def is_shown() -> bool:
         with suppress(ssl.SSLCertVerificationError), tls_client(plane.address, context, "blog.example.com"):
@@ -375,7 +376,7 @@ def test_names_come_and_go(plane: ThreadedPlane, web: Identity, pki: Pki, tmp_pa
         return False
 
     wait_until(is_shown, reason="the new name")
-    plane.call(lambda: handshakes.certificates.change([web]))
+    plane.call(lambda: tls.certificates.change([web]))
     wait_until(lambda: not is_shown(), reason="the name to be gone")
 
 
@@ -548,9 +549,8 @@ def test_the_last_words_do_not_wait_for_ever(
 
 
 def farewells_of(plane: ThreadedPlane) -> Farewells:
-    handshakes = plane.plane.handshakes
-    assert handshakes is not None
-    return handshakes._bios.farewells
+    assert plane.plane.tls is not None
+    return plane.plane.tls._bios.farewells
 
 
 @pytest.mark.feature("tls.terminated")

@@ -1,4 +1,4 @@
-"""TLS clients that can do all that a socket can: half-close, reset, stop reading, send until stuck."""
+"""TLS ends that can do all that a socket can: half-close, reset, stop reading, send until stuck."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeproxy.core.dataplane.identities import Identity, KeyPair
+from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls
+from edgeproxy.core.dataplane.identities import BackendCredentials, ClientCertificates, Identity, KeyPair
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.wire.frames import Start, TlsSettings
 from packages.proxy.tests.integration.worker.workers import TIMEOUT_S, connected, start_frame
@@ -33,16 +34,20 @@ class TlsClient(socket.socket):
         super().__init__(fileno=sock.detach())
         self.settimeout(TIMEOUT_S)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self.tls = self._wrap(context, server_name)
         self._lock = threading.Lock()
         self._backlog = b""
         self._early = b""
         self._said_end = False
+        self._is_closing = False
         try:
             self._shake_hands()
         except BaseException:
             super().close()
             raise
+
+    def _wrap(self, context: ssl.SSLContext, server_name: str | None) -> ssl.SSLObject:
+        return context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
 
     def _shake_hands(self) -> None:
         while True:
@@ -103,12 +108,16 @@ class TlsClient(socket.socket):
             super().shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """End in order, unless the socket was made to be reset at its close."""
-        if self.fileno() >= 0:
+        """End in order, unless the socket was made to be reset at its close; what the socket has not taken
+        goes first, in a thread of its own if need be."""
+        if self.fileno() >= 0 and not self._is_closing:
             if struct.unpack("ii", self.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)) == (0, 0):
                 with suppress(OSError):
                     self._say_end()
-                    self._try_backlog()
+                    if not self._try_backlog():
+                        self._is_closing = True
+                        threading.Thread(target=self._finish_and_close, daemon=True).start()
+                        return
                     # A ticket that nobody has read would turn the end into a reset.
                     if self._is_ready(select.POLLIN):
                         super().recv(1 << 16)
@@ -118,6 +127,11 @@ class TlsClient(socket.socket):
         with suppress(OSError):
             super().sendall(self._backlog)
             super().shutdown(socket.SHUT_WR)
+
+    def _finish_and_close(self) -> None:
+        self.settimeout(TIMEOUT_S)
+        self._finish()
+        super().close()
 
     def _say_end(self) -> None:
         if self._said_end:
@@ -150,6 +164,13 @@ class TlsClient(socket.socket):
         return bool(poll.poll(0))
 
 
+class TlsServer(TlsClient):
+    """What a backend has of a connection in TLS."""
+
+    def _wrap(self, context: ssl.SSLContext, _server_name: str | None) -> ssl.SSLObject:
+        return context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+
 @contextmanager
 def tls_client(
     address: tuple[str, int], context: ssl.SSLContext, server_name: str | None = NAME
@@ -159,6 +180,20 @@ def tls_client(
         yield client
     finally:
         client.close()
+
+
+def key_pair(pki: Pki, folder: Path, *names: str) -> KeyPair:
+    """What ``pki`` issued, as the control process hands it to workers."""
+    return identity(pki, folder, *names).pairs[0]
+
+
+def backend_tls(start: Start, pki: Pki, pair: KeyPair | None = None, **terms: str) -> Start:
+    """``start`` with all backends spoken to in TLS, on these ``terms``; ``pki`` issues their certificates."""
+    named = BackendTls(**terms)
+    credentials = BackendCredentials(named, pki.authority, pair)
+    tls = msgspec.structs.replace(start.tls or TlsSettings(), backends=(credentials,))
+    rules = tuple(msgspec.structs.replace(each, tls=named) for each in start.backend_rules)
+    return msgspec.structs.replace(start, backend_rules=rules or (BackendRule(tls=named),), tls=tls)
 
 
 def identity(pki: Pki, folder: Path, *names: str, rsa: bool = False) -> Identity:
@@ -175,6 +210,7 @@ def tls_frame(
     alpn: tuple[str, ...] = (),
     handshake_timeout_s: float = 10.0,
     max_handshakes: int = 1024,
+    client_certificates: ClientCertificates | None = None,
     **others: Any,
 ) -> Start:
     """Settings of a plane that terminates TLS."""
@@ -183,6 +219,7 @@ def tls_frame(
         alpn=alpn,
         handshake_timeout_s=handshake_timeout_s,
         max_handshakes=max_handshakes,
+        client_certificates=client_certificates,
     )
     settings = start_frame(listening=listening or Listening(terminates_tls=True), **others)
     return msgspec.structs.replace(settings, tls=tls)

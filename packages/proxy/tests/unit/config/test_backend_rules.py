@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.config.backend_rules import parse_backend_rules
-from edgeproxy.core.dataplane.backend_rules import BackendRule, ProxyVersion
+from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls, ProxyVersion
 
 
 def test_a_document_without_rules_has_none() -> None:
@@ -27,6 +27,26 @@ def test_rules_are_kept_in_their_order() -> None:
     assert problems == []
 
 
+def test_a_rule_may_ask_for_tls() -> None:
+    tables = [
+        {"match": "a", "tls": True},
+        {
+            "match": "b",
+            "tls": True,
+            "tls_server_name": "shop.internal",
+            "tls_ca": "ca.pem",
+            "tls_cert": "us.pem",
+            "tls_key": "us.key",
+        },
+    ]
+    rules, problems = parse_backend_rules({"backend_rules": tables})
+    assert rules == (
+        BackendRule(match="a", tls=BackendTls()),
+        BackendRule(match="b", tls=BackendTls("shop.internal", "ca.pem", "us.pem", "us.key")),
+    )
+    assert problems == []
+
+
 @pytest.mark.parametrize(
     ("tables", "problem"),
     [
@@ -36,9 +56,18 @@ def test_rules_are_kept_in_their_order() -> None:
         ([{"match": "", "proxy_protocol": "v1"}], "[[backend_rules]] 1: match: ''"),
         ([{"match": 7, "proxy_protocol": "v1"}], "[[backend_rules]] 1: match: 7"),
         ([{"app": "a b", "proxy_protocol": "v1"}], "[[backend_rules]] 1: app: 'a b'"),
-        ([{"match": "a"}], "[[backend_rules]] 1: proxy_protocol: missing"),
+        ([{"match": "a"}], "[[backend_rules]] 1: proxy_protocol: missing, and so is tls"),
+        ([{"match": "a", "tls": False}], "[[backend_rules]] 1: proxy_protocol: missing, and so is tls"),
         ([{"match": "a", "proxy_protocol": 2}], "[[backend_rules]] 1: proxy_protocol: 2 is not a choice"),
-        ([{"match": "a", "proxy_protocol": "v1", "tls": 1}], "[[backend_rules]] 1: tls: unknown key"),
+        ([{"match": "a", "proxy_protocol": "v1", "more": 1}], "[[backend_rules]] 1: more: unknown key"),
+        ([{"match": "a", "tls": 1}], "[[backend_rules]] 1: tls: 1 must be true or false"),
+        ([{"match": "a", "proxy_protocol": "v1", "tls_ca": "a"}], "[[backend_rules]] 1: tls: missing"),
+        ([{"match": "a", "tls": True, "tls_ca": 7}], "[[backend_rules]] 1: tls_ca: 7 is empty"),
+        (
+            [{"match": "a", "tls": True, "tls_server_name": "a b"}],
+            "[[backend_rules]] 1: tls_server_name: 'a b'",
+        ),
+        ([{"match": "a", "tls": True, "tls_cert": "a"}], "[[backend_rules]] 1: tls_cert and tls_key: need"),
         (
             [{"match": "a", "proxy_protocol": "v1"}, {"match": "b", "proxy_protocol": "v3"}],
             "[[backend_rules]] 2: proxy_protocol: 'v3' is not a choice; write v1 or v2",

@@ -68,11 +68,13 @@ def test_backend_rules_load_to_the_same_configuration(tmp_path: Path) -> None:
     file.write_text(
         '[[backend_rules]]\nmatch = "eu-[12]"\nproxy_protocol = "v2"\n'
         '[[backend_rules]]\napp = "shop"\nproxy_protocol = "v1"\n'
+        '[[backend_rules]]\napp = "blog"\ntls = true\ntls_ca = "ca.pem"\n'
     )
     config = load({}, {}, file)
     assert json.loads(as_json(config))["backend_rules"] == [
-        {"match": "eu-[12]", "app": "*", "proxy_protocol": "v2"},
-        {"match": "*", "app": "shop", "proxy_protocol": "v1"},
+        {"match": "eu-[12]", "app": "*", "proxy_protocol": "v2", "tls": None},
+        {"match": "*", "app": "shop", "proxy_protocol": "v1", "tls": None},
+        {"match": "*", "app": "blog", "proxy_protocol": None, "tls": {"tls_ca": "ca.pem"}},
     ]
     file.write_text(as_toml(config))
     assert load({}, {}, file) == config

@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from edgeproxy.core.dataplane.backend_rules import BackendTls
+
 T = TypeVar("T")
 
 
@@ -32,6 +34,25 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     @property
     def kinds(self) -> frozenset[str]:
         return frozenset(pair.kind for pair in self.pairs)
+
+
+class ClientCertificates(msgspec.Struct, frozen=True, array_like=True):
+    """Which certificates of clients are accepted."""
+
+    authorities: bytes
+    """PEM of whom they may be issued by."""
+    required: bool
+    """Whether a client without one is refused."""
+
+
+class BackendCredentials(msgspec.Struct, frozen=True, array_like=True):
+    """What the files say that :class:`~edgeproxy.core.dataplane.backend_rules.BackendTls` names."""
+
+    terms: BackendTls
+    authorities: bytes | None
+    """PEM of whom certificates may be issued by; ``None`` for whom the system trusts."""
+    pair: KeyPair | None
+    """What is shown to backends that ask."""
 
 
 class NameTable(Generic[T]):

@@ -43,6 +43,7 @@ class Event(StrEnum):
     TLS_FAILED = "tls_failed"
     TLS_TIMEOUT = "tls_timeout"
     TLS_BUSY = "tls_busy"
+    TLS_CERTIFICATE = "tls_certificate"
     CONNECTED = "connected"
     CONNECT_FAILED = "connect_failed"
     BACKEND_REJECTED = "backend_rejected"
@@ -129,6 +130,8 @@ class CloseReason(StrEnum):
     """The TLS handshake was not complete in time."""
     TLS_BUSY = "tls_busy"
     """As many TLS handshakes were under way as may be."""
+    TLS_CERTIFICATE = "tls_certificate"
+    """The client showed no certificate where one is required, or one that is not accepted."""
     RATE_LIMITED = "rate_limited"
     """The client opens more connections than it may."""
     MAX_CONNECTIONS = "max_connections"
@@ -154,6 +157,7 @@ _TABLE: dict[tuple[State, Event], tuple[State, Command, CloseReason | None]] = {
     (_S.OPENING, _E.TLS_FAILED): (_S.CLOSED, _C.RESET, CloseReason.TLS_FAILED),
     (_S.OPENING, _E.TLS_TIMEOUT): (_S.CLOSED, _C.RESET, CloseReason.TLS_TIMEOUT),
     (_S.OPENING, _E.TLS_BUSY): (_S.CLOSED, _C.RESET, CloseReason.TLS_BUSY),
+    (_S.OPENING, _E.TLS_CERTIFICATE): (_S.CLOSED, _C.RESET, CloseReason.TLS_CERTIFICATE),
     (_S.OPENING, _E.RATE_LIMITED): (_S.CLOSED, _C.RESET, CloseReason.RATE_LIMITED),
     (_S.OPENING, _E.MAX_CONNECTIONS_PER_CLIENT): (
         _S.CLOSED,

@@ -18,7 +18,7 @@ from edgeproxy.core.dataplane.admission import AccessLists
 from edgeproxy.core.dataplane.backend_rules import BackendRule
 from edgeproxy.core.dataplane.caps import Caps
 from edgeproxy.core.dataplane.connects import Connects
-from edgeproxy.core.dataplane.identities import Identity
+from edgeproxy.core.dataplane.identities import BackendCredentials, ClientCertificates, Identity
 from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.listening import Listening
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
@@ -49,15 +49,20 @@ class RelayMode(StrEnum):
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How TLS is terminated."""
+    """How TLS is done, with clients and with backends."""
 
-    identities: tuple[Identity, ...]
-    """What to prove to clients; the first for those that ask for no name, or an unknown one."""
+    identities: tuple[Identity, ...] = ()
+    """What to prove to clients; the first for those that ask for no name, or an unknown one. None when no
+    listener terminates TLS."""
     alpn: tuple[str, ...] = ()
     """Protocols offered, the favourite first."""
     handshake_timeout_s: float = 10.0
     max_handshakes: int = 1024
     """Under way at the same time in one worker."""
+    client_certificates: ClientCertificates | None = None
+    """``None``: clients are not asked for any."""
+    backends: tuple[BackendCredentials, ...] = ()
+    """For each way in which the rules have backends spoken to in TLS."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -101,7 +106,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     warm: WarmTerms | None = None
     """Connections with backends that are kept ready, ``None`` for none."""
     tls: TlsSettings | None = None
-    """``None`` when no listener terminates TLS."""
+    """``None`` when neither listeners nor backends need it."""
 
 
 class TableChanged(msgspec.Struct, frozen=True, tag="table"):
@@ -131,10 +136,10 @@ class SettingsChanged(msgspec.Struct, frozen=True, tag="settings"):
     settings: Start
 
 
-class IdentitiesChanged(msgspec.Struct, frozen=True, tag="identities"):
-    """Certificates were renewed, or came, or went: show these to clients from now on."""
+class TlsChanged(msgspec.Struct, frozen=True, tag="tls"):
+    """Certificates or authorities were renewed, or came, or went: do TLS like this from now on."""
 
-    identities: tuple[Identity, ...]
+    settings: TlsSettings
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):
@@ -153,7 +158,7 @@ class Reset(msgspec.Struct, frozen=True, tag="reset"):
     """Wait no longer: reset every open session, exit 0."""
 
 
-News = TableChanged | HostAddresses | GeoDatabaseChanged | IdentitiesChanged | SettingsChanged
+News = TableChanged | HostAddresses | GeoDatabaseChanged | TlsChanged | SettingsChanged
 """What a worker needs not be told one by one, if it is told the whole state later."""
 
 ToWorker = Start | News | Ping | Drain | Reset
@@ -202,6 +207,8 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
     duration_s: float
     reason: str
     tries: int
+    certificate: str = ""
+    """Whom the client's certificate is for; empty without one."""
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):

@@ -28,13 +28,15 @@ def backend(backend_id: str, app: str) -> Backend:
 )
 def test_the_first_rule_that_applies_counts(backend_id: str, app: str, version: ProxyVersion | None) -> None:
     for _ in range(2):
-        assert RULES.proxy_protocol(backend(backend_id, app)) is version
+        rule = RULES.of(backend(backend_id, app))
+        assert (rule.proxy_protocol if rule is not None else None) is version
 
 
 def test_a_rule_with_both_wants_both() -> None:
-    rules = BackendRules((BackendRule(V1, match="eu-*", app="shop"),))
+    rule = BackendRule(V1, match="eu-*", app="shop")
+    rules = BackendRules((rule,))
     asked = [("eu-1", "shop"), ("eu-1", "blog"), ("us-1", "shop")]
-    assert [rules.proxy_protocol(backend(*each)) for each in asked] == [V1, None, None]
+    assert [rules.of(backend(*each)) for each in asked] == [rule, None, None]
 
 
 def test_version_1_tells_the_addresses() -> None:

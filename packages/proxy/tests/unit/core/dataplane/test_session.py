@@ -118,6 +118,10 @@ OPENING_TRANSCRIPTS = {
     "TLS does not come about": ([(E.TLS_FAILED, C.RESET)], CloseReason.TLS_FAILED),
     "TLS takes too long": ([(E.TLS_TIMEOUT, C.RESET)], CloseReason.TLS_TIMEOUT),
     "too many begin TLS": ([(E.TLS_BUSY, C.RESET)], CloseReason.TLS_BUSY),
+    "TLS shows no certificate that is accepted": (
+        [(E.TLS_CERTIFICATE, C.RESET)],
+        CloseReason.TLS_CERTIFICATE,
+    ),
     "client gives up while opening": ([(E.CLIENT_RESET, C.RESET)], CloseReason.CLIENT_RESET),
     "drain is over while opening": ([(E.SHUTDOWN, C.RESET)], CloseReason.SHUTDOWN),
     "defect while opening": ([(E.DEFECT, C.RESET)], CloseReason.INTERNAL),
