@@ -24,7 +24,7 @@ from testkit.coverage.git import Base, Repository
 from testkit.coverage.matrix import Row, build_matrix, build_row
 from testkit.coverage.measurement import Measurement, MeasurementStore, union
 from testkit.coverage.new_code import ChangedFile, find_new_code, judge_new_code
-from testkit.coverage.policy import Policy
+from testkit.coverage.policy import Policy, thresholds_of
 from testkit.coverage.policy_reader import load_policy
 from testkit.coverage.ratchet import (
     BaselineStore,
@@ -33,6 +33,7 @@ from testkit.coverage.ratchet import (
     find_losses,
     find_lowered_thresholds,
     judge_losses,
+    read_base_thresholds,
 )
 from testkit.coverage.sources import Sources, assign_sources
 from testkit.coverage.thresholds import find_failures, find_slack
@@ -191,9 +192,9 @@ def _judge_changes(
 def _judge_losses(assessment: Assessment, workspace: Workspace, repository: Repository, base: Base) -> None:
     measured, policy = assessment.measured, assessment.measured.policy
     assert policy.ratchet is not None
-    settings = repository.content(base.commit, workspace.pyproject.name)
-    lowered, note = find_lowered_thresholds(policy, settings, base)
-    assessment.failures += lowered
+    before, note = read_base_thresholds(repository.content(base.commit, workspace.pyproject.name), base)
+    now, lowered = thresholds_of(policy), policy.ratchet.lowered
+    assessment.failures += find_lowered_thresholds(before, now, lowered, base)
     assessment.notes.append(f"ratchet: {note}")
     baseline, note = BaselineStore(workspace.baselines, repository, policy.ratchet.baseline).find(base)
     assessment.notes.append(f"ratchet: {note}")
@@ -205,4 +206,4 @@ def _judge_losses(assessment: Assessment, workspace: Workspace, repository: Repo
     assessment.failures += judge_losses(
         assessment.losses, measured.layers, measured.sources.critical, policy.ratchet
     )
-    assessment.warnings += find_idle_lowerings(policy, assessment.losses, settings)
+    assessment.warnings += find_idle_lowerings(before, now, lowered, assessment.losses)

@@ -18,6 +18,7 @@ import coverage
 from testkit.coverage.failure import Failure
 from testkit.coverage.measurement import FileMeasurement
 from testkit.coverage.policy import ExcludedPattern, ExclusionPolicy
+from testkit.coverage.structure import read_source
 
 GATE = "exclusions"
 # In pieces, or coverage.py would leave these lines out.
@@ -93,7 +94,7 @@ def find_exclusions(
     compiled = [(pattern, re.compile(pattern, re.MULTILINE)) for pattern in patterns]
     found: list[Exclusion] = []
     for file, measured in files.items():
-        source = (root / file).read_text(encoding="utf-8")
+        source = read_source(root / file)
         matched = [
             # A pattern may begin with blanks, and these with the line before.
             (source.count("\n", 0, match.end() - len(match[0].lstrip())) + 1, pattern, match.end())

@@ -19,9 +19,9 @@ from testkit.coverage.git import Base, Difference, Repository
 from testkit.coverage.keys import SourceKeys
 from testkit.coverage.matrix import Row
 from testkit.coverage.measurement import FileMeasurement
-from testkit.coverage.policy import Lowering, Policy, RatchetPolicy, thresholds_of
+from testkit.coverage.policy import Lowering, RatchetPolicy, thresholds_of
 from testkit.coverage.policy_reader import parse_policy
-from testkit.coverage.structure import Branch
+from testkit.coverage.structure import Branch, read_source
 
 GATE = "ratchet"
 _KEPT = 50
@@ -125,7 +125,7 @@ class BaselineStore:
 def make_baseline(commit: str, rows: Sequence[Row], root: Path) -> Baseline:
     """Return what the rows (layers) miss, by the kinds of their requirements."""
     missing = {
-        file: frozenset(_keys_of_missing(measured, (root / file).read_text(encoding="utf-8")))
+        file: frozenset(_keys_of_missing(measured, read_source(root / file)))
         for row in rows
         for file, measured in row.files.items()
         if measured.lines_missed or measured.branches_missed
@@ -152,7 +152,7 @@ def find_losses(
                 continue
             changed = difference.changed_lines(file)
             excused = baseline.missing.get(difference.moved.get(file, file), frozenset())
-            keys = _keys_of_missing(measured, (root / file).read_text(encoding="utf-8"))
+            keys = _keys_of_missing(measured, read_source(root / file))
             lost = {
                 place
                 for key, place in keys.items()
@@ -197,25 +197,28 @@ def judge_losses(
     return failures
 
 
-def find_lowered_thresholds(
-    policy: Policy, base_content: bytes | None, base: Base
-) -> tuple[list[Failure], str]:
-    """Return a failure for each threshold that fell since the base without a recorded reason, and a note.
+def read_base_thresholds(content: bytes | None, base: Base) -> tuple[dict[str, Fraction], str]:
+    """Return the thresholds that held at the base, none when they cannot be read, and a note.
 
     Args:
-        policy: the present one.
-        base_content: the settings file at the base, if there was one.
-        base: for the messages.
+        content: the settings file at the base, if there was one.
+        base: for the note.
     """
-    if base_content is None:
-        return [], f"{base} has no settings to compare the thresholds with"
+    if content is None:
+        return {}, f"{base} has no settings to compare the thresholds with"
     try:
-        before = thresholds_of(parse_policy(base_content, f"pyproject.toml in {base}"))
+        thresholds = thresholds_of(parse_policy(content, f"pyproject.toml in {base}"))
     except CoverageInputError as error:
-        return [], f"the thresholds of {base} cannot be read ({error.problems[0]})"
-    now = thresholds_of(policy)
-    excused = {lowering.what for lowering in policy.ratchet.lowered} if policy.ratchet else set()
-    failures = [
+        return {}, f"the thresholds of {base} cannot be read ({error.problems[0]})"
+    return thresholds, f"{len(thresholds)} thresholds compared with {base}"
+
+
+def find_lowered_thresholds(
+    before: Mapping[str, Fraction], now: Mapping[str, Fraction], lowered: Sequence[Lowering], base: Base
+) -> list[Failure]:
+    """Return a failure for each threshold that fell since the base without a recorded reason."""
+    excused = {lowering.what for lowering in lowered}
+    return [
         Failure(
             GATE,
             name,
@@ -225,21 +228,16 @@ def find_lowered_thresholds(
         for name, old in before.items()
         if now.get(name, Fraction(0)) < old and name not in excused
     ]
-    return failures, f"{len(before)} thresholds compared with {base}"
 
 
 def find_idle_lowerings(
-    policy: Policy, losses: Sequence[Loss], base_content: bytes | None
+    before: Mapping[str, Fraction],
+    now: Mapping[str, Fraction],
+    lowered: Sequence[Lowering],
+    losses: Sequence[Loss],
 ) -> Iterator[Failure]:
     """Yield a warning for each recorded reason that excuses nothing: it would excuse the next loss."""
-    if policy.ratchet is None:
-        return
-    try:
-        before = thresholds_of(parse_policy(base_content or b"", "base"))
-    except CoverageInputError:
-        return
-    now = thresholds_of(policy)
-    for lowering in policy.ratchet.lowered:
+    for lowering in lowered:
         threshold = before.get(lowering.what, Fraction(0)) > now.get(lowering.what, Fraction(0))
         if not threshold and not any(_without_lowered(loss, (lowering,)) != loss for loss in losses):
             yield Failure("slack", lowering.what, "this recorded lowering excuses nothing: remove it")

@@ -6,6 +6,7 @@ Parsing is most of the time that the tool takes, so that each file is parsed onc
 from __future__ import annotations
 
 import ast
+import tokenize
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,12 @@ from testkit.coverage.functions import Function, find_functions
 
 Branch = tuple[int, int]
 """From line, to line. A negative target leaves the function."""
+
+
+def read_source(path: Path) -> str:
+    """Return the text of a Python file, in whatever encoding it says it has."""
+    with tokenize.open(path) as file:
+        return file.read()
 
 
 class FileStructure:

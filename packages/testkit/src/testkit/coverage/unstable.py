@@ -12,6 +12,7 @@ from pathlib import Path
 from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.keys import Place, SourceKeys
 from testkit.coverage.measurement import FileMeasurement, Measurement
+from testkit.coverage.structure import read_source
 
 _HEADER = """\
 # Lines and branches that differ from run to run: file, what, function, digest, occurrence, and the source.
@@ -77,7 +78,7 @@ def _differing(measured: Sequence[FileMeasurement], root: Path, file: str) -> li
     branches = _in_some(run.branches_hit for run in measured)
     if not (lines or branches):
         return []
-    keys = SourceKeys((root / file).read_text(encoding="utf-8"), measured[0])
+    keys = SourceKeys(read_source(root / file), measured[0])
     return [
         *(UnstablePlace(file, f"line {keys.lines[line]}", keys.text(line), line) for line in lines),
         *(

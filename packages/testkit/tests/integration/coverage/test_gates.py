@@ -157,6 +157,18 @@ def test_data_of_another_version_of_coverage_leave_no_verdict(tmp_path: Path, ca
     assert f"coverage: {file} was written by coverage 6.5, this is " in capsys.readouterr().err
 
 
+def test_data_of_another_schema_leave_no_verdict(tmp_path: Path, capsys: Output) -> None:
+    made = Repository(tmp_path)
+    made.measure(unit=[IMPORT])
+    database = sqlite3.connect(tmp_path / "out" / "data" / ".coverage.unit.host.1")
+    database.execute("DELETE FROM meta WHERE key = 'version'")
+    database.execute("UPDATE coverage_schema SET version = 3")
+    database.commit()
+    database.close()
+    assert made.coverage("gate") == 2
+    assert "was written by coverage with schema 3, this is " in capsys.readouterr().err
+
+
 def test_data_without_branches_leave_no_verdict(tmp_path: Path, capsys: Output) -> None:
     made = Repository(tmp_path)
     made.measure(unit=[])
@@ -248,6 +260,41 @@ def test_a_revision_can_be_named_as_base(tmp_path: Path, capsys: Output) -> None
     capsys.readouterr()
     assert made.coverage("diff", "--base", "gone") == 2
     assert capsys.readouterr().err == "coverage: git knows no revision 'gone'\n"
+
+
+def test_files_without_anything_new_to_execute_are_no_new_code(tmp_path: Path, capsys: Output) -> None:
+    made = Repository(tmp_path, SETTINGS.replace('"*.py"', '"[!s]*.py"') + NEW_CODE)
+    made.git("switch", "--quiet", "--create", "feature")
+    made.commit()
+    made.replace("core.py", "    return 1\n\n\n", "    return 1\n\n# a comment\n\n")
+    made.replace("core.py", "    return None\n", "")
+    made.write("core.py", (tmp_path / "core.py").read_text().replace("def never():\n", ""))
+    made.write("setup.py", "print(1)\n")  # no source of the settings
+    made.write("empty.py", "")
+    made.measure(unit=[(1, (1,)), POSITIVE, NEGATIVE])
+    assert made.coverage("diff") == 0
+    assert "new code: 0 files with new statements" in capsys.readouterr().out
+
+
+def test_a_branch_that_shares_nothing_has_no_base(tmp_path: Path, capsys: Output) -> None:
+    made = Repository(tmp_path, SETTINGS + NEW_CODE)
+    made.git("switch", "--quiet", "--orphan", "other")
+    made.write("pyproject.toml", SETTINGS + NEW_CODE)
+    made.write("core.py", CORE)
+    made.commit()
+    made.measure(unit=EVERYTHING)
+    assert made.coverage("gate") == 0
+    assert "no base to compare with: HEAD and main have no common commit here" in capsys.readouterr().out
+
+
+def test_without_the_git_program_there_is_a_verdict_without_a_base(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Repository(tmp_path, SETTINGS + NEW_CODE)
+    made.measure(unit=EVERYTHING)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert made.coverage("gate") == 0
+    assert "no base to compare with: this is no git repository" in capsys.readouterr().out
 
 
 def test_a_shallow_clone_is_green_and_says_what_it_cannot_judge(tmp_path: Path, capsys: Output) -> None:
@@ -366,6 +413,35 @@ def test_lowering_a_threshold_needs_a_recorded_reason(tmp_path: Path, capsys: Ou
     reason = '[[tool.testkit.coverage.ratchet.lowered]]\nwhat = "layers.core.lines"\nreason = "see 7"\n'
     made.write("pyproject.toml", settings.replace("lines = 90", "lines = 80") + reason)
     assert made.coverage("gate") == 0
+
+
+def test_thresholds_are_compared_only_with_settings_that_can_be_read(tmp_path: Path, capsys: Output) -> None:
+    made = Repository(tmp_path, SETTINGS + "old = 1\n")
+    made.write("pyproject.toml", SETTINGS + RATCHET)
+    made.commit()
+    made.measure(unit=EVERYTHING)
+    assert made.coverage("gate") == 0
+    assert f"note: ratchet: the thresholds of {made.first[:12]}" in capsys.readouterr().out
+    made.git("rm", "--quiet", "--cached", "pyproject.toml")
+    made.git("commit", "--quiet", "--message=without settings")
+    made.commit()
+    assert made.coverage("gate") == 0
+    assert "has no settings to compare the thresholds with" in capsys.readouterr().out
+
+
+def test_only_the_last_baselines_are_kept(tmp_path: Path) -> None:
+    made = Repository(tmp_path, SETTINGS + RATCHET)
+    made.measure(unit=EVERYTHING)
+    baselines = tmp_path / "out" / "baselines"
+    baselines.mkdir()
+    for number in range(60):
+        (baselines / f"{number:040}.json").write_text("{}")
+        os.utime(baselines / f"{number:040}.json", (number, number))
+    assert made.coverage("gate") == 0
+    kept = sorted(path.stem for path in baselines.iterdir())
+    assert len(kept) == 50
+    assert made.first in kept
+    assert f"{10:040}" not in kept
 
 
 def test_a_base_that_was_never_measured_is_said_plainly(tmp_path: Path, capsys: Output) -> None:
@@ -539,6 +615,18 @@ def test_code_that_does_io_is_not_left_out(tmp_path: Path, capsys: Output, state
     (line,) = broken(capsys)
     assert line.startswith("exclusions: core.py:1: ")
     assert line.endswith("leaves out code that does I/O")
+
+
+def test_a_pattern_with_a_reason_leaves_out_no_io_either(tmp_path: Path, capsys: Output) -> None:
+    made = Repository(tmp_path, SETTINGS + EXCLUSIONS)
+    block = "if TYPE_CHECKING:\n    import io\n"
+    made.write("core.py", CORE + block)
+    made.measure(unit=EVERYTHING)
+    assert made.coverage("exclusions") == 0
+    assert "core.py:9  types     only type checkers read it  if TYPE_CHECKING:" in capsys.readouterr().out
+    made.write("core.py", CORE + block.replace("import io", "io = open('x')"))
+    assert made.coverage("exclusions") == 1
+    assert "core.py:9: 'if TYPE_CHECKING:' leaves out code that does I/O" in capsys.readouterr().err
 
 
 def test_a_pattern_without_a_reason_fails_and_a_reason_without_a_pattern_is_a_warning(

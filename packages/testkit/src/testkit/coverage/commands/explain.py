@@ -13,6 +13,7 @@ from testkit.coverage.measurement import MeasurementStore
 from testkit.coverage.policy_reader import load_policy
 from testkit.coverage.reach import kinds_reaching
 from testkit.coverage.sources import assign_sources
+from testkit.coverage.structure import read_source
 from testkit.coverage.workspace import Workspace
 
 NAME = "explain"
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     files = assign_sources(workspace.root, policy).files
     if file not in files:
         raise CoverageInputError([f"{file} is no source file of the settings"])
-    text = (workspace.root / file).read_text(encoding="utf-8").splitlines()
+    text = read_source(workspace.root / file).splitlines()
     if not 1 <= line <= len(text):
         raise CoverageInputError([f"{file} has {len(text)} lines, there is no line {line}"])
     store = MeasurementStore(DataFolder(workspace.data), workspace.root, files)
