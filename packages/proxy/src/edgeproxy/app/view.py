@@ -194,6 +194,7 @@ class View:
                 config.max_connections_per_client,
                 self.state.places.connections_of(self._client_tag(client.address)),
             ),
+            queue=self._cap_use(config.queue_length, self.state.queue.waiting),
         )
 
     def events(self, request: dict[str, Any]) -> dict[str, Any]:

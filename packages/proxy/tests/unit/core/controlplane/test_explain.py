@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.controlplane.explain import Candidate, Explanation, explain
+from edgeproxy.core.controlplane.explain import Candidate, CapUse, Explanation, explain
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.selection import ANY_APP, Selection
 from edgeproxy.core.model import GOOD, Backend, Client, Verdict
@@ -289,3 +289,40 @@ def test_a_client_beyond_its_limit_gets_no_backend(allowed: float | None, is_ref
     refusal = "No backend: the client opens more connections than the rate limit allows"
     assert (explanation.decision == refusal) is is_refused
     assert explanation.connections_allowed == allowed
+
+
+@pytest.mark.parametrize(("open_", "is_refused"), [(4, False), (5, True), (6, True)])
+def test_a_client_gets_no_backend_when_a_cap_is_full(open_: int, is_refused: bool) -> None:
+    use = CapUse(open_, most=5)
+    own = explained_verdicts(GOOD, client_connections=use, all_connections=CapUse(0, 1))
+    of_all = explained_verdicts(GOOD, client_connections=CapUse(0, 1), all_connections=use)
+    assert (
+        own.decision == f"No backend: the client has {open_} connections, and may have no more"
+    ) is is_refused
+    assert (
+        of_all.decision == f"No backend: clients have {open_} connections, and may have no more"
+    ) is is_refused
+    assert own.client_connections == of_all.all_connections == use
+
+
+@pytest.mark.parametrize(
+    ("queue", "decision"),
+    [
+        (None, "No backend: the connection is reset"),
+        (CapUse(3, 4), "No backend yet: the client waits in the queue, where 3 of 4 are"),
+        (CapUse(4, 4), "No backend: the connection is reset, because 4 wait already, and no more may"),
+    ],
+)
+def test_when_all_are_full_a_client_waits_if_it_may(queue: CapUse | None, decision: str) -> None:
+    full = [PlacedBackend(0, backend("a", hard_limit=1))]
+    explanation = explain(BRAZILIAN, ANY_APP, "eu", full, lambda _: 1, None, counts_known=True, queue=queue)
+    assert explanation.decision == decision
+    assert explanation.queue == queue
+
+
+def test_no_client_waits_for_backends_of_which_none_is_healthy() -> None:
+    down = [PlacedBackend(0, backend("a", healthy=False))]
+    explanation = explain(
+        BRAZILIAN, ANY_APP, "eu", down, lambda _: 0, None, counts_known=True, queue=CapUse(0, 4)
+    )
+    assert explanation.decision == "No backend: the connection is reset"

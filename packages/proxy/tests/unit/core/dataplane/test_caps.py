@@ -54,6 +54,7 @@ def places() -> FakePlaces:
     return FakePlaces()
 
 
+@pytest.mark.feature("admission.caps")
 def test_clients_come_in_until_all_have_as_many_as_they_may(places: FakePlaces) -> None:
     door = Door(Caps(connections=2), places, secret=1)
     first = entered(door, 10)

@@ -89,6 +89,7 @@ def served(lines: WaitingLines[str], now_s: float, places: int) -> list[str]:
     return gone
 
 
+@pytest.mark.feature("connecting.queue")
 def test_they_go_in_the_order_in_which_they_came(lines: WaitingLines[str]) -> None:
     for number, client in enumerate("abc"):
         assert lines.join(client, APP, float(number))
