@@ -17,7 +17,9 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from packages.proxy.tests.integration.proxies import (
+    API,
     EDGEPROXY,
+    Api,
     Backend,
     Proxy,
     StartProxy,
@@ -290,6 +292,48 @@ def test_other_paths_are_not_found(strange_metrics: int) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404") as told:
         fetch(strange_metrics, "/nowhere")
     assert "/metrics" in told.value.read().decode()
+
+
+# ---- the control plane -------------------------------------------------------------------------------
+
+
+def test_what_the_control_plane_does_is_counted(
+    metrics_proxy: Callable[..., Proxy], start_backend: Callable[[str], Backend], port: int
+) -> None:
+    proxy = metrics_proxy(
+        row("dead", port), **API, circuit_breaker_enabled=1, circuit_failure_threshold=1,
+        rate_limit_enabled=1, rate_limit_burst=2, rate_limit_max_requests=1, rate_limit_window_secs=3600,
+    )  # fmt: skip
+    api, metrics = Api(proxy), port_of_metrics(proxy)
+    api.register(start_backend("self-made"), app="other")
+    assert api.ask("DELETE", "/api/v1/backends/nobody")[0] == 404
+    assert api.ask("GET", "/what/ever")[0] == 404
+    assert api.ask("DELETE", "/api/v1/backends/self-made")[0] == 200
+    for _ in range(3):
+        proxy.backend_of("127.0.0.1")
+
+    def counted(name: str, **labels: str) -> float | None:
+        return value(scrape(metrics), name, **labels)
+
+    wait_until(lambda: counted("health_transitions_total", to="ejected") == 1, reason="the ejection")
+    wait_until(lambda: counted("rate_limit_decisions_total", outcome="refused") == 1, reason="the refusal")
+    assert counted("rate_limit_decisions_total", outcome="allowed") == 2
+    assert counted("circuits", state="open") == 1
+    assert counted("circuits", state="closed") == 0
+    route = "/api/v1/backends/{id}"
+    assert counted("api_requests_total", method="DELETE", route=route, status="200") == 1
+    assert counted("api_requests_total", method="DELETE", route=route, status="404") == 1
+    assert counted("api_requests_total", method="other", route="other", status="404") == 1
+    assert counted("api_requests_total", method="POST", route="/api/v1/register", status="201") == 1
+    assert counted("registrations_total", change="registered") == 1
+    assert counted("registrations_total", change="deregistered") == 1
+    assert counted("registered_backends") == 0
+    assert counted("store_up") == 1
+    assert (counted("events_total", topic="registry") or 0) >= 2
+    assert counted("events_dropped_total", priority="normal") == 0
+    proxy.db_path.rename(proxy.db_path.with_suffix(".away"))
+    wait_until(lambda: counted("store_up") == 0, reason="the store to be missed")
+    assert counted("store_failures_total") == 1
 
 
 # ---- where it is served --------------------------------------------------------------------------
