@@ -57,7 +57,7 @@ def dns_port(pop: Pop) -> int:
     return port
 
 
-@pytest.mark.feature("dns.nearest")
+@pytest.mark.feature("dns.services")
 def test_everybody_is_told_the_backend_that_the_proxy_gives_them(pop: Pop, dns_port: int) -> None:
     backends = pop.start_backends({"mock-sa-1": "BR", "mock-eu-1": "DE", "mock-us-1": "US"})
     proxy = pop.start_proxy()

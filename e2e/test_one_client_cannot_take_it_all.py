@@ -44,6 +44,7 @@ def test_a_flood_of_one_client_is_turned_away_and_hurts_nobody_else(pop: Pop) ->
     assert len(flood.answers) == _BURST
 
 
+@pytest.mark.feature("admission.caps")
 def test_a_client_holds_so_many_connections_and_no_more(pop: Pop) -> None:
     pop.start_backends({"mock-eu-1": "DE"})
     pop.configure(max_connections_per_client=str(_CAP))

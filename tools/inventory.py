@@ -30,7 +30,7 @@ from edgeproxy.inbound.api_routes import CALLS
 from edgeproxy.inbound.metrics import PopCollector
 
 _NO_SETTINGS = {"sources"}
-_FORM = re.compile(r"^    (\S.*?\S)  +(?:A AAAA|SRV|TXT|NS SOA) ", re.MULTILINE)
+_FORM = re.compile(r"^    (\S.*?\S)  +(?:A AAAA|SRV|TXT|NS SOA)\b", re.MULTILINE)
 
 
 def settings() -> Iterator[str]:
@@ -88,13 +88,18 @@ class _Nothing(dict[str, Any]):
 
 
 def _blank(shape: Any) -> Any:
-    """Return a value of a type that says nothing: 0, empty, and what may be None is there."""
+    """Return a value of a type that says nothing: 0, empty, the default; what may be None is there."""
     origin, arguments = typing.get_origin(shape), typing.get_args(shape)
     if origin in (typing.Union, types.UnionType):
         return _blank(next(each for each in arguments if each is not type(None)))
     if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
         hints = typing.get_type_hints(shape)
-        return shape(**{name: _blank(hints[name]) for name in shape.__struct_fields__})
+        told = {
+            field.name: _blank(hints[field.name])
+            for field in msgspec.structs.fields(shape)
+            if field.required or field.default is None
+        }
+        return shape(**told)
     if origin is not None and issubclass(origin, typing.Mapping):
         return _Nothing()
     return origin() if origin is not None else shape()

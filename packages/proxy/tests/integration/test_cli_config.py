@@ -81,6 +81,7 @@ def test_show_merges_all_sources(edgeproxy: Edgeproxy, tmp_path: Path) -> None:
     assert settings["db_path"] == {"value": "routing.db", "source": "default"}
 
 
+@pytest.mark.feature("settings.shown")
 def test_show_prints_a_file_that_check_accepts(edgeproxy: Edgeproxy, tmp_path: Path) -> None:
     shown = edgeproxy("config", "show", "--region", "ap", EDGEPROXY_POSTGRES_URL="postgres://me:hunter2@h/d")
     file = tmp_path / "shown.toml"

@@ -68,7 +68,7 @@ def check_certificate(certificate: Path, key: Path) -> ssl.SSLContext:
     Raises:
         ConfigError: certificate or key cannot be used.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # feature: api.tls
     _load(context, certificate, key)
     return context
 

@@ -30,7 +30,6 @@ class Metrics:
 
     async def answer(self, request: web.Request) -> web.Response:
         """All metrics, in the format that the asker prefers."""
-        # feature: metrics.prometheus
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         response = web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
         response.enable_compression()
@@ -49,7 +48,7 @@ class PopCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        overview = self._look()
+        overview = self._look()  # feature: metrics.prometheus
         yield from _of_the_pop(overview)
         yield from _of_clients(overview)
         yield from _of_backends(self._labelled(overview.backends))

@@ -48,7 +48,7 @@ class Ledger:
 
     def log_each(self, access_log_every: int) -> None:
         """Keep the record of each N-th session from now on, 0 for none."""
-        self._access_log_every = self._until_next_record = access_log_every  # feature: logs.access
+        self._access_log_every = self._until_next_record = access_log_every
 
     def opened(self, country: str, backend: str, score: float) -> None:
         """A connection was established with ``backend``."""
@@ -84,7 +84,7 @@ class Ledger:
             if not self._until_next_record:
                 self._until_next_record = self._access_log_every
                 if len(self._sessions) < _MAX_PENDING_SESSIONS:
-                    self._sessions.append(record)
+                    self._sessions.append(record)  # feature: logs.access
                 else:
                     self._sessions_dropped += 1
         if was_opened and self._on_failure is not None:

@@ -245,7 +245,7 @@ class SharedState:
         fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _LOCKS + slot)
         try:
             if self.connections(slot) >= hard_limit:
-                return False  # feature: selection.hard_limit
+                return False
             self._count(slot, 1)
             return True
         finally:

@@ -152,6 +152,7 @@ class TestAnswers:
         entries = b"".join(rdata.strings).decode().split(",")
         assert entries == sorted(f"{each.id} us" for each in ROWS if each.app == "many")
 
+    @pytest.mark.feature("dns.domain")
     def test_of_the_domain_itself(self, responder: Responder) -> None:
         assert records(ask(responder, query("internal.", "SOA")).answer) == [
             "internal. 30 IN SOA eu.pops.internal. hostmaster.internal. 7 3600 600 86400 5"

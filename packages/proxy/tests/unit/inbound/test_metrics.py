@@ -172,6 +172,7 @@ def documented(text: str) -> set[str]:
     return {name.rstrip("_") for name in re.findall(r"edgeproxy_[a-z_]+", text)}
 
 
+@pytest.mark.feature("metrics.prometheus")
 def test_the_document_lists_every_metric_with_its_type_and_labels() -> None:
     families = text_string_to_metric_families(scrape_all(backend("a")))
     served = set()

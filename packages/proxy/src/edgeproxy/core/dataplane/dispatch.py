@@ -247,4 +247,5 @@ class Dispatcher:
     def _refusal(self, app: str, tried: Collection[int]) -> Refusal:
         if tried:
             return Refusal.UNREACHABLE
+        # feature: selection.hard_limit
         return Refusal.NO_BACKEND if self._selection.is_empty(app) else Refusal.AT_LIMIT

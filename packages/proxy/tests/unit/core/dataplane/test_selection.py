@@ -335,6 +335,7 @@ def test_without_a_panic_threshold_nothing_is_sent_to_a_pool_without_a_good_back
     assert selection.is_empty("*")
 
 
+@pytest.mark.feature("health.panic")
 def test_another_panic_threshold_holds_at_once_and_for_apps_not_asked_for_yet() -> None:
     selection = Selection(POP_REGION)
     selection.put(0, backend(app="web"), 0, OUT)
