@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendRules, ProxyVersion, proxy_header
+from edgeproxy.core.dataplane.client_tls import ClientTls, Subject
 from edgeproxy.core.model import Backend, Client
-from edgeproxy.core.wire.proxy_protocol import Header, TlvType, read_header
+from edgeproxy.core.wire.proxy_protocol import Header, TlvType, read_header, tls_tlv
 
 V1, V2 = ProxyVersion.V1, ProxyVersion.V2
 RULES = BackendRules((BackendRule(V2, match="eu-*"), BackendRule(V1, app="shop")))
@@ -57,3 +58,37 @@ def test_version_2_tells_app_and_country_too(
 ) -> None:
     header = proxy_header(V2, Client("203.0.113.7", country, ""), 4711, "198.51.100.1", 443, app)
     assert read_header(header) == Header(len(header), "203.0.113.7", 4711, "198.51.100.1", 443, tlvs=tlvs)
+
+
+ALICE = ClientTls("TLSv1.3", "TLS_AES_128_GCM_SHA256", "shop.example.com", "h2", Subject("alice", "alice"))
+
+
+@pytest.mark.parametrize(
+    ("server_name", "tls", "tlvs"),
+    [
+        ("shop.example.com", None, [(TlvType.AUTHORITY, b"shop.example.com")]),
+        ("s" * 256, None, []),
+        (
+            "shop.example.com",
+            ALICE,
+            [
+                (TlvType.ALPN, b"h2"),
+                (TlvType.AUTHORITY, b"shop.example.com"),
+                tls_tlv(ALICE.version, ALICE.cipher, client_certificate=True, common_name="alice"),
+            ],
+        ),
+        (
+            None,
+            ClientTls("TLSv1.2", "X", subject=Subject("c" * 256, "c"), is_resumed=True),
+            [tls_tlv("TLSv1.2", "X", client_certificate=True, resumed=True)],
+        ),
+        (None, ClientTls("TLSv1.2", "X"), [tls_tlv("TLSv1.2", "X")]),
+    ],
+)
+def test_version_2_tells_the_client_s_tls(
+    server_name: str | None, tls: ClientTls | None, tlvs: list[tuple[int, bytes]]
+) -> None:
+    client = Client("203.0.113.7", "", "")
+    header = read_header(proxy_header(V2, client, 4711, "198.51.100.1", 443, "shop", server_name, tls))
+    assert isinstance(header, Header)
+    assert list(header.tlvs) == [*tlvs, (TlvType.APP, b"shop")]
