@@ -19,7 +19,12 @@ from testkit.coverage.features_claims import (
     ownership_problems,
 )
 from testkit.coverage.features_marks import Mark, find_marks
-from testkit.coverage.features_outcomes import TestOutcome, passed_features, read_outcomes
+from testkit.coverage.features_outcomes import (
+    TestOutcome,
+    outcome_file,
+    passed_features,
+    read_outcomes,
+)
 from testkit.coverage.matrix import Count
 from testkit.coverage.measurement import Measurement
 
@@ -98,10 +103,17 @@ def judge_features(
     if settings is None:
         return None
     features = load_features(settings.file, tuple(measurements))
-    outcomes = {kind: read_outcomes(data, kind) for kind in measurements}
+    outcomes = {kind: read_outcomes(data, kind) for kind in measurements if outcome_file(data, kind).exists()}
+    wanted = {kind for feature in features for kind in feature.proof}
+    silent = [
+        f"{kind} tests: what became of them is not written down: run them with --outcomes "
+        f"{outcome_file(data, kind)}"
+        for kind in measurements
+        if kind in wanted and kind not in outcomes
+    ]
     matrix = build_feature_matrix(features, find_marks(root, files), measurements, outcomes)
     owned = ownership_problems(features, ask_inventory(root, settings.inventory))
-    return FeatureMatrix(matrix.rows, (*owned, *matrix.problems))
+    return FeatureMatrix(matrix.rows, (*silent, *owned, *matrix.problems))
 
 
 def build_feature_matrix(
@@ -110,7 +122,10 @@ def build_feature_matrix(
     measurements: Mapping[str, Measurement],
     outcomes: Mapping[str, Sequence[TestOutcome]],
 ) -> FeatureMatrix:
-    """Return what is proven, and what is wrong with marks and proofs."""
+    """Return what is proven, and what is wrong with marks and proofs.
+
+    Nothing is proven by kinds without ``outcomes``, and nothing is said about what they lack.
+    """
     known = {feature.id for feature in features}
     passed = {kind: passed_features(outcomes.get(kind, ())) for kind in measurements}
     rows = tuple(
@@ -141,6 +156,7 @@ def build_feature_matrix(
             f"{row.feature.id}: not proven by {kind}: {lacks}"
             for row in rows
             for kind, lacks in row.missing.items()
+            if kind in outcomes
         ),
     ]
     return FeatureMatrix(rows, tuple(problems))

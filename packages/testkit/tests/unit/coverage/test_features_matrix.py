@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.features_claims import Feature
 from testkit.coverage.features_marks import Mark
 from testkit.coverage.features_matrix import FeatureMatrix, build_feature_matrix, judge_features, to_text
@@ -144,7 +143,10 @@ def test_a_repository_that_claims_nothing_is_not_judged(tmp_path: Path) -> None:
     assert judge_features(tmp_path, tmp_path, [], {}) is None
 
 
-def test_a_kind_whose_tests_left_no_outcomes_ends_the_verdict(tmp_path: Path) -> None:
-    make_repository(tmp_path, [])
-    with pytest.raises(CoverageInputError, match="no outcomes of e2e tests"):
-        judge_features(tmp_path, tmp_path, ["part.py"], {"unit": measured(3), "e2e": measured()})
+def test_a_kind_whose_tests_left_no_outcomes_is_told_once(tmp_path: Path) -> None:
+    make_repository(tmp_path, ["setting x"])
+    (tmp_path / "outcomes.unit.jsonl").unlink()
+    matrix = judge_features(tmp_path, tmp_path, ["part.py"], {"unit": measured(3), "e2e": measured()})
+    assert matrix is not None
+    (problem,) = matrix.problems
+    assert problem.startswith("unit tests: what became of them is not written down: run them with --outcomes")
