@@ -17,12 +17,15 @@ import select
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 EDGE = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 LEVEL_READ = select.EPOLLIN
 _EVENTS_PER_TURN = 256
+_LONGEST_LOOK_S = 1.0
+"""Between two looks at deadlines, since their durations may change."""
 
 _Item = TypeVar("_Item")
 
@@ -56,15 +59,25 @@ class Deadlines(Generic[_Item]):
     neither adding nor removing searches.
     """
 
-    def __init__(self, duration_s: float, due: Callable[[_Item], None], on_defect: OnDefect = _raise) -> None:
+    def __init__(
+        self,
+        duration_s: float,
+        due: Callable[[_Item], None],
+        on_defect: OnDefect = _raise,
+        on_first: Callable[[float], None] = lambda _at_s: None,
+    ) -> None:
+        """``on_first`` is told when an item that is the only one falls due."""
         self.duration_s = duration_s
         """May change, also for items that were added before."""
         self._due = due
         self._on_defect = on_defect
+        self._on_first = on_first
         self._added_s: OrderedDict[_Item, float] = OrderedDict()
 
     def add(self, item: _Item, now_s: float) -> None:
         """Begin the item's time, again if it is running."""
+        if not self._added_s:
+            self._on_first(now_s + self.duration_s)
         self._added_s[item] = now_s
         self._added_s.move_to_end(item)
 
@@ -102,6 +115,8 @@ class Loop:
         self._doomed: list[socket.socket] = []
         self._again: dict[Resumable, None] = {}
         self._deadlines: list[Deadlines[Any]] = []
+        self._look_at_s = inf
+        """No deadline falls due before this time."""
         self._running = False
         self._on_defect = on_defect
 
@@ -134,7 +149,7 @@ class Loop:
 
     def deadlines(self, duration_s: float, due: Callable[[_Item], None]) -> Deadlines[_Item]:
         """A new class of deadlines, watched by this loop."""
-        deadlines = Deadlines(duration_s, due, self._on_defect)
+        deadlines = Deadlines(duration_s, due, self._on_defect, self._look_by)
         self._deadlines.append(deadlines)
         return deadlines
 
@@ -163,17 +178,31 @@ class Loop:
                         item.resume()
                     except Exception as error:  # noqa: BLE001
                         on_defect(item, error)
-            for deadlines in self._deadlines:
-                deadlines.expire(self.now_s)
-            self._close_doomed()
+            if self.now_s >= self._look_at_s:
+                self._look_at_deadlines()
+            if self._doomed:
+                self._close_doomed()
 
     def _timeout_s(self) -> float:
         if self._again:
             return 0.0
-        times = [at for deadlines in self._deadlines if (at := deadlines.next_at()) is not None]
-        return max(0.0, min(times) - monotonic()) if times else -1.0
+        look_at_s = self._look_at_s
+        return -1.0 if look_at_s == inf else max(0.0, look_at_s - monotonic())
 
     def _close_doomed(self) -> None:
         doomed, self._doomed = self._doomed, []
         for sock in doomed:
             sock.close()
+
+    def _look_at_deadlines(self) -> None:
+        """Report what is due, and find out when to look again: most turns need not look at any class."""
+        for deadlines in self._deadlines:
+            deadlines.expire(self.now_s)
+        self._look_at_s = inf
+        for deadlines in self._deadlines:
+            if (at_s := deadlines.next_at()) is not None:
+                self._look_by(min(at_s, self.now_s + _LONGEST_LOOK_S))
+
+    def _look_by(self, at_s: float) -> None:
+        if at_s < self._look_at_s:
+            self._look_at_s = at_s

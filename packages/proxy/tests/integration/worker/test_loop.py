@@ -9,7 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from edgeproxy.worker.loop import EDGE, LEVEL_READ, Loop
+from edgeproxy.worker import loop as loop_module
+from edgeproxy.worker.loop import EDGE, LEVEL_READ, Deadlines, Loop
 from packages.proxy.tests.integration.worker.workers import bound_listener
 
 
@@ -139,6 +140,16 @@ def test_the_loop_wakes_for_the_earliest_deadline(loop: Loop) -> None:
     loop.deadlines(1.0, on_due)
     loop.run()
     assert due == ["early"]
+
+
+def test_a_deadline_that_was_brought_forward_is_found(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "_LONGEST_LOOK_S", 0.05)
+    patient: Deadlines[str] = loop.deadlines(60.0, lambda _item: loop.stop())
+    patient.add("item", loop.now_s)
+    hasty: Deadlines[str] = loop.deadlines(0.01, lambda _item: setattr(patient, "duration_s", 0.0))
+    hasty.add("change", loop.now_s)
+    loop.run()
+    assert patient.next_at() is None
 
 
 def test_a_shared_socket_is_reported_no_more_once_it_is_closed(loop: Loop) -> None:
