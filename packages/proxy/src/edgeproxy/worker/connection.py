@@ -39,10 +39,9 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_attempted_s", "_backend", "_client", "_header", "_is_retrying", "_is_waiting",
-        "_is_warm", "_lease", "_listening", "_moved_bytes", "_network", "_peer", "_plane", "_server_name",
-        "_session",
-        "_silent_since_s", "_started_s", "_tried", "place",
+        "_app", "_attempt", "_attempt_events", "_attempted_s", "_backend", "_client", "_header",
+        "_is_retrying", "_is_waiting", "_is_warm", "_lease", "_listening", "_moved_bytes", "_network",
+        "_peer", "_plane", "_server_name", "_session", "_silent_since_s", "_started_s", "_tried", "place",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
@@ -56,6 +55,7 @@ class Connection:
         self.place: Place | None = None
         """What it takes up of the caps, if there are any."""
         self._client = Side(sock, self, plane.relay)
+        self._client.readable = False  # until the loop says so
         self._header: Header | None = None
         """What a trusted peer said whose connection this is."""
         self._server_name: str | None = None
@@ -63,6 +63,8 @@ class Connection:
         self._backend: Side | None = None
         self._attempt: socket.socket | None = None
         """The socket of the connect under way."""
+        self._attempt_events = 0
+        """What the loop said when it had come to its end."""
         self._attempted_s = 0.0
         """When that connect began."""
         self._lease: Lease | None = None
@@ -310,10 +312,14 @@ class Connection:
         sock = self._attempt
         if sock is None or not events & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
             return
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        # Without one of these there is no error to ask for.
+        if events & (select.EPOLLERR | select.EPOLLHUP) and sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ERROR
+        ):
             self._give_up_attempt()
             self._connect_failed()
         else:
+            self._attempt_events = events
             self._connected(sock)
 
     def _connected(self, sock: socket.socket) -> None:
@@ -465,6 +471,9 @@ class Connection:
         )
         secured = self._backend
         backend = self._backend = secured or Side(sock, self, plane.relay)
+        if secured is None:
+            backend.readable = self._is_warm  # what came while nobody used it was told to others
+            backend.early_events = self._attempt_events
         plane.loop.hand_over(sock, backend)
         if plane.backend_rules is None or secured is not None:  # a header went ahead of the handshake
             plane.relay.begin(self._client, backend)

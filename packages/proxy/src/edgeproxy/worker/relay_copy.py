@@ -29,6 +29,18 @@ _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _BEHIND = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP
 """Something stands behind the bytes, the end of the stream or an urgent byte; a read stops short of it."""
 _INPUT = select.EPOLLIN | _BEHIND
+_ONLY_THE_END = select.EPOLLRDHUP
+
+UNKNOWN = select.EPOLLPRI
+"""For :meth:`CopyRelay.pump`, when no event tells what stands behind the bytes."""
+
+
+class Stream(Protocol):
+    """What a side is read from and sent to; a bare socket is one."""
+
+    def recv_into(self, buffer: memoryview, nbytes: int, flags: int, /) -> int: ...
+
+    def send(self, data: memoryview, flags: int, /) -> int: ...
 
 
 class Owner(Protocol):
@@ -47,14 +59,13 @@ class Side:
     """One socket of a relayed pair."""
 
     __slots__ = (
-        "broken", "ended", "kept", "kept_sent", "owner", "peer", "pipe", "readable", "recv_into", "relay",
-        "send", "sent_bytes", "sock", "trickled_at_bytes", "unsent",
+        "broken", "early_events", "ended", "kept", "kept_sent", "owner", "peer", "pipe", "readable", "relay",
+        "sent_bytes", "sock", "stream", "trickled_at_bytes", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, owner: Owner, relay: CopyRelay) -> None:
         self.sock = sock
-        self.recv_into = sock.recv_into
-        self.send = sock.send
+        self.stream: Stream = sock
         self.owner = owner
         self.relay = relay
         self.peer: Side | None = None
@@ -67,8 +78,10 @@ class Side:
         """What bytes for this side pass through; ``kept`` is empty, not ``None``, while they wait there."""
         self.trickled_at_bytes = 0
         """What had been sent when little was coming; for :mod:`edgeproxy.worker.relay_splice`."""
-        self.readable = False
+        self.readable = True
         """There may be input that nobody has read; no further edge will tell."""
+        self.early_events = 0
+        """What the loop told of a side that it watches before the relay began."""
         self.ended = False
         self.broken = False
         """It was reset: what comes for it is dropped, what it sent before is still handed on."""
@@ -85,14 +98,16 @@ class Side:
             return
         if events & select.EPOLLOUT and self.kept is not None:
             self.relay.flush(self)
-        # Before the relay begins input waits in the kernel, where it is found then.
-        if events & _INPUT and self.peer is not None and not self.ended:
-            self.relay.pump(self, exhaust=bool(events & _BEHIND))
+        if events & _INPUT and not self.ended:
+            if self.peer is not None:
+                self.relay.pump(self, events & _BEHIND)
+            else:  # input waits in the kernel until the relay begins
+                self.early_events |= events
 
     def resume(self) -> None:
         """Go on reading where a turn, or a peer that took no more, ended it."""
         if self.readable and self.peer is not None and not self.ended:
-            self.relay.pump(self, exhaust=True)
+            self.relay.pump(self, UNKNOWN)
 
     def end(self) -> None:
         """Pass on an end of stream; a socket that was reset meanwhile reports that by itself."""
@@ -109,7 +124,7 @@ class Side:
 
     def detach(self) -> None:
         """Break the cycles, so that the memory goes without a collector."""
-        del self.recv_into, self.send, self.owner, self.relay
+        del self.stream, self.owner, self.relay
         self.peer = None
 
 
@@ -122,21 +137,30 @@ class CopyRelay:
         self._kept_bytes = 0
 
     def begin(self, one: Side, other: Side, header: bytes = b"") -> None:
-        """Connect two sides; both may have input already. ``other`` is sent ``header`` first, uncounted."""
+        """Connect two sides; both may have input already. ``other`` is sent ``header`` first, uncounted.
+
+        A side that is not ``readable`` has no input but what its ``early_events`` tell, or further ones will.
+        """
         one.peer, other.peer = other, one
         if header or one.unsent:
             other.sent_bytes = -len(header)
             first, one.unsent = header + one.unsent, b""
             self._hand_over(other, memoryview(first))
-        if other.peer is one:
-            self.pump(one, exhaust=True)
-        if other.peer is one:
-            self.pump(other, exhaust=True)
+        for side in (one, other):
+            events, side.early_events = side.early_events, 0
+            if other.peer is not one:
+                return
+            if side.readable:
+                self.pump(side, UNKNOWN)
+            elif events & _INPUT:
+                self.pump(side, events & _BEHIND)
 
-    def pump(self, source: Side, exhaust: bool) -> None:
+    def pump(self, source: Side, behind: int) -> None:
         """Hand on what ``source`` has sent, until it would block or its peer takes no more.
 
-        Without ``exhaust`` a read that does not fill the buffer is taken to have emptied the socket.
+        ``behind`` is what an event said of it besides that there is input. With nothing more, a read that
+        does not fill the buffer has emptied the socket; with the end of the stream alone, it has come up to
+        that.
         """
         sink = source.peer
         assert sink is not None
@@ -147,7 +171,7 @@ class CopyRelay:
         size = _LARGE_READ_BYTES if self._kept_bytes < _KEPT_ASIDE_LIMIT_BYTES else _SMALL_READ_BYTES
         for _ in range(_READS_PER_TURN):
             try:
-                received = source.recv_into(buffer, size, _NO_WAIT)
+                received = source.stream.recv_into(buffer, size, _NO_WAIT)
             except BlockingIOError:
                 source.readable = False
                 if source.broken:
@@ -157,29 +181,36 @@ class CopyRelay:
                 source.owner.was_reset(source)
                 return
             if not received:
-                source.readable = False
-                source.ended = True
-                # A side that was reset may have ended in order before, which is the lesser news.
-                if source.broken:
-                    source.owner.was_reset(source)
-                else:
-                    source.owner.ended(source)
+                self._end(source)
                 return
             if not sink.broken and not self._hand_over(sink, buffer[:received]):
                 source.readable = True
                 return
-            if received < size and not exhaust:
-                source.readable = False
-                return
+            if received < size:
+                if not behind:
+                    source.readable = False
+                    return
+                if behind == _ONLY_THE_END:
+                    self._end(source)
+                    return
         source.readable = True
         self._loop.again(source)
+
+    def _end(self, source: Side) -> None:
+        source.readable = False
+        source.ended = True
+        # A side that was reset may have ended in order before, which is the lesser news.
+        if source.broken:
+            source.owner.was_reset(source)
+        else:
+            source.owner.ended(source)
 
     def flush(self, sink: Side) -> None:
         """``sink`` takes bytes again."""
         kept = sink.kept
         assert kept is not None
         try:
-            sent = sink.send(memoryview(kept)[sink.kept_sent :], _NO_WAIT)
+            sent = sink.stream.send(memoryview(kept)[sink.kept_sent :], _NO_WAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -202,7 +233,7 @@ class CopyRelay:
         if side.ended or side.peer is None:
             side.owner.was_reset(side)
         else:
-            self.pump(side, exhaust=True)
+            self.pump(side, UNKNOWN)
 
     def forget(self, side: Side) -> None:
         """Drop what is kept for ``side``."""
@@ -213,7 +244,7 @@ class CopyRelay:
     def _hand_over(self, sink: Side, data: memoryview) -> bool:
         """Send ``data``; keep the rest. False when the sender must wait, or is gone."""
         try:  # feature: relay.copy
-            sent = sink.send(data, _NO_WAIT)
+            sent = sink.stream.send(data, _NO_WAIT)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -50,11 +50,11 @@ class SpliceRelay(CopyRelay):
         self.spliced_bytes = 0
         """Handed on through pipes, by all connections."""
 
-    def pump(self, source: Side, exhaust: bool) -> None:
+    def pump(self, source: Side, behind: int) -> None:
         sink = source.peer
         assert sink is not None
         if sink.sent_bytes - sink.trickled_at_bytes < self._after_bytes or self._splice(source, sink):
-            super().pump(source, exhaust)
+            super().pump(source, behind)
 
     def flush(self, sink: Side) -> None:
         if sink.pipe is None:

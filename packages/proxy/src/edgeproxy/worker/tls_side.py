@@ -23,7 +23,7 @@ from sys import intern
 from typing import cast
 
 from edgeproxy.core.dataplane.client_tls import ClientTls, subject_of
-from edgeproxy.worker.relay_copy import CopyRelay, Owner, Side
+from edgeproxy.worker.relay_copy import UNKNOWN, CopyRelay, Owner, Side
 from edgeproxy.worker.tls_farewell import Farewells
 
 _CIPHERTEXT_BYTES = 256 << 10
@@ -56,7 +56,7 @@ class TlsSide(Side):
 
     __slots__ = (
         "_bios", "_early", "_has_more", "_is_dry", "_is_hasty", "_left", "_promised", "_said_end", "_saw_end",
-        "_send_raw", "_tls", "_unsent",
+        "_tls", "_unsent",
     )  # fmt: skip
 
     def __init__(
@@ -64,9 +64,7 @@ class TlsSide(Side):
     ) -> None:
         """``tls`` reads and writes the buffers of ``bios``."""
         super().__init__(sock, owner, relay)
-        self._send_raw = sock.send
-        self.recv_into = self._read_plaintext  # type: ignore[assignment]
-        self.send = self._send_plaintext  # type: ignore[assignment]
+        self.stream = self
         self._bios = bios
         self._tls = tls
         self._left: bytes | None = None
@@ -139,7 +137,7 @@ class TlsSide(Side):
                     self._flush()
         # How much plaintext there is says nothing of the socket, so the relay reads until it would block.
         if events & _INPUT and self.peer is not None and not self.ended:
-            self.relay.pump(self, exhaust=True)
+            self.relay.pump(self, UNKNOWN)
 
     def resume(self) -> None:
         self._is_dry = self._is_hasty = False
@@ -168,13 +166,9 @@ class TlsSide(Side):
         self._bios.farewells.begin(self.sock, self._unsent)
         return True
 
-    def detach(self) -> None:
-        super().detach()
-        del self._send_raw
-
     # ---- reading -----------------------------------------------------------------------------
 
-    def _read_plaintext(self, buffer: memoryview, size: int, flags: int) -> int:
+    def recv_into(self, buffer: memoryview, size: int, flags: int) -> int:
         """As ``socket.recv_into``; returns 0 at the peer's ``close_notify``.
 
         Raises:
@@ -253,7 +247,7 @@ class TlsSide(Side):
 
     # ---- sending -----------------------------------------------------------------------------
 
-    def _send_plaintext(self, data: memoryview, flags: int) -> int:
+    def send(self, data: memoryview, flags: int) -> int:
         """As ``socket.send``: returns how much of ``data`` is on its way, the rest is to be offered again.
 
         Raises:
@@ -272,7 +266,7 @@ class TlsSide(Side):
         finally:
             ciphertext = outgoing.read()
         try:
-            sent = self._send_raw(ciphertext, flags)
+            sent = self.sock.send(ciphertext, flags)
         except BlockingIOError:
             sent = 0
         if sent == len(ciphertext):
@@ -301,7 +295,7 @@ class TlsSide(Side):
         if unsent is None:
             return True
         try:
-            sent = self._send_raw(unsent, _NO_WAIT)
+            sent = self.sock.send(unsent, _NO_WAIT)
         except BlockingIOError:
             return False
         if sent < len(unsent):

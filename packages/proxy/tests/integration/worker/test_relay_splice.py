@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from edgeproxy.core.wire.frames import RelayMode
 from edgeproxy.worker import pipes
 from edgeproxy.worker.pipes import Pipe
-from edgeproxy.worker.relay_copy import Side
+from edgeproxy.worker.relay_copy import UNKNOWN, Side
 from edgeproxy.worker.relay_splice import SpliceRelay
 from packages.proxy.tests.integration.worker.conftest import StartPlane
 from packages.proxy.tests.integration.worker.workers import (
@@ -176,7 +176,7 @@ def test_a_side_that_cannot_be_sent_to_ends_the_connection(spliced: ThreadedPlan
         assert side.peer is not None
         served.sendall(b"too late")
         reset(client)
-        spliced.plane.relay.pump(side.peer, exhaust=True)
+        spliced.plane.relay.pump(side.peer, UNKNOWN)
 
     spliced.call(send_to_one_that_was_reset)
     assert is_reset(served)

@@ -115,7 +115,51 @@ def test_a_read_that_does_not_fill_the_buffer_is_the_last_one(pair: Pair) -> Non
     assert pair.other_sock.taken == 8
 
 
-@pytest.mark.parametrize("event", [select.EPOLLRDHUP, select.EPOLLHUP, select.EPOLLPRI])
+def test_a_short_read_before_nothing_but_the_end_has_come_up_to_it(pair: Pair) -> None:
+    pair.one_sock.sizes.clear()
+    pair.one_sock.incoming.append(b"answer")
+    pair.one.ready(select.EPOLLIN | select.EPOLLRDHUP)
+    assert pair.one_sock.sizes == [LARGE]
+    assert pair.other_sock.taken == 6
+    assert pair.story == ["one ended"]
+
+
+def test_a_full_read_before_the_end_is_followed_by_another(pair: Pair) -> None:
+    pair.one_sock.incoming.extend([bytes(LARGE), b"rest"])
+    pair.one.ready(select.EPOLLIN | select.EPOLLRDHUP)
+    assert pair.other_sock.taken == LARGE + 4
+    assert pair.story == ["one ended"]
+
+
+def test_an_end_behind_what_is_kept_waits_for_it(pair: Pair) -> None:
+    pair.other_sock.room = 2
+    pair.one_sock.incoming.extend([b"answer", b""])
+    pair.one.ready(select.EPOLLIN | select.EPOLLRDHUP)
+    assert pair.story == []
+    pair.other_sock.room = 100
+    pair.other.ready(select.EPOLLOUT)
+    assert pair.story == ["one ended"]
+
+
+def test_a_side_that_is_not_readable_is_not_read_before_an_event(relay: CopyRelay) -> None:
+    pair = Pair(relay)
+    pair.one.readable = pair.other.readable = False
+    pair.begin()
+    assert pair.one_sock.sizes == pair.other_sock.sizes == []
+
+
+def test_what_an_early_event_told_is_read_when_the_relay_begins(relay: CopyRelay) -> None:
+    pair = Pair(relay)
+    pair.one.readable = pair.other.readable = False
+    pair.one_sock.incoming.extend([b"question", b"later"])
+    pair.one.ready(select.EPOLLIN)
+    assert pair.one_sock.sizes == []
+    pair.begin()
+    assert pair.one_sock.sizes == [LARGE], "its short read has emptied the socket"
+    assert pair.other_sock.taken == 8
+
+
+@pytest.mark.parametrize("event", [select.EPOLLRDHUP | select.EPOLLHUP, select.EPOLLHUP, select.EPOLLPRI])
 def test_reading_goes_on_where_something_stands_behind_the_bytes(pair: Pair, event: int) -> None:
     pair.one_sock.incoming.extend([b"question", b"more"])
     pair.one.ready(select.EPOLLIN | event)
