@@ -25,11 +25,14 @@ The POP's own verdict on a backend comes in twice. It scales the weight of one t
 it keeps those it doubts in queues of their own, which are looked at only in *panic*: when too few of a pool
 are good, the checks are likelier to be wrong than so many backends, and clients are sent to all of them.
 A pool enters and leaves panic without touching its members.
+
+Counts change twice with every connection, and most clients are bound to a backend and need no choice. So a
+change is only noted, and members are put where they belong when somebody is about to choose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from heapq import heappop, heappush
 from math import inf
 
@@ -126,25 +129,27 @@ class _LoadQueue:
         self._heap: list[float] = []
         self._size = 0
 
-    def add(self, member: _Member) -> None:
-        bucket = self._buckets.get(member.load)
-        if bucket is None:
-            bucket = self._buckets[member.load] = []
-            heappush(self._heap, member.load)
-        member.places[self._rank] = len(bucket)
-        bucket.append(member)
-        self._size += 1
-        if len(self._heap) > 2 * self._size + 64:
-            self._drop_empty_buckets()
-
-    def discard(self, member: _Member) -> None:
-        bucket = self._buckets[member.load]
-        last = bucket.pop()
-        if last is not member:
-            place = member.places[self._rank]
-            bucket[place] = last
-            last.places[self._rank] = place
-        self._size -= 1
+    def move(self, member: _Member, old: float, new: float) -> None:
+        """Put a member of load ``old`` where ``new`` belongs; ``inf`` stands for outside."""
+        rank = self._rank
+        if old is not inf:
+            bucket = self._buckets[old]
+            last = bucket.pop()
+            if last is not member:
+                place = member.places[rank]
+                bucket[place] = last
+                last.places[rank] = place
+            self._size -= 1
+        if new is not inf:
+            known = self._buckets.get(new)
+            if known is None:
+                known = self._buckets[new] = []
+                heappush(self._heap, new)
+            member.places[rank] = len(known)
+            known.append(member)
+            self._size += 1
+            if len(self._heap) > 2 * self._size + 64:
+                self._drop_empty_buckets()
 
     def least(self) -> list[_Member] | None:
         """All members of the least load, ``None`` when there are no members."""
@@ -240,21 +245,25 @@ class _Pool:
     def move(self, slot: int, connections: int) -> None:
         """Put the member where its count of connections belongs."""
         member = self.members[slot]
-        self.withdraw(member)
-        if member.backend.healthy and has_room(member.backend, connections):
-            member.load = load(member.backend, connections, member.verdict.weight_factor)
+        backend = member.backend
+        old, new = member.load, inf
+        if backend.healthy and has_room(backend, connections):
+            new = load(backend, connections, member.verdict.weight_factor)
+        if new != old:
+            member.load = new
             for queue in member.queues:
-                queue.add(member)
+                queue.move(member, old, new)
 
     def withdraw(self, member: _Member) -> None:
         if member.load is not inf:
             for queue in member.queues:
-                queue.discard(member)
+                queue.move(member, member.load, inf)
             member.load = inf
 
-    def is_eligible(self, member: _Member) -> bool:
-        """Whether one more connection may be sent there now."""
-        return member.load is not inf and (self.is_panicking or member.is_trusted)
+    def is_eligible(self, member: _Member, connections: int) -> bool:
+        """Whether one more connection may be sent there, where there are so many."""
+        backend = member.backend
+        return backend.healthy and has_room(backend, connections) and (self.is_panicking or member.is_trusted)
 
     def set_panic_threshold(self, threshold: float) -> None:
         self._panic_threshold = threshold  # feature: health.panic
@@ -298,6 +307,10 @@ def _least(tiers: Iterable[_LoadQueue | None], best: float, equals: list[list[_M
 
 
 def _draw(equals: list[list[_Member]], score: float, draw: float) -> Chosen:
+    if len(equals) == 1:
+        (bucket,) = equals
+        member = bucket[int(draw * len(bucket))]
+        return Chosen(member.backend, member.slot, score)
     index = int(draw * sum(map(len, equals)))
     buckets = iter(equals)
     bucket = next(buckets)
@@ -323,6 +336,8 @@ class Selection:
         self._backends: dict[int, Backend] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._connections: dict[int, int] = {}
+        self._moved: set[int] = set()
+        """Slots whose count has changed since their members were put in order."""
         self._pools: dict[str, _Pool] = {}
 
     def set_panic_threshold(self, threshold: float) -> None:
@@ -349,6 +364,7 @@ class Selection:
         backend = self._backends.pop(slot, None)
         if backend is not None:
             del self._connections[slot], self._verdicts[slot]
+            self._moved.discard(slot)
             for pool in self._pools_of(backend):
                 pool.discard(slot)
 
@@ -356,8 +372,7 @@ class Selection:
         """Report how many connections the slot's backend has now; unknown slots are ignored."""
         if self._connections.get(slot, connections) != connections:
             self._connections[slot] = connections
-            for pool in self._pools_of(self._backends[slot]):
-                pool.move(slot, connections)
+            self._moved.add(slot)
 
     def judge(self, slot: int, verdict: Verdict) -> None:
         """Change the POP's own verdict on the slot's backend; unknown slots are ignored."""
@@ -370,7 +385,9 @@ class Selection:
         """The slot's backend if ``app`` may send one more connection there now, else ``None``."""
         pool = self._pool(app)
         member = pool.members.get(slot)
-        return member.backend if member is not None and pool.is_eligible(member) else None
+        if member is None or not pool.is_eligible(member, self._connections[slot]):
+            return None
+        return member.backend
 
     def weight_factor(self, slot: int) -> float:
         """What scales the weight of the slot's backend, which must be known."""
@@ -386,19 +403,21 @@ class Selection:
         return not (pool.trusted or pool.is_panicking)
 
     def choose(
-        self, app: str, country: str, region: str, draw: float, tried: Iterable[int] = ()
+        self, app: str, country: str, region: str, draw: float, tried: Collection[int] = ()
     ) -> Chosen | None:
         """The best candidate of ``app`` for a client, ``None`` when none is eligible.
 
         ``draw`` is uniform in [0, 1) and decides among equal scores. ``tried`` holds slots that this
         connection must not be given again.
         """
-        pool = self._pool(app)
-        set_aside = [(slot, pool.members[slot]) for slot in tried if slot in pool.members]
-        for _, member in set_aside:
-            pool.withdraw(member)
+        pool = self._pool_in_order(app)
+        if not tried:
+            return pool.choose(country, region, self._pop_region, draw)
+        set_aside = [slot for slot in tried if slot in pool.members]
+        for slot in set_aside:
+            pool.withdraw(pool.members[slot])
         chosen = pool.choose(country, region, self._pop_region, draw)
-        for slot, _ in set_aside:
+        for slot in set_aside:
             pool.move(slot, self._connections[slot])
         return chosen
 
@@ -409,7 +428,7 @@ class Selection:
 
         ``draw`` gives for each a number as :meth:`choose` takes it.
         """
-        pool = self._pool(app)
+        pool = self._pool_in_order(app)
         chosen: list[Chosen] = []
         while len(chosen) < count:
             best = pool.choose(country, region, self._pop_region, draw())
@@ -420,6 +439,17 @@ class Selection:
         for each in chosen:
             pool.move(each.slot, self._connections[each.slot])
         return chosen
+
+    def _pool_in_order(self, app: str) -> _Pool:
+        """The pool of ``app``, and all others, with every member where its count belongs."""
+        moved = self._moved
+        if moved:
+            for slot in moved:
+                connections = self._connections[slot]
+                for pool in self._pools_of(self._backends[slot]):
+                    pool.move(slot, connections)
+            moved.clear()
+        return self._pool(app)
 
     def _pool(self, app: str) -> _Pool:
         pool = self._pools.get(app)
