@@ -11,6 +11,7 @@ choose addresses that crowd each other out of the table.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -35,6 +36,7 @@ def stable_key(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+@lru_cache(1024)
 def country_code(country: str) -> int:
     """A country as a small integer, 0 for the unknown one."""
     return int.from_bytes(country.encode("ascii"), "big")
@@ -48,6 +50,14 @@ def binding_tag(secret: int, app_key: int, network: int) -> int:
 def holds(binding: Binding, code: int, now_s: float, ttl_s: float) -> bool:
     """Whether the binding still speaks for a client of country ``code``."""
     return binding.country_code == code and now_s - binding.last_use_s < ttl_s
+
+
+def worth_renewing(last_use_s: float, now_s: float, ttl_s: float) -> bool:
+    """Whether a binding's last use is so long ago that a newer one should be noted.
+
+    A thousandth of its time to live is not: most connections end within it, and need not note their end.
+    """
+    return now_s - last_use_s > ttl_s / 1000
 
 
 def renewal_interval(ttl_s: float) -> float:

@@ -14,7 +14,14 @@ from typing import Protocol
 
 import msgspec
 
-from edgeproxy.core.dataplane.affinity import Binding, binding_tag, country_code, holds, stable_key
+from edgeproxy.core.dataplane.affinity import (
+    Binding,
+    binding_tag,
+    country_code,
+    holds,
+    stable_key,
+    worth_renewing,
+)
 from edgeproxy.core.dataplane.selection import Selection, geo_score, load, score
 from edgeproxy.core.model import GOOD, Backend, Client, Verdict
 
@@ -75,14 +82,18 @@ class Refusal(StrEnum):
 class Lease:
     """A place on a backend, and how it was come by. Give it back with :meth:`Dispatcher.release`."""
 
-    __slots__ = ("backend", "from_affinity", "score", "slot", "tag")
+    __slots__ = ("backend", "from_affinity", "score", "slot", "tag", "used_s")
 
-    def __init__(self, backend: Backend, slot: int, score: float, tag: int, from_affinity: bool) -> None:
+    def __init__(
+        self, backend: Backend, slot: int, score: float, tag: int, now_s: float, from_affinity: bool
+    ) -> None:
         self.backend = backend
         self.slot = slot
         self.score = score
         self.tag = tag
         self.from_affinity = from_affinity
+        self.used_s = now_s
+        """Last use of the client's binding that was noted for this lease."""
 
 
 class Dispatcher:
@@ -148,7 +159,9 @@ class Dispatcher:
         tag = binding_tag(bindings.secret, self._app_key(app), network)
         bindings.lock(tag)
         try:
-            lease = self._bound(app, client, tag, now_s, tried) or self._best(app, client, tag, draw, tried)
+            lease = self._bound(app, client, tag, now_s, tried) or self._best(
+                app, client, tag, now_s, draw, tried
+            )
             if lease is None:
                 return self._refusal(app, tried)
             bindings.put(tag, Binding(self._key_by_slot[lease.slot], country_code(client.country), now_s))
@@ -173,6 +186,9 @@ class Dispatcher:
 
     def renew(self, lease: Lease, now_s: float) -> None:
         """An open connection keeps its binding in use, unless the client has been bound elsewhere."""
+        if not worth_renewing(lease.used_s, now_s, self.binding_ttl_s):
+            return
+        lease.used_s = now_s
         self._bindings.lock(lease.tag)
         try:
             binding = self._binding_behind(lease)
@@ -216,15 +232,19 @@ class Dispatcher:
         if not self._acquire(app, slot, backend):
             return None
         geo = geo_score(backend, client.country, client.region, self._pop_region)
-        return Lease(backend, slot, score(geo, load_), tag, from_affinity=True)  # feature: affinity.kept
+        return Lease(
+            backend, slot, score(geo, load_), tag, now_s, from_affinity=True
+        )  # feature: affinity.kept
 
-    def _best(self, app: str, client: Client, tag: int, draw: float, tried: Collection[int]) -> Lease | None:
+    def _best(
+        self, app: str, client: Client, tag: int, now_s: float, draw: float, tried: Collection[int]
+    ) -> Lease | None:
         while True:
             chosen = self._selection.choose(app, client.country, client.region, draw, tried)
             if chosen is None:
                 return None
             if self._acquire(app, chosen.slot, chosen.backend):
-                return Lease(chosen.backend, chosen.slot, chosen.score, tag, from_affinity=False)
+                return Lease(chosen.backend, chosen.slot, chosen.score, tag, now_s, from_affinity=False)
             # Another worker took the last place, or the last one of a trial; the selection knows it now, so
             # the next choice differs.
 

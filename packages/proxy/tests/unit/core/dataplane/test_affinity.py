@@ -14,6 +14,7 @@ from edgeproxy.core.dataplane.affinity import (
     holds,
     renewal_interval,
     stable_key,
+    worth_renewing,
 )
 
 TTL_S = 600.0
@@ -72,6 +73,13 @@ def test_a_key_is_a_word_that_stays_the_same(text: str) -> None:
 def test_a_key_means_the_same_after_a_restart() -> None:
     assert stable_key("eu-1") == 0x26D74AEACDFE20B3
     assert stable_key("eu-1") != stable_key("eu-2")
+
+
+@pytest.mark.parametrize(
+    ("now_s", "is_worth"), [(100.0, False), (100.6, False), (100.7, True), (200.0, True)]
+)
+def test_a_thousandth_of_the_time_to_live_is_not_worth_a_renewal(now_s: float, is_worth: bool) -> None:
+    assert worth_renewing(100.0, now_s, ttl_s=600.0) is is_worth
 
 
 @pytest.mark.parametrize(("ttl_s", "interval_s"), [(600.0, 200.0), (0.003, 0.1)])

@@ -472,6 +472,15 @@ def test_an_open_connection_keeps_its_binding_in_use() -> None:
     assert worker.lease(now_s=1_000.0).from_affinity
 
 
+def test_the_end_of_a_short_connection_is_not_noted() -> None:
+    worker = one_worker(backend("a"))
+    lease = worker.lease(now_s=0.0)
+    worker.dispatcher.renew(lease, TTL_S / 2000)
+    worker.view.lock(lease.tag)
+    assert worker.view.get(lease.tag) == Binding(stable_key("a"), country_code("DE"), 0.0)
+    worker.view.unlock(lease.tag)
+
+
 def test_renewing_leaves_a_newer_binding_alone() -> None:
     worker = one_worker(backend("a"), backend("b"))
     old = worker.lease(now_s=0.0)
