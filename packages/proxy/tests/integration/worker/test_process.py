@@ -157,7 +157,7 @@ def test_what_is_open_when_the_drain_is_over_is_reset(start_worker: StartWorker,
         assert is_reset(client)
         assert is_reset(served)
     assert worker.take(Drained) == Drained(1)
-    assert worker.reports(ended=1)[0].closes == {"shutdown": 1}
+    assert worker.reports(ended=1)[-1].closes == {"shutdown": 1}
     assert worker.wait_exit() == 0
     assert worker.state.connections(0) == 0
 
