@@ -12,7 +12,7 @@ from e2e.hosts.engine import NoEngineError
 from e2e.hosts.pop import HostPop
 from e2e.hosts.world import World, running_world
 from e2e.pop import Pop
-from e2e.processes import LocalPop
+from e2e.processes import PLANTED, LocalPop
 from e2e.table import SUBSTRATES, blanks_of, print_stories
 from testkit.process import ProcessFactory
 
@@ -26,12 +26,20 @@ _pop_key = pytest.StashKey[Pop]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("stories")
     group.addoption("--list", action="store_true", help="list the stories by substrate, and run none")
+    group.addoption(
+        "--plant",
+        action="store_true",
+        help="tell each story of a proxy with the fault that its marker plants; fail where none is noticed",
+    )
     group.addoption("--keep", action="store_true", help="leave the hosts up, and say how to enter them")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "blank(processes=..., containers=...): why the story is not told on that substrate"
+    )
+    config.addinivalue_line(
+        "markers", "planted(fault, **settings): what makes the story fail, for --plant; see inside/planted"
     )
 
 
@@ -42,8 +50,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("plant"):
+        unplanted = [item for item in items if item.get_closest_marker("planted") is None]
+        config.hook.pytest_deselected(items=unplanted)
+        items[:] = [item for item in items if item not in unplanted]
     for item in items:
+        if config.getoption("plant"):
+            item.add_marker(pytest.mark.xfail(reason="the fault is noticed", strict=True))
         if needs_hosts(item):
             # One world for all, so one process that tells its stories.
             item.add_marker(pytest.mark.xdist_group("hosts"))
@@ -62,6 +76,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         print_stories(session.items)
         session.items.clear()
         session.config.option.collectonly = True
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("list"):
+        # To have run none is what was asked for.
+        session.exitstatus = pytest.ExitCode.OK
 
 
 @pytest.hookimpl(wrapper=True)
@@ -96,19 +116,34 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         pytest.skip(str(error))
 
 
+def _plant(request: pytest.FixtureRequest, pop: Pop, planted_folder: str) -> None:
+    marker = request.node.get_closest_marker("planted")
+    if request.config.getoption("plant") and marker is not None:
+        (fault,) = marker.args or (None,)
+        pop.plant(planted_folder, fault, marker.kwargs)
+
+
 @pytest.fixture
 def host_pop(request: pytest.FixtureRequest, world: World) -> Iterator[HostPop]:
     """The POP in ``eu`` of the hosts, for stories that only hosts can tell."""
     pop = HostPop(world)
+    _plant(request, pop, "/opt/inside/planted")
     request.node.stash[_pop_key] = pop
     yield pop
     world.heal()
 
 
 @pytest.fixture
-def local_pop(tmp_path: Path, process_factory: ProcessFactory, port_factory: Callable[[], int]) -> LocalPop:
+def local_pop(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    process_factory: ProcessFactory,
+    port_factory: Callable[[], int],
+) -> LocalPop:
     """A POP of processes, for stories that only they can tell; what it starts is stopped with the test."""
-    return LocalPop(tmp_path, process_factory, port_factory)
+    pop = LocalPop(tmp_path, process_factory, port_factory)
+    _plant(request, pop, str(PLANTED))
+    return pop
 
 
 @pytest.fixture

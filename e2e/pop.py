@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from e2e.clients import Client
@@ -53,6 +54,21 @@ class Backend(Protocol):
         ...
 
 
+class Sidecar(Protocol):
+    """An ``edgeproxy register`` beside a backend."""
+
+    @property
+    def log(self) -> str: ...
+
+    def stop(self) -> None:
+        """End it in order, which deregisters the backend."""
+        ...
+
+    def die(self) -> None:
+        """End it without a word."""
+        ...
+
+
 class Proxy(ABC):
     """A running ``edgeproxy run``."""
 
@@ -94,6 +110,7 @@ class Pop(ABC):
         self.settings: dict[str, str] = {}
         """The proxy's settings that are no defaults, as environment variables."""
         self.steps: list[str] = []
+        self._planted: dict[str, str] = {}
 
     def step(self, what: str) -> None:
         """Say what the story does next: if it fails, its report begins with where it was."""
@@ -102,6 +119,17 @@ class Pop(ABC):
     def configure(self, **settings: str) -> None:
         """Set what is named as in the TOML file; it holds for what is started from now on."""
         self.settings.update({f"EDGEPROXY_{name.upper()}": value for name, value in settings.items()})
+
+    def plant(self, planted_folder: str, fault: str | None, settings: Mapping[str, str]) -> None:
+        """Sabotage the proxy: with a fault of ``inside/planted``, with settings that win over the story's."""
+        self._planted = {f"EDGEPROXY_{name.upper()}": value for name, value in settings.items()}
+        if fault is not None:
+            self._planted |= {"PYTHONPATH": planted_folder, "PLANTED_FAULT": fault}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the proxy is started with."""
+        return {**self.settings, **self._planted}
 
     @abstractmethod
     def listen(self) -> tuple[str, int]:
@@ -138,6 +166,10 @@ class Pop(ABC):
     @abstractmethod
     def start_echo(self, backend_id: str) -> tuple[str, int]:
         """Start a backend that echoes on WebSockets where the mock backend of that id runs; return where."""
+
+    @abstractmethod
+    def start_sidecar(self, backend: Backend, api_port: int, token: str) -> Sidecar:
+        """Have a backend register itself with the API of this POP; return when it has."""
 
     @abstractmethod
     def start_proxy(self) -> Proxy:
@@ -194,3 +226,11 @@ def records_of(log: str, event: str) -> list[dict[str, Any]]:
     """The lines about an event in a log of JSON lines, among which others may stand."""
     records = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
     return [record for record in records if record["event"] == event]
+
+
+def register_command(backend: Backend, api: str, token_file: str) -> tuple[str, ...]:
+    """What a sidecar types after ``edgeproxy``; ``api`` is host and port."""
+    return (
+        *("register", f"http://{api}", "--id", backend.id, "--app", "test", "--region", backend.region),
+        *("--ip", backend.address, "--port", str(backend.port), "--token-file", token_file),
+    )

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from e2e.clients import Client
-from e2e.pop import Pop, Proxy, records_of, region_of
+from e2e.pop import Backend, Pop, Proxy, records_of, region_of, register_command
 from e2e.world import address_in, write_map
 from mock_backend.process import MockBackendProcess
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
 PROGRAM: Final = Path(sys.executable).with_name("edgeproxy")
+PLANTED: Final = Path(__file__).parent / "hosts" / "inside" / "planted"
 ECHO: Final = Path(__file__).parent / "hosts" / "inside" / "echo.py"
 
 
@@ -62,6 +63,24 @@ class LocalBackend:
             self._running.process.kill(signal.SIGCONT)
         else:
             self._running = self._start(self.port)
+
+
+class LocalSidecar:
+    """A process of this machine."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def log(self) -> str:
+        return self._process.log
+
+    def stop(self) -> None:
+        self._process.terminate()
+
+    def die(self) -> None:
+        self._process.kill()
+        self._process.wait_exit()
 
 
 class LocalProxy(Proxy):
@@ -162,6 +181,17 @@ class LocalPop(Pop):
         self._start_process(command, ready="ready", name=f"echo of {backend_id}").wait_ready(timeout_s=30)
         return "127.0.0.1", port
 
+    def start_sidecar(self, backend: Backend, api_port: int, token: str) -> LocalSidecar:
+        self.write(f"{backend.id}.token", token)
+        process = self._start_process(
+            [PROGRAM, *register_command(backend, f"127.0.0.1:{api_port}", f"{backend.id}.token")],
+            cwd=self.folder,
+            ready="registered",
+            name=f"sidecar of {backend.id}",
+        )
+        process.wait_ready(timeout_s=30)
+        return LocalSidecar(process)
+
     def start_proxy(self) -> LocalProxy:
         process = self._start_process(
             [PROGRAM, "run"], env=self._environment(), cwd=self.folder, name="edgeproxy"
@@ -178,4 +208,4 @@ class LocalPop(Pop):
     def _environment(self) -> dict[str, str | None]:
         """The settings, and none of those of whoever runs the stories."""
         foreign = [name for name in os.environ if name == "DEBUG" or name.startswith("EDGEPROXY_")]
-        return {**dict.fromkeys(foreign), "NO_COLOR": "1", **self.settings}
+        return {**dict.fromkeys(foreign), "NO_COLOR": "1", **self.environment}

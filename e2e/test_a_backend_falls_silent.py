@@ -13,6 +13,7 @@ _INTERVAL_S, _TIMEOUT_S, _FALL = 0.3, 0.5, 2
 _PROMISE_S = _FALL * (_INTERVAL_S + _TIMEOUT_S)
 
 
+@pytest.mark.planted(health_check_enabled="false")
 def test_a_backend_that_is_cut_off_is_left_out_and_returns_with_its_network(host_pop: HostPop) -> None:
     pop = host_pop
     backends = pop.start_host_backends({"mock-eu-1": "DE", "mock-eu-2": "FR", "mock-us-1": "US"})
@@ -44,6 +45,7 @@ def test_a_backend_that_is_cut_off_is_left_out_and_returns_with_its_network(host
     assert {pop.client("DE", number).ask(proxy) for number in range(9, 12)} == {"mock-eu-1"}
 
 
+@pytest.mark.planted(idle_timeout_secs="0.05")
 def test_a_third_of_the_packets_lost_costs_time_and_no_answer(host_pop: HostPop) -> None:
     pop = host_pop
     backends = pop.start_host_backends({"mock-eu-1": "DE"})

@@ -21,6 +21,7 @@ def _ask_all(pop: Pop, proxy: Proxy) -> dict[str, str]:
 
 
 @pytest.mark.feature("affinity.kept", "affinity.saved")
+@pytest.mark.planted(binding_ttl_secs="0.01")
 def test_clients_keep_their_backends_over_reconnects_and_through_a_restart(pop: Pop) -> None:
     backends = pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR"})
     pop.configure(state_dir=pop.folder_of("state"))
@@ -39,6 +40,7 @@ def test_clients_keep_their_backends_over_reconnects_and_through_a_restart(pop: 
 
 
 @pytest.mark.blank(containers="workers are the proxy's own: their death looks the same on every substrate")
+@pytest.mark.planted(binding_ttl_secs="0.01")
 def test_clients_keep_their_backends_through_the_death_of_all_workers(local_pop: LocalPop) -> None:
     pop = local_pop
     pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR"})
@@ -52,6 +54,7 @@ def test_clients_keep_their_backends_through_the_death_of_all_workers(local_pop:
 
 
 @pytest.mark.blank(containers="hosts always have a state folder: the user data that ships names one")
+@pytest.mark.planted(state_dir="state")
 def test_without_a_state_folder_a_restart_forgets(local_pop: LocalPop) -> None:
     pop = local_pop
     pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR"})

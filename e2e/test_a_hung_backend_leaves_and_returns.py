@@ -18,6 +18,7 @@ _SLOW_START_S = 600
 
 
 @pytest.mark.feature("health.checks", "health.slow_start")
+@pytest.mark.planted(health_check_enabled="false")
 def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(pop: Pop) -> None:
     names = ("mock-eu-1", "mock-eu-2", "mock-eu-3")
     backends = pop.start_backends(dict.fromkeys(names, "DE"))
@@ -55,6 +56,7 @@ def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(
 
 @pytest.mark.feature("health.circuit")
 @pytest.mark.blank(containers="a host that is gone refuses nobody; its silence is a story of its own")
+@pytest.mark.planted(circuit_breaker_enabled="false")
 def test_a_backend_that_refuses_clients_is_ejected_and_returns_by_itself(local_pop: LocalPop) -> None:
     pop = local_pop
     backends = pop.start_backends({"mock-eu-1": "FR", "mock-eu-2": "DE"})

@@ -29,6 +29,7 @@ def _knock(client: Client, proxy: Proxy) -> Connection | None:
 
 
 @pytest.mark.feature("selection.hard_limit")
+@pytest.mark.planted("limits are not read")
 def test_a_burst_fills_the_only_backend_to_its_limit_and_not_beyond(pop: Pop) -> None:
     pop.add_row(pop.start_backend("mock-eu-1"), "DE", hard_limit=_LIMIT)
     pop.configure(workers=str(_WORKERS))
@@ -54,6 +55,7 @@ def test_a_burst_fills_the_only_backend_to_its_limit_and_not_beyond(pop: Pop) ->
         assert len(again) == 1
 
 
+@pytest.mark.planted("limits are not read")
 def test_who_finds_the_nearest_backend_full_gets_the_next(pop: Pop) -> None:
     pop.add_row(pop.start_backend("mock-eu-1"), "DE", hard_limit=2)
     pop.add_row(pop.start_backend("mock-us-1"), "US")

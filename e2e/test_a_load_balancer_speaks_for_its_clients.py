@@ -29,6 +29,7 @@ def _ask_through(balancer: Client, proxy: Proxy, port: int, header: bytes) -> st
 
 
 @pytest.mark.feature("proxy_protocol.in", "listeners.further")
+@pytest.mark.planted(proxy_protocol_trusted="0.0.0.0/0")
 def test_the_address_in_the_header_counts_for_whom_is_trusted_and_for_nobody_else(pop: Pop) -> None:
     address, port = pop.listen()
     balancer, stranger = pop.client("DE", 1), pop.client("DE", 2)

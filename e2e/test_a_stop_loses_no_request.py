@@ -9,6 +9,7 @@ from testkit.wait import wait_until
 
 
 @pytest.mark.feature("process.stop")
+@pytest.mark.planted(shutdown_timeout_secs="0")
 def test_a_request_in_flight_is_answered_and_new_clients_are_refused(pop: Pop) -> None:
     pop.start_backends({"mock-eu-1": "DE"})
     proxy = pop.start_proxy()
@@ -33,6 +34,7 @@ def test_a_request_in_flight_is_answered_and_new_clients_are_refused(pop: Pop) -
     assert stopped["sessions_reset"] == 0
 
 
+@pytest.mark.planted(shutdown_timeout_secs="25")
 def test_whoever_stays_beyond_the_shutdown_timeout_is_reset(pop: Pop) -> None:
     pop.start_backends({"mock-eu-1": "DE"})
     pop.configure(shutdown_timeout_secs="0.2")

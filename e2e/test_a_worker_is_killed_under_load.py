@@ -16,6 +16,7 @@ _CLIENTS = 8
 
 @pytest.mark.feature("workers.replaced")
 @pytest.mark.blank(containers="workers are the proxy's own: their death looks the same on every substrate")
+@pytest.mark.planted(binding_ttl_secs="0.01")
 def test_others_serve_on_a_new_one_comes_and_nothing_is_left_behind(local_pop: LocalPop) -> None:
     pop = local_pop
     pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR"})

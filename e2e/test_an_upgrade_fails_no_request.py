@@ -28,6 +28,7 @@ def _upgrade(pop: Pop) -> None:
 
 
 @pytest.mark.feature("process.upgrade")
+@pytest.mark.planted(shutdown_timeout_secs="0")
 def test_a_client_goes_on_and_later_ones_are_served_by_the_new_version(pop: Pop, proxy: Proxy) -> None:
     client = pop.client("DE")
     with client.connect(proxy) as connection:
@@ -41,6 +42,7 @@ def test_a_client_goes_on_and_later_ones_are_served_by_the_new_version(pop: Pop,
     wait_until(lambda: proxy.events("stopped"), reason="the old version to end", timeout_s=60)
 
 
+@pytest.mark.planted(binding_ttl_secs="0.01")
 def test_load_does_not_notice_two_upgrades(pop: Pop, proxy: Proxy) -> None:
     clients = [pop.client("DE", number) for number in range(1, _CLIENTS + 1)]
     with keep_coming(proxy, clients) as load:

@@ -9,6 +9,7 @@ from testkit.wait import wait_until
 
 
 @pytest.mark.feature("table.sqlite")
+@pytest.mark.planted("edits are not seen")
 def test_an_edit_with_sql_moves_clients_and_leaves_open_connections_alone(pop: Pop) -> None:
     pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR"})
     proxy = pop.start_proxy()
@@ -23,6 +24,7 @@ def test_an_edit_with_sql_moves_clients_and_leaves_open_connections_alone(pop: P
 
 
 @pytest.mark.feature("table.commands", "administration.show")
+@pytest.mark.planted("edits are not seen")
 def test_the_command_line_adds_changes_and_removes_backends_of_a_running_proxy(pop: Pop) -> None:
     pop.edgeproxy("db", "init")
     proxy = pop.start_proxy()
@@ -46,6 +48,7 @@ def test_the_command_line_adds_changes_and_removes_backends_of_a_running_proxy(p
 
 
 @pytest.mark.feature("connecting.elsewhere")
+@pytest.mark.planted(retry_budget_percent="0")
 def test_clients_do_not_notice_that_a_backend_is_killed_or_stopped(pop: Pop) -> None:
     backends = pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR", "mock-us-1": "US"})
     # A machine that is gone answers nothing, so the time of a connect is what finding out takes.

@@ -58,6 +58,7 @@ def dns_port(pop: Pop) -> int:
 
 
 @pytest.mark.feature("dns.services")
+@pytest.mark.planted(dns_domain="elsewhere")
 def test_everybody_is_told_the_backend_that_the_proxy_gives_them(pop: Pop, dns_port: int) -> None:
     backends = pop.start_backends({"mock-sa-1": "BR", "mock-eu-1": "DE", "mock-us-1": "US"})
     proxy = pop.start_proxy()
@@ -76,6 +77,7 @@ def test_everybody_is_told_the_backend_that_the_proxy_gives_them(pop: Pop, dns_p
     ]
 
 
+@pytest.mark.planted("edits are not seen")
 def test_the_answer_moves_on_with_the_table_and_comes_back(pop: Pop, dns_port: int) -> None:
     pop.start_backends({"mock-sa-1": "BR", "mock-sa-2": "CL", "mock-eu-1": "DE"})
     resolver = Resolver(pop.start_proxy(), dns_port)

@@ -12,6 +12,7 @@ from testkit.wait import wait_until
 
 
 @pytest.mark.feature("selection.nearest", "explain")
+@pytest.mark.planted("edits are not seen")
 def test_a_client_falls_back_step_by_step_as_nearer_backends_go(pop: Pop) -> None:
     pop.start_backends({"mock-sa-1": "BR", "mock-sa-2": "CL", "mock-eu-1": "DE", "mock-ap-1": "JP"})
     proxy = pop.start_proxy()
@@ -35,6 +36,7 @@ def _reaches(client: Client, proxy: Proxy, backend: str) -> bool:
 
 
 @pytest.mark.feature("geography.country", "testing.mock_backend")
+@pytest.mark.planted(deny_countries="BR")
 def test_everybody_has_a_nearest_backend_of_their_own(pop: Pop) -> None:
     pop.start_backends({"mock-sa-1": "BR", "mock-eu-1": "DE", "mock-us-1": "US"})
     proxy = pop.start_proxy()

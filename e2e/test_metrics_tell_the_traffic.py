@@ -36,6 +36,7 @@ def _exchange(client: Client, proxy: Proxy) -> tuple[str, int]:
 
 
 @pytest.mark.feature("metrics.prometheus")
+@pytest.mark.planted("traffic counts twice")
 def test_every_connection_and_byte_is_counted_where_it_went(pop: Pop) -> None:
     address, port = pop.listen()
     pop.configure(metrics_enabled="true", metrics_listen_addr=address)

@@ -24,6 +24,7 @@ def _is_turned_away(client: Client, proxy: Proxy) -> bool:
 
 
 @pytest.mark.feature("admission.rate_limit")
+@pytest.mark.planted(rate_limit_enabled="false")
 def test_a_flood_of_one_client_is_turned_away_and_hurts_nobody_else(pop: Pop) -> None:
     pop.start_backends({"mock-eu-1": "DE"})
     # So slow that nothing comes back to the bucket during the story.
@@ -45,6 +46,7 @@ def test_a_flood_of_one_client_is_turned_away_and_hurts_nobody_else(pop: Pop) ->
 
 
 @pytest.mark.feature("admission.caps")
+@pytest.mark.planted(max_connections_per_client="0")
 def test_a_client_holds_so_many_connections_and_no_more(pop: Pop) -> None:
     pop.start_backends({"mock-eu-1": "DE"})
     pop.configure(max_connections_per_client=str(_CAP))

@@ -20,6 +20,7 @@ _AWAY_FULL_S = 10.0
 
 
 @pytest.mark.feature("table.postgres")
+@pytest.mark.planted("edits are not seen")
 def test_clients_are_served_while_postgres_is_away_and_edits_count_when_it_is_back(
     local_pop: LocalPop, postgres_factory: Callable[[], PostgresServer]
 ) -> None:

@@ -63,6 +63,7 @@ def _drain(pop: Pop, proxy: Proxy) -> None:
     )
 
 
+@pytest.mark.planted(idle_timeout_secs="0.2")
 def test_a_websocket_goes_on_while_its_backend_is_drained(pop: Pop) -> None:
     pop.add_address("sessions", "eu", "DE", *pop.start_echo("mock-eu-1"))
     pop.add_row(pop.start_backend("mock-eu-2"), "FR")
@@ -79,6 +80,7 @@ def test_a_websocket_goes_on_while_its_backend_is_drained(pop: Pop) -> None:
 @pytest.mark.blank(
     containers="PostgreSQL runs on the machine of the tests, which no host of the internal networks reaches"
 )
+@pytest.mark.planted(max_age_secs="0.5")
 def test_a_session_of_psql_goes_on_while_its_database_is_drained(
     local_pop: LocalPop, postgres: PostgresServer, postgres_binaries: Path
 ) -> None:

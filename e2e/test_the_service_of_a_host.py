@@ -16,6 +16,7 @@ _CAP_NET_BIND_SERVICE = 10
 """Of ``linux/capability.h``."""
 
 
+@pytest.mark.planted(shutdown_timeout_secs="0")
 def test_a_pop_that_is_killed_is_restarted_while_clients_go_on(host_pop: HostPop) -> None:
     pop = host_pop
     pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR"})
@@ -66,6 +67,7 @@ def test_the_proxy_runs_as_a_user_of_its_own_that_may_change_nothing(host_pop: H
     assert "denied" in refused
 
 
+@pytest.mark.planted(region="ap")
 def test_each_pop_serves_the_same_client_from_its_own_region(host_pop: HostPop, world: World) -> None:
     nearest = {"sa": "mock-sa-1", "us": "mock-us-1", "eu": "mock-eu-1"}
     for region, expected in nearest.items():

@@ -45,6 +45,7 @@ def _ask(client: Client, proxy: Proxy, port: int, names: Names, name: str) -> tu
 
 
 @pytest.mark.feature("tls.terminated", "tls.certificates")
+@pytest.mark.planted("certificates are kept")
 def test_each_name_has_its_certificate_and_a_new_one_is_shown_without_a_restart(
     pop: Pop, names: Names
 ) -> None:

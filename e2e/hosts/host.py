@@ -75,15 +75,20 @@ class Host:
         self.container.exec_run(["sh", "-c", script, name, *command], detach=True)
         self._undo.callback(self.end_program, name)
         wait_until(
-            lambda: ready in self.run("cat", f"/run/{name}.log", check=False),
+            lambda: ready in self.log_of(name),
             reason=f"{name} on {self} to be ready",
             timeout_s=_PROGRAM_TIMEOUT_S,
             interval_s=0.1,
         )
 
+    def log_of(self, name: str) -> str:
+        """What a program that was started here has printed."""
+        return self.run("cat", f"/run/{name}.log", check=False)
+
     def end_program(self, name: str, signal: str = "TERM") -> None:
-        """Send a signal to a program that was started here; nothing happens when it has ended."""
-        self.run("sh", "-c", f"kill -{signal} $(cat /run/{name}.pid)", check=False)
+        """Send a signal to a program that was started here, and wait until it has ended."""
+        script = f'pid=$(cat /run/{name}.pid); kill -{signal} "$pid"; tail --pid="$pid" -s 0.1 -f /dev/null'
+        self.run("sh", "-c", script, check=False)
 
     # ---- what goes wrong with it ---------------------------------------------------------------------
 

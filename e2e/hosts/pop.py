@@ -11,7 +11,7 @@ from e2e.clients import TIMEOUT_S, Client
 from e2e.hosts import atlas
 from e2e.hosts.host import Host, shell
 from e2e.hosts.world import COVERAGE, MAP, PYTHON, World
-from e2e.pop import Pop, Proxy, records_of
+from e2e.pop import Backend, Pop, Proxy, records_of, register_command
 from testkit.wait import wait_until
 
 _START_TIMEOUT_S: Final = 60
@@ -20,6 +20,7 @@ _HOME: Final = "/var/lib/edgeproxy"
 _SETTINGS: Final = "/etc/edgeproxy/story.env"
 _FIRST_PORT: Final = 9100
 _ECHO_PORT: Final = 9002
+_SIDECAR: Final = "sidecar"
 # What the user data wrote, then what the story wants, as the unit reads them.
 _COMMAND: Final = (
     f'set -a; . /etc/edgeproxy/edgeproxy.env; . {_SETTINGS}; exec /opt/edgeproxy/bin/edgeproxy "$@"'
@@ -68,6 +69,23 @@ class HostBackend:
 
     def recover(self) -> None:
         self.host.heal()
+
+
+class HostSidecar:
+    """A program beside a backend on its host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    @property
+    def log(self) -> str:
+        return self._host.log_of(_SIDECAR)
+
+    def stop(self) -> None:
+        self._host.end_program(_SIDECAR)
+
+    def die(self) -> None:
+        self._host.end_program(_SIDECAR, "KILL")
 
 
 class HostProxy(Proxy):
@@ -182,6 +200,15 @@ class HostPop(Pop):
         host.start_program("echo", PYTHON, "/opt/inside/echo.py", "0.0.0.0", str(_ECHO_PORT))
         return atlas.BACKENDS[backend_id].address, _ECHO_PORT
 
+    def start_sidecar(self, backend: Backend, api_port: int, token: str) -> HostSidecar:
+        host = self.world.backends[backend.id]
+        token_file = "/run/token"
+        host.put(token_file, token)
+        api = f"{self.place.addresses[backend.region]}:{api_port}"
+        command = register_command(backend, api, token_file)
+        host.start_program(_SIDECAR, "/opt/edgeproxy/bin/edgeproxy", *command, ready="registered")
+        return HostSidecar(host)
+
     def start_host_backends(self, countries: dict[str, str]) -> dict[str, HostBackend]:
         """As :meth:`start_backends`, for stories that break the hosts."""
         self.start_backends(countries)
@@ -198,6 +225,15 @@ class HostPop(Pop):
             interval_s=0.1,
         )
         return proxy
+
+    def wait_active(self) -> None:
+        """Wait until the service has said that it serves."""
+        wait_until(
+            lambda: HostProxy(self).state("ActiveState") == "active",
+            reason=f"{self.host} to serve",
+            timeout_s=_START_TIMEOUT_S,
+            interval_s=0.1,
+        )
 
     def journal(self) -> str:
         """What the service has written since the story began."""
@@ -223,5 +259,5 @@ class HostPop(Pop):
         return told + [(host.name, host.report()) for host in self._involved]
 
     def _write_settings(self) -> None:
-        lines = [f'{name}="{value}"\n' for name, value in self.settings.items()]
+        lines = [f'{name}="{value}"\n' for name, value in self.environment.items()]
         self.host.put(_SETTINGS, "".join(lines))

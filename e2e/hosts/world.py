@@ -22,7 +22,7 @@ from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
 
 from e2e.hosts import atlas
-from e2e.hosts.engine import LABEL, engine_to_ourselves, reach_engine, sweep
+from e2e.hosts.engine import LABEL, THREADS, engine_to_ourselves, reach_engine, sweep
 from e2e.hosts.host import ClientHost, Host
 from e2e.hosts.images import HOST, ROOT, provide_images
 from e2e.hosts.measurements import collect
@@ -36,8 +36,8 @@ COVERAGE: Final = {"COVERAGE_PROCESS_START": "/opt/inside/coveragerc"}
 MAP: Final = "/etc/edgeproxy/world.mmdb"
 
 _BUSY_TIMEOUT_S: Final = 600
+_WORTH_TELLING_S: Final = 1
 _BOOT_TIMEOUT_S: Final = 90
-_THREADS: Final = 6
 
 Networks = dict[str, Network]
 
@@ -82,7 +82,10 @@ def running_world(say: Callable[[str], None], *, keep: bool = False) -> Iterator
     """
     client = reach_engine()
     with ExitStack() as ending:
+        began_s = time.monotonic()
         ending.enter_context(engine_to_ourselves(_BUSY_TIMEOUT_S))
+        if (waited_s := time.monotonic() - began_s) > _WORTH_TELLING_S:
+            say(f"waited {waited_s:.0f} s for another run to end")
         if swept := sweep(client):
             say(f"swept away what an earlier run left: {', '.join(sorted(swept))}")
         provide_images(client, say)
@@ -114,7 +117,7 @@ class _Builder:
         self._folder.chmod(0o755)
         (self._folder / "sockets").mkdir()
         self._write_map()
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             self._networks = dict(zip(atlas.NETWORKS, pool.map(self._network, atlas.NETWORKS), strict=True))
             self._start_metadata()
             steps: list[Callable[[], None]] = [
@@ -132,7 +135,7 @@ class _Builder:
 
     def stop_pops(self) -> None:
         """Stop the proxies in order, for only then do they leave their measurements."""
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             for done in [
                 pool.submit(pop.run, "systemctl", "stop", "edgeproxy") for pop in self._world.pops.values()
             ]:
