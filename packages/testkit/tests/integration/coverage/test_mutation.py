@@ -208,6 +208,19 @@ def test_the_outcome_as_plain_values(tmp_path: Path) -> None:
     assert (survivor["file"], survivor["line"], survivor["function"]) == ("src/part.py", 3, "larger")
 
 
+def commit(root: Path) -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+    for arguments in (["add", "--all"], ["commit", "--quiet", "--message=first"]):
+        subprocess.run(["git", *identity, *arguments], cwd=root, check=True)
+
+
+def ask_for_changes(root: Path) -> None:
+    """Promise that all defects on changed lines are noticed."""
+    settings = (root / "pyproject.toml").read_text()
+    table = "[tool.testkit.mutation]\n"
+    (root / "pyproject.toml").write_text(settings.replace(table, f"{table}changed = {{ killed = 100 }}\n"))
+
+
 def run_command(root: Path, *options: str) -> int:
     place = ["--root", str(root), "--output", str(root / "coverage_reports")]
     return main(["coverage", "mutation", *place, "--jobs", "1", "--seed", "3", *options])
@@ -232,6 +245,30 @@ def test_the_command_passes_when_enough_are_noticed(
     root = make_repository(tmp_path / "repository", required=0, tests=WEAK)
     assert run_command(root, "--number", "1", "--paths", "src") == 0
     assert "part: " in capsys.readouterr().out
+
+
+def test_what_changed_since_the_base_is_a_pool_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_repository(tmp_path / "repository", required=0, tests=WEAK)
+    ask_for_changes(root)
+    commit(root)
+    part = root / "src" / "part.py"
+    part.write_text(part.read_text().replace("a > b", "b < a"))
+    assert run_command(root, "--number", "1", "--base", "HEAD") == 1
+    printed = capsys.readouterr().out
+    assert "note: changed is what differs from" in printed
+    assert "changed: " in printed
+    assert "100 % required: MISSED" in printed
+
+
+def test_without_a_base_nothing_is_told_to_have_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_repository(tmp_path / "repository", required=0, tests=WEAK)
+    ask_for_changes(root)
+    assert run_command(root, "--number", "1") == 0
+    assert "what changed is not tried by itself" in capsys.readouterr().out
 
 
 def test_paths_that_lie_in_no_layer_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

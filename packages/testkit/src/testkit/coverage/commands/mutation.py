@@ -14,13 +14,14 @@ from pathlib import Path
 
 from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.exit_codes import FAILED, OK
+from testkit.coverage.git import Repository
 from testkit.coverage.mutation import Campaign, Pool, Trial, to_document, to_text
 from testkit.coverage.mutation_policy import MutationPolicy, Promise, load_mutation_policy
 from testkit.coverage.mutation_trial import Verdict, copies_of
 from testkit.coverage.policy import Policy
 from testkit.coverage.policy_reader import load_policy
 from testkit.coverage.sources import assign_sources
-from testkit.coverage.workspace import Workspace
+from testkit.coverage.workspace import Workspace, add_base_argument
 
 NAME = "mutation"
 HELP = "plant small defects in copies of the code and fail when too many survive its tests"
@@ -28,6 +29,7 @@ HELP = "plant small defects in copies of the code and fail when too many survive
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take what bounds the campaign."""
+    add_base_argument(parser)
     parser.add_argument(
         "--number", type=int, metavar="N", help="try at most so many mutants of each layer, drawn by the seed"
     )
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     workspace = Workspace.of(options)
     policy = load_policy(workspace.pyproject)
     promises = load_mutation_policy(workspace.pyproject, frozenset(layer.name for layer in policy.layers))
-    pools = list(_pools(workspace, policy, promises, options.paths, options.number))
+    pools = list(_pools(workspace, policy, promises, options))
     if not any(pool.files for pool in pools):
         raise CoverageInputError(["there is nothing to mutate: no path given lies in a layer with a promise"])
     print(f"seed {options.seed}", flush=True)
@@ -73,17 +75,30 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pools(
-    workspace: Workspace,
-    policy: Policy,
-    promises: MutationPolicy,
-    paths: Sequence[str],
-    number: int | None,
+    workspace: Workspace, policy: Policy, promises: MutationPolicy, options: argparse.Namespace
 ) -> Iterator[Pool]:
-    sources = assign_sources(workspace.root, policy).layers
-    kinds = {layer.name: layer.requirement.kinds for layer in policy.layers}
+    layers = assign_sources(workspace.root, policy).layers
+    kinds = {
+        file: layer.requirement.kinds
+        for layer in policy.layers
+        for file in layers[layer.name]
+        if _is_named(file, options.paths)
+    }
     for name, promise in promises.layers.items():
-        files = {file: kinds[name] for file in sources[name] if _is_named(file, paths)}
-        yield Pool(name, _bounded(promise, number), files)
+        files = {file: kinds[file] for file in layers[name] if file in kinds}
+        yield Pool(name, _bounded(promise, options.number), files)
+    if promises.changed is None:
+        return
+    repository = Repository(workspace.root)
+    base = repository.find_base(policy.base, options.base)
+    if isinstance(base, str):
+        print(f"note: {base}; what changed is not tried by itself")
+        return
+    print(f"note: changed is what differs from {base}")
+    difference = repository.difference(base.commit)
+    changed = {file: lines for file in kinds if (lines := difference.changed_lines(file))}
+    files = {file: kinds[file] for file in changed}
+    yield Pool("changed", _bounded(promises.changed, options.number), files, changed)
 
 
 def _is_named(file: str, paths: Sequence[str]) -> bool:
