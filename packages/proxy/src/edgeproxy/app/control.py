@@ -231,6 +231,7 @@ class App:
             self._admin = AdminServer(
                 config.admin_socket,
                 {
+                    "connections": self._view.connections,
                     "events": self._view.events,
                     "explain": self._view.explain,
                     "reload": lambda _request: self._reload(),

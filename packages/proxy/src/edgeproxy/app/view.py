@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import asdict
 
@@ -31,6 +31,7 @@ from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, 
 from edgeproxy.core.dataplane.client import affinity_network, locate
 from edgeproxy.core.dataplane.rate_limit import client_tag
 from edgeproxy.core.dataplane.selection import ANY_APP
+from edgeproxy.core.wire.frames import ConnectionOrder, first_of
 from edgeproxy.outbound.geo_maxmind import CountryDatabase
 from edgeproxy.runtime.geo_watch import GeoWatch
 from edgeproxy.runtime.supervisor import Supervisor
@@ -38,6 +39,9 @@ from edgeproxy.runtime.table_feed import TableFeed
 from edgeproxy.runtime.verdict_feed import VerdictFeed
 from edgeproxy.stores import open_store
 from edgeproxy.worker.shared_state import SharedState
+
+MAX_LISTED: Final = 1_000
+"""Connections that are listed at most, so that an answer stays small."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +146,25 @@ class View:
             "connect_errors": self.traffic.connect_errors,
             "verdicts": (self.verdicts.verdicts.statuses(monotonic()) if self.verdicts is not None else None),
             "events": self.bus.statistics(),
+        }
+
+    async def connections(self, request: dict[str, Any]) -> dict[str, Any]:
+        """How many connections are open between whom, and the first ``count`` of them in ``order``.
+
+        Raises:
+            ValueError: the request is wrong.
+        """
+        count, order = request.get("count", 20), request.get("order", ConnectionOrder.AGE)
+        if not isinstance(count, int) or not 0 <= count <= MAX_LISTED:
+            raise ValueError(f"connections takes a count, a whole number up to {MAX_LISTED}")
+        if order not in list(ConnectionOrder):
+            raise ValueError(f"there is no order {order!r}; there are: {', '.join(ConnectionOrder)}")
+        order = ConnectionOrder(order)
+        found, silent = await self.supervisor.open_connections(count, order) if count else ([], 0)
+        return {
+            "counts": [row for row in self.traffic.rows() if row.active],
+            "connections": [asdict(each) for each in first_of(found, count, order)],
+            "workers_silent": silent,
         }
 
     def table(self) -> dict[str, Any]:

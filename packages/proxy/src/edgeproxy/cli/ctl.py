@@ -34,6 +34,11 @@ class Action(StrEnum):
     WEIGHT = "weight"
 
 
+class Order(StrEnum):
+    AGE = "age"
+    BYTES = "bytes"
+
+
 @show.command()
 def stats(json: Json = False, config_file: ConfigFile = None) -> None:
     """Print what the proxy has done since its start."""
@@ -91,19 +96,41 @@ def backends(json: Json = False, config_file: ConfigFile = None) -> None:
 
 
 @show.command()
-def connections(json: Json = False, config_file: ConfigFile = None) -> None:
-    """Print how many connections are open between which countries and backends."""
-    open_rows = [row for row in _ask(config_file, "stats")["traffic"] if row["active"]]
-    open_rows.sort(key=lambda row: (-row["active"], row["country"], row["backend"]))
-    if json:
-        _screen().print_json(open_rows)
-        return
+def connections(
+    count: Annotated[int, typer.Option("--count", min=0, max=1000, help="List at most so many.")] = 20,
+    order: Annotated[
+        Order, typer.Option("--by", help="List the oldest, or those that moved most.")
+    ] = Order.AGE,
+    json: Json = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Print how many connections are open between which countries and backends, and the first of them."""
+    answer = _ask(config_file, "connections", count=count, order=order)
+    open_rows = sorted(answer["counts"], key=lambda row: (-row["active"], row["country"], row["backend"]))
     screen = _screen()
-    if not open_rows:
+    if json:
+        screen.print_json({**answer, "counts": open_rows})
+        return
+    console = screen.console()
+    if not open_rows and not answer["connections"]:
         print("No connection is open.")
         return
     rows = [(row["country"] or "unknown", row["backend"], row["active"], row["opened"]) for row in open_rows]
-    screen.console().print(screen.table(("country", "backend", ">open", ">since the start"), rows))
+    console.print(screen.table(("country", "backend", ">open", ">since the start"), rows))
+    if answer["connections"]:
+        listed = [
+            (
+                *(each["client"], each["country"] or "unknown", each["backend"], each["state"]),
+                screen.duration_text(each["age_s"]),
+                *(screen.size_text(each[name]) for name in ("bytes_received", "bytes_sent")),
+            )
+            for each in answer["connections"]
+        ]
+        console.print()
+        columns = ("client", "country", "backend", "state", ">age", ">received", ">sent")
+        console.print(screen.table(columns, listed))
+    if answer["workers_silent"]:
+        print(f"{answer['workers_silent']} workers did not answer in time.")
 
 
 @show.command()

@@ -12,14 +12,18 @@ from typing import Protocol
 import msgspec
 
 from edgeproxy.core.wire.frames import (
+    ConnectionOrder,
     Drain,
     Drained,
     FrameError,
     FromWorker,
     GeoDatabaseChanged,
     HostAddresses,
+    ListConnections,
     News,
     Notice,
+    OpenConnection,
+    OpenConnections,
     Ping,
     Ready,
     Report,
@@ -40,6 +44,9 @@ _LAGGING_BYTES = 4 << 20
 _LOOKS_PER_HANG = 10
 """A worker that has not answered after so many looks hangs. Looks are counted rather than time, since this
 process may itself have stood still."""
+
+_CENSUS_TIMEOUT_S = 5.0
+"""How long workers may take to list their connections."""
 
 _STABLE_S = 5.0
 """A worker that lived this long is replaced at once; one that did not, after a pause that doubles."""
@@ -137,6 +144,7 @@ class Supervisor:
         self._all_ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._sessions_reset = 0
+        self._questions = 0
         self.restarts = 0
         self.troubles = ChannelTroubles()
         try:
@@ -263,6 +271,28 @@ class Supervisor:
                 worker.unanswered += 1
                 worker.send(Ping())
 
+    async def open_connections(
+        self, count: int, order: ConnectionOrder, timeout_s: float = _CENSUS_TIMEOUT_S
+    ) -> tuple[list[OpenConnection], int]:
+        """Ask all workers for their ``count`` first connections in ``order``.
+
+        Returns what came within ``timeout_s``, unsorted, and how many workers did not answer.
+        """
+        self._questions += 1
+        number = self._questions
+        answers: dict[int, asyncio.Future[tuple[OpenConnection, ...]]] = {}
+        for worker in self._workers.values():
+            if worker.is_ready:
+                answer = asyncio.get_running_loop().create_future()
+                answers[worker.place] = worker.answers[number] = answer
+                worker.send(ListConnections(number, count, order))
+        if answers:
+            await asyncio.wait(answers.values(), timeout=timeout_s)
+        for worker in self._workers.values():
+            worker.answers.pop(number, None)
+        found = [each for answer in answers.values() if answer.done() for each in answer.result()]
+        return found, sum(not answer.done() for answer in answers.values())
+
     def applied_version(self) -> int:
         """The table version that every worker has reached."""
         return min((worker.version for worker in self._workers.values()), default=-1)
@@ -333,6 +363,8 @@ class Supervisor:
         finally:
             exit_code = await worker.exited()
             del self._workers[worker.place]
+            for answer in worker.answers.values():
+                answer.set_result(())  # its connections ended with it
             worker.close()
             self._counts.clear_worker(self._rows[worker.place])
         if worker.has_drained:
@@ -368,6 +400,10 @@ class Supervisor:
                 worker.version = version
             case Report():
                 self._observer.reported(worker.place, frame)
+            case OpenConnections(number, connections):
+                answer = worker.answers.pop(number, None)
+                if answer is not None:
+                    answer.set_result(connections)
             case Notice():
                 self._observer.noticed(worker.place, frame)
             case Drained(reset):

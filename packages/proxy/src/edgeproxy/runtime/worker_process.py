@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from edgeproxy.core.wire.frames import FrameReader, FromWorker, ToWorker, encode
+from edgeproxy.core.wire.frames import FrameReader, FromWorker, OpenConnection, ToWorker, encode
 
 _READ_BYTES = 256 << 10
 _EXIT_TIMEOUT_S = 2.0
@@ -31,6 +31,8 @@ class Worker:
         """Something was not sent to it that it should know."""
         self.unanswered = 0
         """How often it was asked whether it is there since it last said something."""
+        self.answers: dict[int, asyncio.Future[tuple[OpenConnection, ...]]] = {}
+        """What it was asked for and has not answered, by the number of the question."""
         self._process = process
         self._channel = channel
         self._reader: asyncio.StreamReader | None = None

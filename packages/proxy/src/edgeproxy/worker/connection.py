@@ -17,7 +17,7 @@ from edgeproxy.core.dataplane.listening import NO_APP, Listening
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.dataplane.session import Command, Event, Session, State
 from edgeproxy.core.model import Backend, Client
-from edgeproxy.core.wire.frames import SessionRecord
+from edgeproxy.core.wire.frames import OpenConnection, SessionRecord
 from edgeproxy.core.wire.proxy_protocol import Header
 from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
 from edgeproxy.worker.opening import Opening
@@ -80,6 +80,22 @@ class Connection:
         self._silent_since_s = 0.0
         """The last look that found something handed on since the one before, or the last half-close."""
         plane.loop.register(sock, self._client)
+
+    def describe(self) -> OpenConnection | None:
+        """What can be seen of it at this moment; ``None`` when it is over."""
+        lease, backend, state = self._lease, self._backend, self._session.state
+        if state is State.CLOSED:
+            return None
+        return OpenConnection(
+            client=self._peer.address,
+            country=self._peer.country,
+            app=self._app,
+            backend=lease.backend.id if lease is not None else "",
+            state=state.name.lower(),
+            age_s=self._plane.loop.now_s - self._started_s,
+            bytes_received=max(backend.sent_bytes, 0) if backend is not None else 0,
+            bytes_sent=self._client.sent_bytes,
+        )
 
     def start(self, listening: Listening) -> None:
         """Look for a backend, when it is known for whom."""
@@ -397,11 +413,15 @@ class Connection:
     def _try_another(self) -> None:
         if len(self._tried) >= MAX_TRIES:
             self._handle(Event.UNREACHABLE)
-        elif self._is_retrying or self._plane.retries.begin(self._plane.open_connections):
+        elif self._is_retrying or self._may_retry():
             self._is_retrying = True  # feature: connecting.elsewhere
             self._dispatch()
         else:
             self._handle(Event.RETRY_BUDGET)
+
+    def _may_retry(self) -> bool:
+        plane = self._plane
+        return plane.retries.begin(plane.open_connections, plane.loop.now_s)
 
     def _end_retry(self) -> None:
         if self._is_retrying:

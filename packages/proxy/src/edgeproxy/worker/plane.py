@@ -24,8 +24,16 @@ from edgeproxy.core.dataplane.retry_budget import RetryBudget
 from edgeproxy.core.dataplane.selection import Selection
 from edgeproxy.core.dataplane.session import CloseReason, Event
 from edgeproxy.core.model import Client
-from edgeproxy.core.wire.frames import Notice, Start, TableChanged, TlsSettings
+from edgeproxy.core.wire.frames import (
+    ListConnections,
+    Notice,
+    OpenConnections,
+    Start,
+    TableChanged,
+    TlsSettings,
+)
 from edgeproxy.ports import CountryLookup
+from edgeproxy.worker.census import Census
 from edgeproxy.worker.connection import Connection
 from edgeproxy.worker.ledger import Ledger
 from edgeproxy.worker.listener import Listener, set_reset_on_close
@@ -221,6 +229,10 @@ class Plane:
         if not self._connections:
             on_idle()
 
+    def list_connections(self, question: ListConnections, answer: Callable[[OpenConnections], None]) -> None:
+        """Find the connections that are asked for, and call ``answer`` with them some turns later."""
+        Census(self.loop, list(self._connections), question, answer)
+
     def reset_all(self) -> int:
         """End every connection now; return how many there were."""
         return self.reset(len(self._connections))
@@ -301,6 +313,7 @@ class Plane:
             return
         connection.place = place
         self._connections.add(connection)
+        self.retries.came(self.loop.now_s)
         try:
             connection.start(listening)
         except Exception as error:  # noqa: BLE001

@@ -13,6 +13,7 @@ from edgeproxy.core.wire.frames import (
     Drained,
     GeoDatabaseChanged,
     HostAddresses,
+    ListConnections,
     Notice,
     Ping,
     Pong,
@@ -93,6 +94,8 @@ class WorkerProcess:
                 self._the_plane().change_tls(tls)
             case Ping():
                 self._channel.send(Pong())
+            case ListConnections():
+                self._the_plane().list_connections(frame, self._channel.send)
             case Drain(staggered):
                 self._drain(staggered=staggered)
             case Reset():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,11 +121,35 @@ def test_open_connections_are_counted_by_country_and_backend(
     wait_until(lambda: ctl("show", "connections").out == "No connection is open.\n", reason="others to end")
     with proxy.connect(new_client()) as client:
         greeting(client)
-        (found,) = wait_until(lambda: ctl_json("show", "connections"), reason="it to be reported")
+        (found,) = wait_until(lambda: ctl_json("show", "connections")["counts"], reason="it to be reported")
         rows = word_rows(ctl("show", "connections").out)
     assert (found["country"], found["backend"], found["active"]) == ("", "one", 1)
     assert rows[0] == ["country", "backend", "open", "since", "the", "start"]
     assert rows[1][:3] == ["unknown", "one", "1"]
+
+
+def test_open_connections_are_listed_the_oldest_or_the_busiest_first(
+    ctl: Ctl, ctl_json: Callable[..., Any], proxy: Proxy, new_client: Callable[[], str]
+) -> None:
+    old, busy = new_client(), new_client()
+
+    def listed(*options: str) -> list[Any]:
+        found: list[Any] = ctl_json("show", "connections", *options)["connections"]
+        return [each for each in found if each["client"] in (old, busy)]
+
+    with proxy.connect(old), ExitStack() as later:
+        wait_until(listed, reason="the first to be accepted before the second")
+        second = later.enter_context(proxy.connect(busy))
+        greeting(second)
+        second.sendall(b"x" * 1000)
+        wait_until(lambda: listed("--by", "bytes")[0]["bytes_received"] == 1000, reason="the bytes to move")
+        assert [each["client"] for each in listed()] == [old, busy]
+        assert [each["client"] for each in listed("--by", "bytes")] == [busy, old]
+        (one,) = ctl_json("show", "connections", "--count", "1", "--by", "bytes")["connections"]
+        assert (one["client"], one["backend"], one["state"], one["app"]) == (busy, "one", "open", "*")
+        rows = word_rows(ctl("show", "connections", "--by", "bytes").out)
+        assert [old, "unknown", "one", "open"] in [row[:4] for row in rows]
+    assert ctl("show", "connections", "--by", "beauty").code == 2
 
 
 def test_events_are_shown_the_latest_last(ctl: Ctl, ctl_json: Callable[..., Any], proxy: Proxy) -> None:

@@ -18,6 +18,7 @@ from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.core.model import Backend
 from edgeproxy.core.wire.frames import (
+    ConnectionOrder,
     GeoDatabaseChanged,
     HostAddresses,
     Notice,
@@ -555,3 +556,46 @@ async def test_a_worker_that_is_not_ready_yet_is_not_asked(world: World) -> None
     assert world.observer.hangs == []
     supervisor.kill()
     await asyncio.wait_for(starting, 20)
+
+
+# ---- asking for connections --------------------------------------------------------------------------
+
+
+def on_question(what: str) -> str:
+    """An obedient worker that does ``what`` when it is asked for its connections."""
+    return OBEDIENT.replace(ORDER, f"case ListConnections(asked, count, order): {what}\n        {ORDER}")
+
+
+ANSWER = "OpenConnections(asked, (OpenConnection(str(number), 'DE', '*', 'one', 'open', 1.0, count, 0),))"
+
+
+async def test_connections_of_all_workers_are_collected(world: World) -> None:
+    supervisor = await world.start(on_question(f"say({ANSWER})"))
+    found, silent = await supervisor.open_connections(7, ConnectionOrder.BYTES)
+    assert sorted((each.client, each.bytes_received) for each in found) == [("3", 7), ("5", 7)]
+    assert silent == 0
+
+
+async def test_workers_that_do_not_answer_in_time_are_counted_and_their_late_answers_ignored(
+    world: World,
+) -> None:
+    # Each is asked twice, and answers the first question together with the second.
+    supervisor = await world.start(
+        on_question(f"'late' in dir() and (say(late), say({ANSWER})); late = {ANSWER}")
+    )
+    assert await supervisor.open_connections(1, ConnectionOrder.AGE, timeout_s=0.05) == ([], 2)
+    found, silent = await supervisor.open_connections(2, ConnectionOrder.AGE)
+    assert [each.bytes_received for each in found] == [2, 2]
+    assert silent == 0
+
+
+async def test_worker_that_dies_of_the_question_is_not_waited_for(world: World) -> None:
+    supervisor = await world.start(on_question("os._exit(9)"))
+    async with asyncio.timeout(20):
+        assert await supervisor.open_connections(1, ConnectionOrder.AGE, timeout_s=600) == ([], 0)
+
+
+async def test_workers_that_are_not_ready_are_not_asked(world: World) -> None:
+    supervisor = await world.start(OBEDIENT)
+    await supervisor.stop(10)
+    assert await supervisor.open_connections(1, ConnectionOrder.AGE) == ([], 0)

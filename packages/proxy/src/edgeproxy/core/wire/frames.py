@@ -7,8 +7,9 @@ milliseconds, which a running worker must not spend on every edit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from heapq import nlargest
 from typing import Generic, TypeVar
 
 import msgspec
@@ -146,6 +147,24 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     """Asks for a :class:`Pong`."""
 
 
+class ConnectionOrder(StrEnum):
+    """Which connections come first in a list."""
+
+    AGE = "age"
+    """The oldest."""
+    BYTES = "bytes"
+    """Those that moved most, both ways."""
+
+
+class ListConnections(msgspec.Struct, frozen=True, tag="list"):
+    """Asks for :class:`OpenConnections` with the same ``number``."""
+
+    number: int
+    count: int
+    """At most so many, the first in ``order``."""
+    order: ConnectionOrder
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting, let sessions end, reset the rest after the shutdown timeout, exit 0."""
 
@@ -161,7 +180,7 @@ class Reset(msgspec.Struct, frozen=True, tag="reset"):
 News = TableChanged | HostAddresses | GeoDatabaseChanged | TlsChanged | SettingsChanged
 """What a worker needs not be told one by one, if it is told the whole state later."""
 
-ToWorker = Start | News | Ping | Drain | Reset
+ToWorker = Start | News | Ping | ListConnections | Drain | Reset
 
 
 # ---- worker to control process -------------------------------------------------------------------
@@ -242,13 +261,49 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
     """The worker's loop turns."""
 
 
+class OpenConnection(msgspec.Struct, frozen=True, array_like=True):
+    """One connection that is open, or on its way."""
+
+    client: str
+    country: str
+    app: str
+    """``*`` for all."""
+    backend: str
+    """Empty while none is chosen."""
+    state: str
+    """See :class:`~edgeproxy.core.dataplane.session.State`."""
+    age_s: float
+    """Since its accept."""
+    bytes_received: int
+    """From the client, sent on to the backend."""
+    bytes_sent: int
+
+
+def first_of(
+    connections: Iterable[OpenConnection], count: int, order: ConnectionOrder
+) -> list[OpenConnection]:
+    """The first ``count`` of them in ``order``."""
+
+    def rank(each: OpenConnection) -> float:
+        return each.age_s if order is ConnectionOrder.AGE else each.bytes_received + each.bytes_sent
+
+    return nlargest(count, connections, key=rank)
+
+
+class OpenConnections(msgspec.Struct, frozen=True, tag="connections"):
+    """The answer to the question of this ``number``."""
+
+    number: int
+    connections: tuple[OpenConnection, ...]
+
+
 class Drained(msgspec.Struct, frozen=True, tag="drained"):
     """The worker exits now; so many sessions had to be reset."""
 
     reset: int
 
 
-FromWorker = Ready | TableApplied | Report | Notice | Pong | Drained
+FromWorker = Ready | TableApplied | Report | Notice | Pong | OpenConnections | Drained
 
 
 # ---- framing -------------------------------------------------------------------------------------

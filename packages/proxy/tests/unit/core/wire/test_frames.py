@@ -15,6 +15,7 @@ from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.model import Backend, Verdict
 from edgeproxy.core.wire.frames import (
     MAX_FRAME_BYTES,
+    ConnectionOrder,
     Drain,
     Drained,
     FrameError,
@@ -23,6 +24,7 @@ from edgeproxy.core.wire.frames import (
     GeoDatabaseChanged,
     HostAddresses,
     Notice,
+    OpenConnection,
     Ping,
     Pong,
     Ready,
@@ -35,6 +37,7 @@ from edgeproxy.core.wire.frames import (
     ToWorker,
     Traffic,
     encode,
+    first_of,
 )
 
 texts = st.text(max_size=8)
@@ -238,3 +241,11 @@ def test_frames_before_a_damaged_one_still_come() -> None:
     assert next(frames) == Drain()
     with pytest.raises(FrameError):
         next(frames)
+
+
+def test_the_first_connections_are_the_oldest_or_those_that_moved_most() -> None:
+    old = OpenConnection("192.0.2.1", "DE", "*", "one", "open", 9.0, 1, 1)
+    busy = OpenConnection("192.0.2.2", "DE", "*", "one", "open", 2.0, 5, 5)
+    new = OpenConnection("192.0.2.3", "DE", "*", "", "connecting", 1.0, 0, 0)
+    assert first_of([new, busy, old], 2, ConnectionOrder.AGE) == [old, busy]
+    assert first_of([new, busy, old], 9, ConnectionOrder.BYTES) == [busy, old, new]
