@@ -95,7 +95,9 @@ def measure(workspace: Workspace) -> Measured:
     """
     policy = load_policy(workspace.pyproject)
     sources = assign_sources(workspace.root, policy)
-    store = MeasurementStore(DataFolder(workspace.data, policy.data), workspace.root, sources.files)
+    store = MeasurementStore(
+        DataFolder(workspace.data, policy.data), workspace.root, workspace.pyproject, sources.files
+    )
     measurements = {kind: store.measure(kind) for kind in policy.kinds}
     rows = build_matrix(policy, sources.layers, measurements)
     groups = [build_row(group, sources.groups[group.name], measurements) for group in policy.groups]
@@ -142,6 +144,9 @@ def _warn_of_edits(assessment: Assessment, workspace: Workspace) -> None:
 
 def _judge_features(assessment: Assessment, workspace: Workspace) -> None:
     measured = assessment.measured
+    # Claims stand in the repository's own settings; other settings are for repositories that make none.
+    if workspace.pyproject != workspace.root / "pyproject.toml":
+        return
     assessment.outcomes = {
         kind: read_outcomes(workspace.data, kind)
         for kind in measured.measurements
@@ -192,7 +197,7 @@ def _judge_changes(
 def _judge_losses(assessment: Assessment, workspace: Workspace, repository: Repository, base: Base) -> None:
     measured, policy = assessment.measured, assessment.measured.policy
     assert policy.ratchet is not None
-    before, note = read_base_thresholds(repository.content(base.commit, workspace.pyproject.name), base)
+    before, note = read_base_thresholds(_settings_at(base, workspace, repository), base)
     now, lowered = thresholds_of(policy), policy.ratchet.lowered
     assessment.failures += find_lowered_thresholds(before, now, lowered, base)
     assessment.notes.append(f"ratchet: {note}")
@@ -207,3 +212,9 @@ def _judge_losses(assessment: Assessment, workspace: Workspace, repository: Repo
         assessment.losses, measured.layers, measured.sources.critical, policy.ratchet
     )
     assessment.warnings += find_idle_lowerings(before, now, lowered, assessment.losses)
+
+
+def _settings_at(base: Base, workspace: Workspace, repository: Repository) -> bytes | None:
+    if not workspace.pyproject.is_relative_to(workspace.root):
+        return None
+    return repository.content(base.commit, workspace.pyproject.relative_to(workspace.root).as_posix())

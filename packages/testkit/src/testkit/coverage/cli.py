@@ -43,7 +43,7 @@ class Command(Protocol):
         """One line."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add what this command takes besides ``--root`` and ``--output``."""
+        """Add what this command takes besides ``--root``, ``--settings`` and ``--output``."""
 
     def run(self, options: argparse.Namespace) -> int:
         """Do it and return an exit code.

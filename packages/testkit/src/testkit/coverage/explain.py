@@ -16,6 +16,7 @@ from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.measurement import FileMeasurement, Measurement
 from testkit.coverage.reach import kinds_reaching
 from testkit.coverage.structure import FileStructure
+from testkit.coverage.workspace import Workspace
 
 # pytest's: all passed, some failed, interrupted is 2. Whatever ran was measured.
 _RAN = (0, 1)
@@ -46,14 +47,14 @@ def explain_line(measurements: Mapping[str, Measurement], file: str, line: int, 
     return said
 
 
-def find_tests(root: Path, file: str, line: int, paths: Sequence[str]) -> list[str]:
+def find_tests(workspace: Workspace, file: str, line: int, paths: Sequence[str]) -> list[str]:
     """Run the tests in ``paths``, each in a context of its own; return the ids of those that reach the line.
 
     Raises:
         CoverageInputError: the tests cannot be run.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        data_file, settings = Path(scratch) / ".coverage", root / "pyproject.toml"
+        data_file, settings = Path(scratch) / ".coverage", workspace.pyproject
         command = [
             *(sys.executable, "-m", "coverage", "run", "--parallel-mode", "--branch"),
             *(f"--data-file={data_file}", f"--rcfile={settings}"),
@@ -62,14 +63,14 @@ def find_tests(root: Path, file: str, line: int, paths: Sequence[str]) -> list[s
         # What measures this process must not measure the tests: one interpreter holds one tracer.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         ended = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+            command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False
         )
         if ended.returncode not in _RAN:
             last = "\n".join((ended.stdout + ended.stderr).splitlines()[-10:])
             raise CoverageInputError([f"pytest ended with {ended.returncode}: {last}"])
         combined = coverage.Coverage(data_file=str(data_file), config_file=str(settings))
         combined.combine([scratch], strict=True)
-        structure = FileStructure(root / file, combined)
+        structure = FileStructure(workspace.root / file, combined)
         data = combined.get_data()
         contexts = data.contexts_by_lineno(structure.measured_as)
         data.close(force=True)

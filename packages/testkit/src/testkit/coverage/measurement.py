@@ -75,10 +75,11 @@ class MeasurementStore:
     Combined data go to ``combined.KIND`` beside them; the originals stay, so that combining can be repeated.
     """
 
-    def __init__(self, folder: DataFolder, root: Path, files: Sequence[str]) -> None:
-        """Take where the data are, the repository, and all of its source files."""
+    def __init__(self, folder: DataFolder, root: Path, settings: Path, files: Sequence[str]) -> None:
+        """Take where the data are, the repository, coverage.py's settings, and all the source files."""
         self._folder = folder
         self._root = root
+        self._settings = settings
         self._files = files
         self._structures: dict[str, FileStructure] = {}
 
@@ -128,7 +129,7 @@ class MeasurementStore:
     def _combined(self, name: str, parts: Sequence[Path]) -> Iterator[coverage.Coverage]:
         combined = coverage.Coverage(
             data_file=str(self._folder.path / f"combined.{name}"),
-            config_file=str(self._root / "pyproject.toml"),
+            config_file=str(self._settings),
         )
         combined.erase()
         combined.combine([str(part) for part in parts], strict=True, keep=True)

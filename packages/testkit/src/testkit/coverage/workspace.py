@@ -15,11 +15,8 @@ class Workspace:
     """The repository, with its pyproject.toml."""
     output: Path
     """Where reports go."""
-
-    @property
-    def pyproject(self) -> Path:
-        """The file with the policy."""
-        return self.root / "pyproject.toml"
+    pyproject: Path
+    """The file with the policy and the settings of coverage.py."""
 
     @property
     def data(self) -> Path:
@@ -36,13 +33,20 @@ class Workspace:
         """Return what :func:`add_workspace_arguments` parsed."""
         root: Path = options.root
         output: Path = options.output
-        return cls(root.resolve(), output.resolve())
+        settings: Path = options.settings or root / "pyproject.toml"
+        return cls(root.resolve(), output.resolve(), settings.resolve())
 
 
 def add_workspace_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--root`` and ``--output``."""
+    """Add ``--root``, ``--settings`` and ``--output``."""
     parser.add_argument(
         "--root", type=Path, default=Path(), help="the repository, with its pyproject.toml (.)"
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="the settings, instead of the repository's pyproject.toml",
     )
     parser.add_argument(
         "--output",

@@ -113,7 +113,9 @@ def test_the_command_fails_with_the_name_of_what_missed_and_where(tmp_path: Path
 def test_counts_agree_with_coverage_py(tmp_path: Path) -> None:
     make_repository(tmp_path)
     data = tmp_path / "coverage_reports" / "data"
-    measured = MeasurementStore(DataFolder(data), tmp_path, ["product.py"]).measure("unit")["product.py"]
+    measured = MeasurementStore(
+        DataFolder(data), tmp_path, tmp_path / "pyproject.toml", ["product.py"]
+    ).measure("unit")["product.py"]
 
     theirs = coverage.Coverage(
         data_file=str(data / "combined.unit"), config_file=str(tmp_path / "pyproject.toml")

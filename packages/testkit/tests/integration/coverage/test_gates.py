@@ -747,6 +747,7 @@ def test_a_line_is_explained(tmp_path: Path, capsys: Output) -> None:
         assert [text.strip() for text in capsys.readouterr().out.splitlines()] == said
 
 
+@pytest.mark.timeout(300)
 def test_the_tests_that_reach_a_line_are_found_in_child_processes_too(
     tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,9 @@ def record(repository: Path, kind: str, process: str, *arcs: tuple[int, int], fi
 def measure(
     repository: Path, kind: str, files: tuple[str, ...] = ("never_imported.py", "sign.py")
 ) -> dict[str, FileMeasurement]:
-    return MeasurementStore(DataFolder(repository / "data"), repository, files).measure(kind)
+    return MeasurementStore(
+        DataFolder(repository / "data"), repository, repository / "pyproject.toml", files
+    ).measure(kind)
 
 
 IMPORT = ((-1, 1), (1, 2), (2, -1))

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     text = read_source(workspace.root / file).splitlines()
     if not 1 <= line <= len(text):
         raise CoverageInputError([f"{file} has {len(text)} lines, there is no line {line}"])
-    store = MeasurementStore(DataFolder(workspace.data), workspace.root, files)
+    store = MeasurementStore(DataFolder(workspace.data), workspace.root, workspace.pyproject, files)
     measurements = {kind: store.measure(kind, [file]) for kind in policy.kinds}
     print("\n".join(explain_line(measurements, file, line, text[line - 1])))
     if options.tests is not None:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         paths = options.tests or match_tests(workspace.root, patterns)
         if not paths:
             raise CoverageInputError(["no tests to run: name their paths, or set tests in the settings"])
-        _print_tests(find_tests(workspace.root, file, line, paths))
+        _print_tests(find_tests(workspace, file, line, paths))
     return OK
 
 

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         raise CoverageInputError(["the settings name no file for the list: set unstable"])
     files = assign_sources(workspace.root, policy).files
     folders = [DataFolder(folder.resolve(), policy.data) for folder in options.data]
-    stores = [MeasurementStore(folder, workspace.root, files) for folder in folders]
+    stores = [MeasurementStore(folder, workspace.root, workspace.pyproject, files) for folder in folders]
     runs = [{kind: store.measure(kind) for kind in policy.kinds} for store in stores]
     places = find_unstable(runs, workspace.root)
     for place in places:
