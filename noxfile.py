@@ -144,6 +144,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """100,000 connections of every kind, of which nothing may be left; --connections N."""
+    prepare(session)
+    session.run("python", "-m", "bench.soak", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Watch the proxy route clients from several countries; --for SECONDS."""
     prepare(session)

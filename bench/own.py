@@ -15,7 +15,7 @@ from typing import Final
 
 from bench import wrk
 from bench.loads import Effort
-from bench.peers import EDGEPROXY, Stage, Target
+from bench.peers import EDGEPROXY, ROWS, Stage, Target
 from bench.samples import Sample
 from edgeproxy.core.dataplane.selection import ANY_APP, Selection
 from edgeproxy.core.model import Backend
@@ -81,7 +81,9 @@ def _choose_among(size: int, seconds: float) -> float:
 def start(stage: Stage) -> Sample:
     """Seconds from the start of ``edgeproxy run`` to the first byte that a client gets through it."""
     with reserved_port() as port:
-        environment = stage.environment(stage.database(100), settings={"listen_addr": f"127.0.0.1:{port}"})
+        environment = stage.environment(
+            stage.database(ROWS, stage.origin.port), settings={"listen_addr": f"127.0.0.1:{port}"}
+        )
         began_s = time.perf_counter()
         process = stage.spawn([EDGEPROXY, "run"], environment, "edgeproxy")
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
@@ -70,7 +71,10 @@ class Stage:
         """Worker processes, or threads, of each proxy."""
         self._start = ProcessFactory(folder)
         self._numbers = itertools.count()
-        self.origin = self._start_origin()
+        chain, key = folder / "chain.pem", folder / "key.pem"
+        self.pki = Pki()
+        self.pki.issue(chain, key, SERVER_NAME)
+        (folder / "both.pem").write_bytes(chain.read_bytes() + key.read_bytes())
 
     def start(self, name: str) -> Target:
         """Start one of :data:`TARGETS` and wait until it serves.
@@ -101,7 +105,15 @@ class Stage:
         settings: dict[str, str] | None = None,
     ) -> Target:
         """Start edgeproxy with so many healthy rows, whose settings are the defaults but for ``settings``."""
-        database = self.database(rows)
+        return _serving(self.launch(self.database(rows, self.origin.port), environment, settings))
+
+    def launch(
+        self,
+        database: Path,
+        environment: dict[str, str] | None = None,
+        settings: dict[str, str] | None = None,
+    ) -> Target:
+        """Start edgeproxy on a routing table and return when it listens."""
         process = self.spawn([EDGEPROXY, "run"], self.environment(database, environment, settings), OURS)
         process.wait_output('"event": "listening"', timeout_s=30)
         line = next(line for line in process.log.splitlines() if '"event": "listening"' in line)
@@ -109,7 +121,7 @@ class Stage:
         port, tls_port = (
             int(address.rpartition(":")[2]) for address in (listening["address"], *listening["further"])
         )
-        return _serving(Target(OURS, port, tls_port, process))
+        return Target(OURS, port, tls_port, process)
 
     def environment(
         self,
@@ -122,7 +134,7 @@ class Stage:
         wanted = {
             "db_path": str(database),
             # Several may run on one table.
-            "admin_socket": str(self.folder / f"admin-{next(self._numbers)}.sock"),
+            "admin_socket": str(self.folder / f"{next(self._numbers)}.sock"),
             "region": "eu",
             "listen_addr": "127.0.0.1:0",
             "workers": str(self.workers),
@@ -139,9 +151,9 @@ class Stage:
             **(environment or {}),
         }
 
-    def database(self, rows: int) -> Path:
-        """A routing table with so many rows, all of which lead to the backend."""
-        path = self.folder / f"routing-{rows}.db"
+    def database(self, rows: int, port: int) -> Path:
+        """A routing table with so many rows, all of which lead to that port of loopback addresses."""
+        path = self.folder / f"routing-{rows}-{port}.db"
         if not path.exists():
             SqliteStore.create(path)
             with closing(sqlite3.connect(path)) as database, database:
@@ -153,7 +165,7 @@ class Stage:
                             f"b{row}",
                             _REGIONS[row % len(_REGIONS)],
                             f"127.0.0.{1 + row % ROWS}",
-                            self.origin.port,
+                            port,
                         )
                         for row in range(rows)
                     ],
@@ -170,14 +182,17 @@ class Stage:
     def stop_all(self) -> None:
         self._start.stop_all(timeout_s=60)
 
-    def _start_origin(self) -> Target:
+    @cached_property
+    def origin(self) -> Target:
+        """The backend of all proxies.
+
+        Raises:
+            Missing: nginx is not installed.
+        """
         program = _program("nginx")
         www = self.folder / "www"
         www.mkdir()
         (www / "64m").write_bytes(os.urandom(BULK_BYTES))
-        chain, key = self.folder / "chain.pem", self.folder / "key.pem"
-        Pki().issue(chain, key, SERVER_NAME)
-        (self.folder / "both.pem").write_bytes(chain.read_bytes() + key.read_bytes())
         port, tls_port = free_port(), free_port()
         self._origin = {"origin_port": port, "origin_tls_port": tls_port}
         config = self._write("nginx-origin.conf")
@@ -196,11 +211,7 @@ class Stage:
 
 @contextmanager
 def stage(workers: int) -> Iterator[Stage]:
-    """A stage in a folder of its own, gone afterwards with all that was started.
-
-    Raises:
-        Missing: nginx, which serves as the backend, is not installed.
-    """
+    """A stage in a folder of its own, gone afterwards with all that was started."""
     with TemporaryDirectory(prefix="edgeproxy-bench-") as folder:
         stage = Stage(Path(folder), workers)
         try:

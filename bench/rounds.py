@@ -112,7 +112,10 @@ def _own(stage: Stage, name: str, rounds: int, effort: Effort, tell: Tell) -> Ou
     if name == "changes":
         target = stage.start_ours(rows=_CHANGES_ROWS)
         try:
-            samples += [own.changes(target, stage.database(_CHANGES_ROWS), effort) for _ in range(rounds)]
+            samples += [
+                own.changes(target, stage.database(_CHANGES_ROWS, stage.origin.port), effort)
+                for _ in range(rounds)
+            ]
         finally:
             stage.stop(target)
     elif name == "start":
