@@ -25,7 +25,7 @@ def refused(**attributes: str) -> ssl.SSLError:
         ),
         (refused(reason="WRONG_VERSION_NUMBER"), "wrong version number"),
         (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer"),
-        (ssl.SSLEOFError("it left during the handshake"), "it left during the handshake"),
+        (ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "it left during the handshake"), "it left during the handshake"),
         (ValueError("no name"), "no name"),
     ],
 )

@@ -110,7 +110,7 @@ class TlsSide(Side):
                 except BlockingIOError:
                     return False
                 if not received:
-                    raise ssl.SSLEOFError("it left during the handshake")
+                    raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "it left during the handshake")
                 bios.incoming.write(bios.ciphertext[:received])
                 with contextlib.suppress(ssl.SSLWantReadError):
                     tls.do_handshake()
@@ -223,7 +223,7 @@ class TlsSide(Side):
         elif self._said_end:
             self._saw_end = True
         else:
-            raise ssl.SSLEOFError("the stream was cut off")
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the stream was cut off")
 
     def _read_early(self, buffer: memoryview, size: int) -> int:
         part, self._early = self._early[:size], self._early[size:]
