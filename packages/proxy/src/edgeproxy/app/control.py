@@ -48,10 +48,9 @@ from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.metrics_port import MetricsPort
 from edgeproxy.outbound.backend_credentials_files import BackendCredentialFiles
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
-from edgeproxy.outbound.probe_http import HttpProbe
-from edgeproxy.outbound.probe_tcp import TcpProbe
+from edgeproxy.outbound.probes import Probes
 from edgeproxy.outbound.resolver_system import SystemResolver
-from edgeproxy.ports import Operation, Probe, RowChange
+from edgeproxy.ports import Operation, RowChange
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
 from edgeproxy.runtime.certificate_watch import CertificateWatch
@@ -198,7 +197,8 @@ class App:
         try:
             if any(each.terminates_tls for each in listenings(config)):
                 self._certificates = CertificateWatch(_certificate_files(config))
-            self._backend_credentials = CertificateWatch(BackendCredentialFiles(config.backend_rules))
+            backend_files = BackendCredentialFiles(config.backend_rules)
+            self._backend_credentials = CertificateWatch(backend_files)
             self._geo = GeoWatch(config.geoip_path, CountryDatabase.open, signature)
             self._store = self._open.enter_context(open_store_to_serve(config, self._rows_changed))
             self._feed = TableFeed(
@@ -210,7 +210,7 @@ class App:
                 on_change=self._follow,
             )
             self._verdicts = self._verdict_feed()
-            self._checks = self._health_checks()
+            self._checks = self._health_checks(backend_files)
             self._first_rows = self._feed.load()
             self._view = View(
                 config=lambda: self._config,
@@ -447,12 +447,12 @@ class App:
             self._events.publish,
         )
 
-    def _health_checks(self) -> HealthChecks | None:
+    def _health_checks(self, backend_files: BackendCredentialFiles) -> HealthChecks | None:
         config, feed = self._config, self._verdicts
         if feed is None or not config.health_check_enabled:
             return None
         return HealthChecks(
-            _probe(config),
+            _probes(config, backend_files).of,
             interval_s=config.health_check_interval_secs,
             timeout_s=config.health_check_timeout_secs,
             addresses=self._feed.addresses,
@@ -620,7 +620,8 @@ class App:
         """
         if self._api is not None:
             self._api.check_settings(config)
-        prepared = [self._backend_credentials.prepare(BackendCredentialFiles(config.backend_rules))]
+        backend_files = BackendCredentialFiles(config.backend_rules)
+        prepared = [self._backend_credentials.prepare(backend_files)]
         if self._certificates is not None:
             prepared.append(self._certificates.prepare(_certificate_files(config)))
         # From here on nothing can go wrong.
@@ -641,7 +642,7 @@ class App:
             self._verdicts.change_settings(verdict_settings(config))
         if self._checks is not None:
             self._checks.change_settings(
-                _probe(config),
+                _probes(config, backend_files).of,
                 interval_s=config.health_check_interval_secs,
                 timeout_s=config.health_check_timeout_secs,
             )
@@ -785,5 +786,6 @@ def _inherited_segment(config: Config, segment_fd: int) -> int:
     return segment_fd
 
 
-def _probe(config: Config) -> Probe:
-    return HttpProbe(config.health_check_path) if config.health_check_type == "http" else TcpProbe()
+def _probes(config: Config, files: BackendCredentialFiles) -> Probes:
+    http_path = config.health_check_path if config.health_check_type == "http" else None
+    return Probes(http_path, config.backend_rules, files.contexts)

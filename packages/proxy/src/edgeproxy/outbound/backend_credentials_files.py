@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls
 from edgeproxy.core.dataplane.identities import BackendCredentials
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class LoadedCredentials(msgspec.Struct, frozen=True):
@@ -28,6 +32,8 @@ class BackendCredentialFiles:
     def __init__(self, rules: Iterable[BackendRule]) -> None:
         self._terms = tuple(dict.fromkeys(rule.tls for rule in rules if rule.tls is not None))
         self._last_good: dict[BackendTls, BackendCredentials] = {}
+        self.contexts: dict[BackendTls, ssl.SSLContext] = {}
+        """How this process itself speaks to such backends; follows the files at each load."""
 
     def signature(self) -> object:
         """Changes whenever a file does."""
@@ -53,9 +59,11 @@ class BackendCredentialFiles:
                 pair = warning = None
                 if terms.certificate:
                     _, pair, warning = read_pair(Path(terms.certificate), Path(terms.key))
+                context = _context(terms, authorities)
             except UnusableError as error:
                 problems.append(str(error))
             else:
+                self.contexts[terms] = context
                 self._last_good[terms] = BackendCredentials(terms, authorities, pair)
                 warnings += [warning] if warning else []
         return LoadedCredentials(
@@ -64,3 +72,17 @@ class BackendCredentialFiles:
             tuple(warnings),
             is_usable=self._last_good.keys() >= set(self._terms),
         )
+
+
+def _context(terms: BackendTls, authorities: bytes | None) -> ssl.SSLContext:
+    import ssl  # only who has such rules needs it
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if authorities is None:
+        context.set_default_verify_paths()
+    else:
+        context.load_verify_locations(cadata=authorities.decode("ascii"))
+    if terms.certificate:
+        context.load_cert_chain(terms.certificate, terms.key, password="")
+    return context

@@ -5,10 +5,9 @@ A process that hangs still has its kernel accept connections for it. Only an ans
 
 from __future__ import annotations
 
-import asyncio
 import re
 
-from edgeproxy.outbound.probe_tcp import BackendError, connection
+from edgeproxy.outbound.probe_tcp import PLAIN, Approach, BackendError, connection
 
 _READ_BYTES = 16 << 10
 """Takes in most answers as a whole, so that closing sends no reset for what was left unread."""
@@ -20,19 +19,19 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: |$)")
 class HttpProbe:
     """A :class:`edgeproxy.ports.Probe` that asks for ``path`` and expects a status from 200 to 299."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, approach: Approach = PLAIN) -> None:
         """``path`` begins with ``/`` and holds neither blanks nor control characters."""
         self._path = path
+        self._approach = approach
 
     async def check(self, host: str, address: str, port: int) -> str | None:
         """See :meth:`edgeproxy.ports.Probe.check`."""
-        loop = asyncio.get_running_loop()
         try:
-            async with connection(address, port) as sock:
-                await loop.sock_sendall(sock, self._request(host, port))
+            async with connection(host, address, port, self._approach) as conversation:
+                await conversation.send(self._request(host, port))
                 received = b""
                 while b"\n" not in received and len(received) < _STATUS_LINE_MAX_BYTES:
-                    data = await loop.sock_recv(sock, _READ_BYTES)
+                    data = await conversation.receive(_READ_BYTES)
                     if not data:
                         return "closed the connection without an answer"
                     received += data

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from edgeproxy.core.controlplane.routing_table import TableChange
+from edgeproxy.core.model import Backend
 from edgeproxy.ports import Probe
 
 MAX_CONCURRENT = 1_000
@@ -23,11 +24,10 @@ but this process keeps its descriptors and its breath."""
 class _Target:
     """Where a backend is found, and when it is looked at next."""
 
-    __slots__ = ("checks", "host", "port", "timer")
+    __slots__ = ("backend", "checks", "timer")
 
-    def __init__(self, host: str, port: int) -> None:
-        self.host = host
-        self.port = port
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
         self.checks = 0
         self.timer: asyncio.TimerHandle | None = None
         """For the next check; ``None`` while one is waited for or under way."""
@@ -42,7 +42,7 @@ class HealthChecks:
 
     def __init__(
         self,
-        probe: Probe,
+        probe_of: Callable[[Backend], Probe],
         *,
         interval_s: float,
         timeout_s: float,
@@ -54,12 +54,13 @@ class HealthChecks:
     ) -> None:
         """Arguments that are called:
 
-        ``addresses`` gives those of a host; ``next_check_s``, with a backend id and a draw, the time from one
-        check to the next, ``None`` for no more; ``on_result`` takes a backend id, what was wrong (``None``:
-        nothing), and when the check began and ended, by the clock of the loop; ``on_unable`` hears why this
-        machine cannot check, once until it can again; ``draw`` gives numbers uniform in [0, 1).
+        ``probe_of`` gives what asks a backend; ``addresses`` gives those of a host; ``next_check_s``, with a
+        backend id and a draw, the time from one check to the next, ``None`` for no more; ``on_result`` takes
+        a backend id, what was wrong (``None``: nothing), and when the check began and ended, by the clock of
+        the loop; ``on_unable`` hears why this machine cannot check, once until it can again; ``draw`` gives
+        numbers uniform in [0, 1).
         """
-        self._probe = probe
+        self._probe_of = probe_of
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._addresses = addresses
@@ -73,9 +74,11 @@ class HealthChecks:
         self._is_able = True
         self._group: asyncio.TaskGroup | None = None
 
-    def change_settings(self, probe: Probe, *, interval_s: float, timeout_s: float) -> None:
+    def change_settings(
+        self, probe_of: Callable[[Backend], Probe], *, interval_s: float, timeout_s: float
+    ) -> None:
         """Ask in another way; each backend is asked within the new interval, at a moment of its own."""
-        self._probe = probe
+        self._probe_of = probe_of
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         for backend_id, target in self._targets.items():
@@ -90,10 +93,12 @@ class HealthChecks:
         for placed in change.upserts:
             backend = placed.backend
             known = self._targets.get(backend.id)
-            if known is None or (known.host, known.port) != (backend.host, backend.port):
+            if known is None or _address(known.backend) != _address(backend):
                 self._forget(backend.id)
-                target = self._targets[backend.id] = _Target(backend.host, backend.port)
+                target = self._targets[backend.id] = _Target(backend)
                 self._schedule(backend.id, target, self._interval_s * self._draw())
+            else:
+                known.backend = backend
 
     async def run(self) -> None:
         """Check until cancelled."""
@@ -152,13 +157,18 @@ class HealthChecks:
         self._begin_waiting()
 
     async def _ask(self, target: _Target) -> str | None:
-        addresses = self._addresses(target.host)
+        addresses = self._addresses(target.backend.host)
         if not addresses:
             return "its host name does not resolve"
         target.checks += 1
         address = addresses[target.checks % len(addresses)]
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._probe.check(target.host, address, target.port)
+                probe = self._probe_of(target.backend)
+                return await probe.check(target.backend.host, address, target.backend.port)
         except TimeoutError:
             return f"no answer within {self._timeout_s:g} s"
+
+
+def _address(backend: Backend) -> tuple[str, int]:
+    return backend.host, backend.port

@@ -102,3 +102,25 @@ def test_a_key_that_stalls_workers_is_warned_of(tmp_path: Path, monkeypatch: pyt
         serialization.load_pem_private_key((tmp_path / "a.key").read_bytes(), None), rsa.RSAPrivateKey
     )
     assert "RSA key of 2048 bits" in CertificateFiles(None, None, tmp_path).load().warnings[0]
+
+
+def test_authorities_of_clients_are_loaded_with_them(pki: Pki, tmp_path: Path) -> None:
+    path = tmp_path / "clients.pem"
+    path.write_bytes(pki.authority + Pki().authority)
+    files = CertificateFiles(None, None, None, path)
+    loaded, seen = files.load(), files.signature()
+    assert loaded.is_usable
+    assert loaded.client_authorities is not None
+    assert loaded.client_authorities.count(b"BEGIN CERTIFICATE") == 2
+    path.write_text("nonsense")
+    assert files.signature() != seen
+    again = files.load()
+    assert again.is_usable
+    assert again.client_authorities == loaded.client_authorities
+    assert str(path) in again.problems[0]
+
+
+def test_without_usable_authorities_clients_cannot_be_served(tmp_path: Path) -> None:
+    loaded = CertificateFiles(None, None, None, tmp_path / "missing.pem").load()
+    assert not loaded.is_usable
+    assert "missing.pem" in loaded.problems[0]

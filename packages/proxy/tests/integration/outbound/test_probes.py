@@ -6,16 +6,23 @@ import asyncio
 import errno
 import resource
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
+from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls, ProxyVersion
+from edgeproxy.core.model import Backend
+from edgeproxy.core.wire.proxy_protocol import LOCAL_V2
 from edgeproxy.outbound.probe_http import HttpProbe
 from edgeproxy.outbound.probe_tcp import TcpProbe
+from edgeproxy.outbound.probes import Probes
 from edgeproxy.ports import Probe
 from mock_backend.threaded import ThreadedMockBackend
+from packages.proxy.tests.integration.worker.workers import in_background
+from testkit.pki import Pki
 
 TIMEOUT_S = 10.0
 BOTH = pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe("/health")], ids=["tcp", "http"])
@@ -186,3 +193,87 @@ async def test_the_host_is_named_as_http_wants_it(host: str, address: str, expec
     assert lines[0] == b"GET /is?well=1 HTTP/1.1"
     assert b"Host: " + expected + b":%d" % port in lines
     assert b"Connection: close" in lines
+
+
+# ---- as clients' connections begin ---------------------------------------------------------------
+
+BACKEND = Backend("b", "shop", "eu", "DE", "127.0.0.1", 0, True, 1, 1, 0)
+IN_TLS = BackendTls()
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return Pki()
+
+
+@contextmanager
+def server(
+    tls: ssl.SSLContext | None = None, header: bytes = b"", answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n"
+) -> Iterator[int]:
+    """One that serves one connection, and wants ``header`` first, then TLS, then a request; its port."""
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with sock, suppress(OSError):
+            sock.settimeout(TIMEOUT_S)
+            if header and sock.recv(len(header), socket.MSG_WAITALL) != header:
+                return
+            with tls.wrap_socket(sock, server_side=True) if tls is not None else sock as stream:
+                if stream.recv(4096):
+                    stream.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT_S)
+        with in_background(serve):
+            yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("http_path", [None, "/health"])
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [(None, b""), (ProxyVersion.V1, b"PROXY UNKNOWN\r\n"), (ProxyVersion.V2, LOCAL_V2)],
+)
+async def test_a_check_begins_as_the_rule_says(
+    pki: Pki, http_path: str | None, version: ProxyVersion | None, header: bytes
+) -> None:
+    for tls in (None, IN_TLS):
+        if version is None and tls is None:
+            continue
+        rule = BackendRule(version, match="b", tls=tls)
+        probe = Probes(http_path, (rule,), {IN_TLS: pki.client()}).of(BACKEND)
+        with server(pki.server("127.0.0.1") if tls is not None else None, header) as port:
+            assert await check(probe, port) is None
+
+
+async def test_a_backend_without_a_rule_is_asked_as_any_other() -> None:
+    probes = Probes(None, (BackendRule(ProxyVersion.V1, match="other"),), {})
+    async with answering(b"") as (port, _):
+        assert await check(probes.of(BACKEND), port) is None
+
+
+@pytest.mark.parametrize("http_path", [None, "/health"])
+async def test_a_certificate_that_is_not_accepted_is_no_health(pki: Pki, http_path: str | None) -> None:
+    rule = BackendRule(match="b", tls=BackendTls(server_name="shop.internal"))
+    assert rule.tls is not None
+    probe = Probes(http_path, (rule,), {rule.tls: pki.client()}).of(BACKEND)
+    with server(pki.server("127.0.0.1")) as port:
+        why = await check(probe, port)
+    assert why is not None
+    assert why.startswith("in TLS: its certificate is not accepted: Hostname mismatch")
+
+
+async def test_a_backend_that_speaks_no_tls_is_not_well(pki: Pki) -> None:
+    probe = Probes(None, (BackendRule(match="b", tls=IN_TLS),), {IN_TLS: pki.client()}).of(BACKEND)
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 welcome\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        assert await check(probe, listening.sockets[0].getsockname()[1]) == "in TLS: wrong version number"
+
+
+async def test_the_status_decides_in_tls_too(pki: Pki) -> None:
+    probe = Probes("/", (BackendRule(match="b", tls=IN_TLS),), {IN_TLS: pki.client()}).of(BACKEND)
+    with server(pki.server("127.0.0.1"), answer=b"HTTP/1.1 503 Overloaded\r\n\r\n") as port:
+        assert await check(probe, port) == "answers with status 503"

@@ -55,10 +55,10 @@ def elsewhere() -> Iterator[Backends]:
         yield backend
 
 
-def tls_to(match: str, pki: Pki, settings: Start | None = None, **terms: str) -> Start:
+def tls_to(match: str, pki: Pki) -> Start:
     """TLS to the backends whose id matches, and to no other."""
-    start = msgspec.structs.replace(settings or start_frame(), backend_rules=(BackendRule(match=match),))
-    return backend_tls(start, pki, **terms)
+    start = msgspec.structs.replace(start_frame(), backend_rules=(BackendRule(match=match),))
+    return backend_tls(start, pki)
 
 
 def answers(client: socket.socket, server: socket.socket) -> bool:

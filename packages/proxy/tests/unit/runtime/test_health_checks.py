@@ -59,7 +59,7 @@ class Checked:
         self.intervals: dict[str, float | None] = {}
         self.names: dict[str, tuple[str, ...]] = {}
         self.checks = HealthChecks(
-            self.probe,
+            lambda _backend: self.probe,
             interval_s=interval_s,
             timeout_s=timeout_s,
             addresses=lambda host: self.names.get(host, (host,)),
@@ -226,7 +226,7 @@ async def test_another_way_of_asking_holds_for_all_that_are_not_under_check() ->
     async with checked.running():
         await checked.until(lambda: len(checked.results) == 2, "both results")
         await checked.until(lambda: checked.checks._targets["a"].timer, "the next check to be planned")
-        checked.checks.change_settings(other, interval_s=0.0, timeout_s=0.02)
+        checked.checks.change_settings(lambda _backend: other, interval_s=0.0, timeout_s=0.02)
         await checked.until(lambda: len(checked.results) == 3, "a result of the other kind")
     assert checked.results[-1] == ("a", "no answer within 0.02 s")
     assert [host for host, *_ in other.asked] == ["192.0.2.1"]

@@ -92,6 +92,10 @@ class TlsSubtype(IntEnum):
     CIPHER = 0x23
 
 
+LOCAL_V1: Final = b"PROXY UNKNOWN\r\n"
+"""For a connection that is the sender's own, such as one that checks whether the receiver is well."""
+LOCAL_V2: Final = _SIGNATURE_V2 + _FIXED.pack(_VERSION << 4 | _LOCAL, _UNSPECIFIED, 0)
+
 _CLIENT_TLS, _CLIENT_CERTIFICATE_CONNECTION, _CLIENT_CERTIFICATE_SESSION = 1, 2, 4
 
 
