@@ -99,10 +99,10 @@ def test_who_waits_is_counted_explained_and_served(
     )
     first = come(proxy, clients)
     assert greeting(first) == "one"
-    waiting = []
-    for count in (1, 2):
+    waiting: list[socket.socket] = []
+    for _ in range(2):
         waiting.append(come(proxy, clients))
-        wait_until(lambda count=count: proxy.stats()["queue"]["waiting"] == count, reason=f"{count} to wait")
+        wait_until(lambda: proxy.stats()["queue"]["waiting"] == len(waiting), reason="it to wait")
     assert proxy.backend_of("127.0.0.1") == ""
     explanation = proxy.ask("explain", client="127.0.0.9")
     assert explanation["decision"] == (

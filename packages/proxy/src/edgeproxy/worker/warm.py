@@ -281,7 +281,4 @@ class WarmKeeper:
 
 def _stands(sock: socket.socket) -> bool:
     """Whether neither side has ended the connection, as far as the kernel knows."""
-    try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
-    except OSError:
-        return False
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED

@@ -7,6 +7,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -15,8 +16,10 @@ from msgspec.structs import replace
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.waiting import TOLERANCE_S, QueueTerms
 from edgeproxy.core.wire.frames import Ready, Report, Start, TableChanged
+from edgeproxy.worker import waiting_room
 from edgeproxy.worker.shared_state import SharedState, create_segment
 from packages.proxy.tests.integration.worker.conftest import StartPlane
+from packages.proxy.tests.integration.worker.tls_clients import NAME, identity, tls_client, tls_frame
 from packages.proxy.tests.integration.worker.workers import (
     Backends,
     RealWorker,
@@ -32,6 +35,7 @@ from packages.proxy.tests.integration.worker.workers import (
     start_frame,
     whole_table,
 )
+from testkit.pki import Pki
 from testkit.wait import wait_until
 
 
@@ -178,6 +182,38 @@ def test_nothing_is_read_from_a_client_that_waits(plane: ThreadedPlane, backend:
         while poll_for_room(client):
             client.send(bytes(1 << 16))
         assert plane.state.queue.waiting == 1
+
+
+def test_a_client_in_tls_waits_after_its_handshake(
+    start_plane: StartPlane, backend: Backends, tmp_path: Path
+) -> None:
+    pki = Pki()
+    settings = replace(tls_frame(identity(pki, tmp_path, NAME)), queue=QueueTerms(10, 30.0))
+    plane = start_plane(row("a", backend.port, hard_limit=1), settings=settings)
+    with (
+        tls_client(plane.address, pki.client()) as first,
+        backend.accept() as server,
+        tls_client(plane.address, pki.client()) as second,
+    ):
+        wait_for_queue(plane.state, 1)
+        second.sendall(b"early")
+        first.close()
+        server.close()
+        with backend.accept() as next_server:
+            assert read_exactly(next_server, 5) == b"early"
+            next_server.sendall(b"answer")
+            assert read_exactly(second, 6) == b"answer"
+
+
+def test_a_defect_in_watching_a_client_costs_that_client_alone(
+    plane: ThreadedPlane, backend: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(plane.address), backend.accept(), queued(plane, 1) as second:
+        monkeypatch.setattr(waiting_room.Seat, "look", lambda _seat: 1 // 0)
+        second.shutdown(socket.SHUT_WR)
+        assert is_reset(second)
+        assert plane.report(1).closes == {"internal": 1}
+        assert plane.state.queue.waiting == 0
 
 
 def test_a_change_of_the_table_makes_places(plane: ThreadedPlane, backend: Backends) -> None:

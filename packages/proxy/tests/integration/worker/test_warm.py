@@ -20,6 +20,7 @@ from edgeproxy.core.wire.frames import Ready, Start, TableChanged
 from edgeproxy.worker import warm
 from edgeproxy.worker.shared_state import SharedState, create_segment
 from packages.proxy.tests.integration.worker.conftest import StartPlane
+from packages.proxy.tests.integration.worker.tls_clients import TlsServer, backend_tls
 from packages.proxy.tests.integration.worker.workers import (
     Backends,
     RealWorker,
@@ -35,6 +36,7 @@ from packages.proxy.tests.integration.worker.workers import (
     start_frame,
     whole_table,
 )
+from testkit.pki import Pki
 from testkit.wait import wait_until
 
 
@@ -210,22 +212,44 @@ def test_a_client_that_never_used_it_and_a_backend_that_expects_a_proxy_header(
             assert read_exactly(warm_sockets[0], len(expected)) == expected
 
 
+def test_one_of_a_backend_that_speaks_tls_shakes_hands_when_the_client_comes(
+    start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
+) -> None:
+    pki = Pki()
+    plane = start_plane(row("a", backend.port), settings=backend_tls(warming(per_worker=1), pki))
+    with connected(plane.address), TlsServer(backend.accept(), pki.server("127.0.0.1")):
+        wait_for_ready(plane, 1)
+        take_in(backend, warm_sockets, 1)
+        assert not select.select(warm_sockets, [], [], 0)[0]
+        with connected(plane.address) as client:
+            client.sendall(b"question")
+            with TlsServer(warm_sockets.pop(), pki.server("127.0.0.1")) as server:
+                assert read_exactly(server, 8) == b"question"
+                server.sendall(b"answer")
+                assert read_exactly(client, 6) == b"answer"
+    assert plane.report(2).connects["a"].from_warm == 1
+
+
 def test_they_go_when_no_client_has_come_for_a_while(
     start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
 ) -> None:
-    plane = start_plane(row("a", backend.port), settings=warming(idle_s=0.05))
+    plane = start_plane(row("a", backend.port), settings=warming())
     with closing(Served(plane, backend, warm_sockets)):
+        wait_for_ready(plane, 2)
         take_in(backend, warm_sockets, 2)
+        plane.call(lambda: plane.plane.change_settings(warming(idle_s=0.01)))
         assert [is_ended(sock) for sock in warm_sockets] == [True, True]
-        assert plane.state.warm.count(0) == 0
+        wait_for_warm(plane.state, 0)
 
 
 def test_each_is_replaced_at_a_certain_age(
     start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
 ) -> None:
-    plane = start_plane(row("a", backend.port), settings=warming(per_worker=1, lifetime_s=0.05))
+    plane = start_plane(row("a", backend.port), settings=warming(per_worker=1))
     with closing(Served(plane, backend, warm_sockets)):
+        wait_for_ready(plane, 1)
         take_in(backend, warm_sockets, 1)
+        plane.call(lambda: plane.plane.change_settings(warming(per_worker=1, lifetime_s=0.05)))
         assert is_ended(warm_sockets[0])
         take_in(backend, warm_sockets, 2)
         assert is_ended(warm_sockets[1])
