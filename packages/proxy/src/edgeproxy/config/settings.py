@@ -332,8 +332,8 @@ class Config:
         kinds.whole(0, 100, "per cent"),
         "20",
         CONNECTING,
-        "Of a worker's open connections so many may be trying another backend at a time, but always three. "
-        "Further ones are reset when their first backend fails.",
+        "Of a worker's connections that are open or came in the last ten seconds, so many may be trying "
+        "another backend at a time, but always three. Further ones are reset when their first backend fails.",
         live=True,
     )
     queue_length: int = _setting(
