@@ -45,8 +45,12 @@ def test_workers_that_run_and_their_successors_log_as_the_new_file_says(
     config_file.write_text('access_log = "all"')
     assert proxy.ask("reload")["changed"] == {"access_log": ["off", "all"]}
     wait_until(lambda: sessions_are_logged(proxy), reason="sessions to be logged")
-    (before,) = proxy.log("settings changed")
+    (before,) = proxy.wait_log("settings changed")
     assert before["changed"] == {"access_log": ["off", "all"]}
+    (event,) = [
+        each for each in proxy.ask("events", topic="config")["events"] if each["name"] == "settings changed"
+    ]
+    assert event["fields"] == {"changed": {"access_log": ["off", "all"]}}
     workers = proxy.stats()["workers"]
     for pid in workers:
         os.kill(pid, signal.SIGKILL)

@@ -55,7 +55,7 @@ from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
 from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
-from edgeproxy.runtime.event_bus import EventFeed
+from edgeproxy.runtime.event_bus import EventFeed, TopicLog
 from edgeproxy.runtime.geo_watch import GeoWatch
 from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor, receive
 from edgeproxy.runtime.health_checks import HealthChecks
@@ -177,6 +177,7 @@ class App:
             affinity_file.restore(saved, self._state, monotonic(), time(), config.binding_ttl_secs)
         self._traffic = TrafficTotals()
         self._events = EventFeed(EventBus(), wall_clock=time)
+        self._config_log = TopicLog(self._events, Topic.CONFIG)
         self._recent_events = RecentEvents()
         self._events.bus.subscribe("log", self._log_event)
         self._events.bus.subscribe("recent", self._recent_events)
@@ -420,7 +421,7 @@ class App:
         if config.config_watch_enabled and self._config_file is not None:
             jobs.append(
                 self._reloader.watch(
-                    self._config_file, lambda: self._config.config_watch_interval_secs, self._log
+                    self._config_file, lambda: self._config.config_watch_interval_secs, self._config_log
                 )
             )
         try:
@@ -515,6 +516,7 @@ class App:
             self._supervisor.any_ready,
             __version__,
             self._log,
+            TopicLog(self._events, Topic.REGISTRY),
         )
 
     def _metrics_server(self, port: MetricsPort) -> MetricsServer:
@@ -554,7 +556,7 @@ class App:
 
     def _reload(self) -> dict[str, Any]:
         with self._service.reloading():
-            return self._reloader.reload(self._log)
+            return self._reloader.reload(self._config_log)
 
     def _tell_of_shared_sockets(self) -> None:
         """Where workers share a socket they wake one another, so it is good to know."""

@@ -75,8 +75,11 @@ class ApiServer:
         workers_ready: Callable[[], bool],
         version: str,
         log: Log,
+        registry_log: Log | None = None,
     ) -> None:
         """See :class:`~edgeproxy.inbound.api_routes.Calls` for ``explain``.
+
+        ``registry_log`` is told what becomes of registrations, in the place of ``log``.
 
         Raises:
             ConfigError: certificate or key cannot be used.
@@ -87,7 +90,9 @@ class ApiServer:
         if config.api_tls_cert is not None and config.api_tls_key is not None:
             self._tls = ApiTls(config.api_tls_cert, config.api_tls_key)
         ttl_s = config.heartbeat_ttl_secs
-        self._registrar = Registrar(leases, table, config.geography, ttl_s, config.replication_node_id, log)
+        self._registrar = Registrar(
+            leases, table, config.geography, ttl_s, config.replication_node_id, registry_log or log
+        )
         self._calls = Calls(self._registrar, table, explain, workers_ready, version, ttl_s)
         self._limit = FloodLimit(config.api_rate_limit_per_sec, config.api_rate_limit_burst)
         self._access = Access(port.tokens, self._limit)

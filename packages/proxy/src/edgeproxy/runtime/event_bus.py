@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-from edgeproxy.core.controlplane.events import Event, EventBus
+from edgeproxy.core.controlplane.events import Event, EventBus, Priority, Topic
 
 _AT_A_TIME = 64
 """Events delivered before others of the process get their turn."""
@@ -40,3 +41,24 @@ class EventFeed:
         """Deliver all that waits, at once: before a line that must come after it, and at the end."""
         while self.bus.deliver(_AT_A_TIME):
             continue
+
+
+class TopicLog:
+    """What a part says to it as to a log becomes an event of one topic, and so gets into the log, too."""
+
+    def __init__(self, feed: EventFeed, topic: Topic) -> None:
+        self._feed = feed
+        self._topic = topic
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._publish(event, fields, "info")
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._publish(event, fields, "warning")
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._publish(event, fields, "error")
+
+    def _publish(self, event: str, fields: dict[str, Any], level: str) -> None:
+        priority = Priority.NORMAL if level == "info" else Priority.CRITICAL
+        self._feed.publish(Event(self._topic, event, fields, priority, level))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from edgeproxy.core.controlplane.events import Event, EventBus, Topic
-from edgeproxy.runtime.event_bus import EventFeed
+from edgeproxy.core.controlplane.events import Event, EventBus, Priority, Topic
+from edgeproxy.runtime.event_bus import EventFeed, TopicLog
 
 
 def event(name: str) -> Event:
@@ -62,3 +62,19 @@ async def test_flushing_delivers_all_that_waits() -> None:
     feed.flush()
     assert heard.enough.is_set()
     assert len(feed.bus) == 0
+
+
+def test_what_a_part_logs_is_an_event_of_its_topic_and_troubles_are_never_dropped() -> None:
+    told: list[Event] = []
+    feed = EventFeed(EventBus(capacity=0), wall_clock=lambda: 12.5)
+    feed.bus.subscribe("test", told.append)
+    log = TopicLog(feed, Topic.REGISTRY)
+    log.info("a backend registered", backend="b")
+    log.warning("cannot be stored", why="away")
+    log.error("fails")
+    feed.flush()
+    assert told == [
+        Event(Topic.REGISTRY, "cannot be stored", {"why": "away"}, Priority.CRITICAL, "warning", 12.5),
+        Event(Topic.REGISTRY, "fails", {}, Priority.CRITICAL, "error", 12.5),
+    ]
+    assert feed.bus.statistics().dropped == {"normal": 1}
