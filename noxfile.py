@@ -102,7 +102,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session(requires=["tests", "e2e"])
 def coverage(session: nox.Session) -> None:
-    """Combine what the tests measured by layer and kind, check the thresholds, write coverage_reports/."""
+    """Combine what the tests measured by layer and kind, ask every gate, write coverage_reports/."""
     prepare(session)
     session.run("testkit", "coverage", "gate")
 
