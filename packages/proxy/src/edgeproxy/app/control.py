@@ -468,6 +468,8 @@ class App:
     def _follow(self, change: TableChange) -> None:
         """The rows have changed, or were read for the first time."""
         self._events.publish(*events_of(change, self._state.connections))
+        if change.removed:
+            self._traffic.forget({placed.backend.id for placed in self._feed.table.snapshot()})
         if self._verdicts is not None:
             self._verdicts.follow(change)
         if self._checks is not None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
+from itertools import chain
+from typing import Final
 
 import msgspec
 
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.times import Times
 from edgeproxy.core.wire.frames import Report
+
+FORGOTTEN: Final = "(forgotten)"
+"""Stands for backends that were removed so long ago that nobody asks for them one by one."""
+
+GONE_MAX: Final = 1_000
+"""Removed backends that are remembered. Those that register themselves may take a new id at each start."""
 
 
 class TrafficRow(msgspec.Struct):
@@ -64,6 +73,35 @@ class TrafficTotals:
     def clients(self) -> int:
         """Connections of clients since the start, each counted when it has a backend or ends without one."""
         return self._ended_without_backend + sum(row.opened for row in self._rows.values())
+
+    def forget(self, present: Collection[str]) -> None:
+        """Sum up as :data:`FORGOTTEN` the backends that are not ``present`` any more, but for the last ones.
+
+        One with connections open keeps its rows. The sums over all stay what they are.
+        """
+        open_ = {row.backend for row in self._rows.values() if row.active}
+        known = dict.fromkeys(
+            chain((backend for _, backend in self._rows), self.connect_errors, self.connects)
+        )
+        gone = [each for each in known if each not in present and each not in open_ and each != FORGOTTEN]
+        forgotten = set(gone[: max(0, len(gone) - GONE_MAX)])
+        if not forgotten:
+            return
+        for key in [key for key in self._rows if key[1] in forgotten]:
+            row = self._rows.pop(key)
+            kept = self._rows.setdefault((row.country, FORGOTTEN), TrafficRow(row.country, FORGOTTEN))
+            scores = kept.score_mean * kept.opened + row.score_mean * row.opened
+            kept.opened += row.opened
+            kept.score_mean = scores / kept.opened if kept.opened else 0.0
+            kept.bytes_received += row.bytes_received
+            kept.bytes_sent += row.bytes_sent
+            for active in self._active_by_worker.values():
+                active.pop(key, None)
+        for backend in forgotten:
+            if errors := self.connect_errors.pop(backend, 0):
+                self.connect_errors[FORGOTTEN] += errors
+            if (connects := self.connects.pop(backend, None)) is not None:
+                self.connects.setdefault(FORGOTTEN, Connects()).merge_connects(connects)
 
     def worker_died(self, worker: int) -> None:
         """Its connections are gone without a report."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.controlplane.traffic import TrafficRow, TrafficTotals
+from edgeproxy.core.controlplane.traffic import FORGOTTEN, TrafficRow, TrafficTotals
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.wire.frames import Report, Traffic
 
@@ -134,3 +135,70 @@ def test_connects_add_up_by_backend() -> None:
         connects.add(0.1, from_affinity=True)
         totals.add(0, msgspec.structs.replace(report(), connects={backend: connects}))
     assert {backend: connects.count for backend, connects in totals.connects.items()} == {"one": 2, "two": 1}
+
+
+# ---- backends that are gone --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeproxy.core.controlplane.traffic.GONE_MAX", 1)
+
+
+def totals_of(*backends: str) -> TrafficTotals:
+    totals = TrafficTotals()
+    for weight, backend in enumerate(backends, 1):
+        one = moved("BR", backend, opened=weight, closed=weight, score_sum=weight, received=10, sent=1)
+        connects = Connects()
+        connects.add(0.1, from_affinity=False)
+        more = report(one, connect_errors={backend: weight})
+        totals.add(0, msgspec.structs.replace(more, connects={backend: connects}))
+    return totals
+
+
+@pytest.mark.usefixtures("few_remembered")
+def test_backends_that_went_first_are_summed_up() -> None:
+    totals = totals_of("a", "b", "c", "d")
+    clients = totals.clients
+    totals.forget({"d"})
+    assert [(row.backend, row.opened, row.score_mean) for row in totals.rows()] == [
+        *((FORGOTTEN, 3, 1.0), ("c", 3, 1.0), ("d", 4, 1.0)),
+    ]
+    assert totals.rows()[0].bytes_received == 20
+    assert totals.clients == clients
+    assert totals.connect_errors == {FORGOTTEN: 3, "c": 3, "d": 4}
+    assert {backend: each.count for backend, each in totals.connects.items()} == {
+        FORGOTTEN: 2,
+        "c": 1,
+        "d": 1,
+    }
+    totals.forget(set())
+    assert [row.backend for row in totals.rows()] == [FORGOTTEN, "d"]
+    totals.worker_died(0)
+    assert [row.active for row in totals.rows()] == [0, 0]
+
+
+@pytest.mark.usefixtures("few_remembered")
+def test_backend_with_open_connections_is_remembered() -> None:
+    totals = totals_of("a", "b", "c")
+    totals.add(1, report(moved("US", "a", opened=1)))
+    totals.forget(set())
+    assert [(row.backend, row.country) for row in totals.rows()] == [
+        *((FORGOTTEN, "BR"), ("a", "BR"), ("c", "BR"), ("a", "US")),
+    ]
+
+
+@pytest.mark.usefixtures("few_remembered")
+def test_backend_that_only_failed_is_forgotten_too() -> None:
+    totals = TrafficTotals()
+    totals.add(0, report(connect_errors={"a": 2}))
+    totals.add(0, report(moved("US", "b", received=5), connect_errors={"c": 1}))
+    totals.forget(set())
+    assert totals.connect_errors == {FORGOTTEN: 2, "c": 1}
+    assert [(row.backend, row.score_mean) for row in totals.rows()] == [(FORGOTTEN, 0.0)]
+
+
+def test_those_that_went_lately_are_remembered() -> None:
+    totals = totals_of("a", "b")
+    totals.forget(set())
+    assert [row.backend for row in totals.rows()] == ["a", "b"]
