@@ -104,7 +104,8 @@ class Certificates:
         context.sni_callback = self._choose  # type: ignore[assignment]
         if (accepted := self._client_certificates) is not None:
             context.verify_mode = ssl.CERT_REQUIRED if accepted.required else ssl.CERT_OPTIONAL
-            context.load_verify_locations(cadata=accepted.authorities.decode("ascii"))
+            authorities = accepted.authorities.decode("ascii")
+            context.load_verify_locations(cadata=authorities)  # feature: tls.client_certificates
         if self._alpn:
             context.set_alpn_protocols(self._alpn)
         return context

@@ -100,7 +100,7 @@ class WorkerTls:
         ``host`` is its name when ``terms`` give none; ``protocol`` is what the client agreed on.
         """
         make_side = partial(self._backend_side, owner, sock, terms, host, protocol)
-        self._with_backends.begin(owner, sock, make_side, speaks_first=True)
+        self._with_backends.begin(owner, sock, make_side, speaks_first=True)  # feature: tls.backends
 
     def discard(self, owner: Owner) -> None:
         """Forget the owner's handshake, if one is under way."""

@@ -42,6 +42,8 @@ from testkit.wait import wait_until
 
 HOST = "127.0.0.1"
 
+pytestmark = pytest.mark.feature("tls.backends")
+
 
 @pytest.fixture(scope="module")
 def pki() -> Pki:

@@ -38,6 +38,8 @@ from testkit.wait import wait_until
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 TOLD = (BackendRule(ProxyVersion.V2),)
 
+pytestmark = pytest.mark.feature("tls.client_certificates")
+
 
 @pytest.fixture(scope="module")
 def pki() -> Pki:
