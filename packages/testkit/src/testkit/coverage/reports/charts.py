@@ -13,6 +13,7 @@ _LABEL_PX = 130
 _NUMBER_PX = 60
 _LINES_HEIGHT_PX = 220
 _MARGIN_PX = 36
+_SCALE_PX = 70
 
 
 def bars(rows: Mapping[str, Mapping[str, int]], label: str) -> Element:
@@ -42,16 +43,16 @@ def lines(series: Mapping[str, Sequence[float | None]], captions: Sequence[str],
     # Most of the scale would be empty from 0 on: all that happens happens near the top.
     least = min([*known, 99.0]) // 5 * 5
     height = _LINES_HEIGHT_PX - 2 * _MARGIN_PX
-    step = (_WIDTH - 2 * _MARGIN_PX) / max(len(captions) - 1, 1)
+    step = (_WIDTH - _SCALE_PX - _MARGIN_PX) / max(len(captions) - 1, 1)
 
     def at(run: int, value: float) -> tuple[float, float]:
-        return _MARGIN_PX + run * step, _MARGIN_PX + (100 - value) / (100 - least) * height
+        return _SCALE_PX + run * step, _MARGIN_PX + (100 - value) / (100 - least) * height
 
     for value in (least, (least + 100) / 2, 100.0):
         _, y = at(0, value)
-        ends = {"x1": str(_MARGIN_PX), "x2": str(_WIDTH - _MARGIN_PX), "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
+        ends = {"x1": str(_SCALE_PX), "x2": str(_WIDTH - _MARGIN_PX), "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
         add(chart, element("line", {**ends, "class": "grid"}))
-        add(chart, _words(_MARGIN_PX - 4, y + 4, f"{value:g}", anchor="end"))
+        add(chart, _words(_SCALE_PX - 6, y + 4, f"{value:g}", anchor="end"))
     for number, (name, values) in enumerate(series.items()):
         points = [(run, value, *at(run, value)) for run, value in enumerate(values) if value is not None]
         path = " ".join(f"{x:.1f},{y:.1f}" for _, _, x, y in points)

@@ -244,6 +244,7 @@ def _evolution(runs: Sequence[Run]) -> Element:
         metric: [_percent(each.get(metric)) for each in overall] for metric in metrics
     }
     series["features from end to end"] = [_percent(run.features) for run in runs]
+    series = {name: values for name, values in series.items() if any(value is not None for value in values)}
     captions = [f"{run.at[:16].replace('T', ' ')} {run.commit[:7]}".strip() for run in runs]
     return element(
         "div", {}, _legend(list(series)), lines(series, captions, "share covered, run by run, in per cent")
