@@ -68,7 +68,7 @@ class Connection:
         self._attempted_s = 0.0
         """When that connect began."""
         self._lease: Lease | None = None
-        self._tried: list[int] = []
+        self._tried: tuple[int, ...] = ()
         self._is_retrying = False
         """A part of the retry budget is ours."""
         self._is_waiting = False
@@ -256,17 +256,13 @@ class Connection:
         self._handle(Event.DEFECT)
         return True
 
-    def renew(self) -> None:
-        """Keep the client's binding in use while the connection is open."""
-        assert self._lease is not None
-        self._plane.dispatcher.renew(self._lease, self._plane.loop.now_s)
-        self._plane.renewals.add(self, self._plane.loop.now_s)
-
     def look(self) -> None:
-        """See whether the connection has been silent for too long, or open."""
-        plane, backend = self._plane, self._backend
+        """Keep the client's binding in use, and see whether this has been silent for too long, or open."""
+        plane, lease, backend = self._plane, self._lease, self._backend
+        assert lease is not None
         assert backend is not None
         now_s = plane.loop.now_s
+        plane.dispatcher.renew(lease, now_s)
         moved_bytes = self._client.sent_bytes + backend.sent_bytes
         if moved_bytes != self._moved_bytes:
             self._moved_bytes = moved_bytes
@@ -395,7 +391,6 @@ class Connection:
         """The backend took the connection, and reset it unused."""
         plane, lease = self._plane, self._lease
         assert lease is not None
-        plane.renewals.discard(self)
         plane.looks.discard(self)
         plane.relay.forget(backend)
         plane.loop.close(backend.sock)
@@ -407,7 +402,7 @@ class Connection:
     def _go_elsewhere(self, lease: Lease, event: Event) -> None:
         self._plane.dispatcher.unreachable(lease)
         self._lease = None
-        self._tried.append(lease.slot)
+        self._tried += (lease.slot,)
         self._handle(event)
 
     def _try_another(self) -> None:
@@ -482,7 +477,6 @@ class Connection:
         self._attempt = None
         self._end_retry()
         plane.connects.discard(self)
-        plane.renewals.add(self, plane.loop.now_s)
         self._silent_since_s = plane.loop.now_s
         plane.looks.add(self, plane.loop.now_s)
         plane.ledger.opened(self._peer.country, lease.backend.id, lease.score)
@@ -526,7 +520,6 @@ class Connection:
         plane.openings.discard(self)
         if plane.tls is not None:
             plane.tls.discard(self)
-        plane.renewals.discard(self)
         plane.looks.discard(self)
         if lease is not None:
             if backend is not None:

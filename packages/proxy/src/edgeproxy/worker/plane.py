@@ -81,15 +81,10 @@ class Plane:
         self.connects: Deadlines[Connection] = loop.deadlines(
             settings.connect_timeout_s, Connection.connect_timed_out
         )
-        self.renewals: Deadlines[Connection] = loop.deadlines(
-            renewal_interval(settings.binding_ttl_s), Connection.renew
-        )
         self.tls = self._tls(settings.tls)
         """``None`` when neither listeners nor backends need it."""
         self.retries = RetryBudget(settings.retry_budget_percent)
-        self.looks: Deadlines[Connection] = loop.deadlines(
-            settings.lifetimes.look_interval_s, Connection.look
-        )
+        self.looks: Deadlines[Connection] = loop.deadlines(_look_interval_s(settings), Connection.look)
         self.waiting_room = WaitingRoom(loop, settings.queue, state.queue, self.contain)
         self._warm_counts = state.warm
         self.warm: WarmKeeper | None = None
@@ -114,8 +109,7 @@ class Plane:
         """Go by these from now on, but for what is bound to sockets, memory and this worker's life."""
         self.openings.duration_s = settings.opening_timeout_s
         self.connects.duration_s = settings.connect_timeout_s
-        self.renewals.duration_s = renewal_interval(settings.binding_ttl_s)
-        self.looks.duration_s = settings.lifetimes.look_interval_s
+        self.looks.duration_s = _look_interval_s(settings)
         self.dispatcher.binding_ttl_s = settings.binding_ttl_s
         self.retries.percent = settings.retry_budget_percent
         self.ledger.log_each(settings.access_log_every)
@@ -342,3 +336,8 @@ class Plane:
             self._notify(
                 Notice("error", "a defect ended a connection", {"what": what, "message": str(error)})
             )
+
+
+def _look_interval_s(settings: Start) -> float:
+    """How often each open connection is looked at: for its limits, and to renew its client's binding."""
+    return min(settings.lifetimes.look_interval_s, renewal_interval(settings.binding_ttl_s))
