@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,14 @@ def test_a_source_that_returned_no_data_leaves_no_verdict(tmp_path: Path, capsys
     made.record(".coverage.pop-eu.2", {"core.py": [NEVER]})
     assert made.coverage("gate") == 0
     assert "3  " in capsys.readouterr().out  # what the container executed counts as executed by unit tests
+
+
+def test_each_kind_asks_only_its_own_sources(tmp_path: Path) -> None:
+    source = '[[tool.testkit.coverage.data]]\nname = "POP eu"\nkind = "e2e"\npattern = ".coverage.pop-eu.*"\n'
+    made = Repository(tmp_path, SETTINGS.replace('kinds = ["unit"]', 'kinds = ["unit", "e2e"]', 1) + source)
+    made.measure(unit=[IMPORT])
+    made.record(".coverage.pop-eu.1", {"core.py": [NEVER]})
+    assert made.coverage("reach", "e2e") == 0
 
 
 def test_what_a_container_measured_under_another_path_is_combined(tmp_path: Path) -> None:
@@ -429,6 +438,16 @@ def test_thresholds_are_compared_only_with_settings_that_can_be_read(tmp_path: P
     assert "has no settings to compare the thresholds with" in capsys.readouterr().out
 
 
+def test_settings_outside_of_the_repository_have_no_history(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "repository").mkdir()
+    made = Repository(tmp_path / "repository")
+    made.commit()
+    made.measure(unit=EVERYTHING)
+    (tmp_path / "settings.toml").write_text(SETTINGS + RATCHET)
+    assert made.coverage("gate", "--settings", str(tmp_path / "settings.toml")) == 0
+    assert "has no settings to compare the thresholds with" in capsys.readouterr().out
+
+
 def test_only_the_last_baselines_are_kept(tmp_path: Path) -> None:
     made = Repository(tmp_path, SETTINGS + RATCHET)
     made.measure(unit=EVERYTHING)
@@ -550,6 +569,8 @@ def test_unstable_lines_are_listed_and_not_ratcheted(tmp_path: Path, capsys: Out
     assert made.coverage("gate") == 0
     made.measure(unit=[IMPORT, POSITIVE])
     assert made.coverage("gate") == 1  # what is not in the list still counts
+    assert made.coverage("unstable", runs[0], runs[2]) == 0
+    assert "0 lines and branches differ between 2 runs" in capsys.readouterr().out
 
 
 def test_comparing_runs_needs_two_runs_and_a_file(tmp_path: Path, capsys: Output) -> None:
@@ -570,6 +591,28 @@ def test_a_list_of_unstable_lines_that_is_not_there_leaves_no_verdict(tmp_path: 
     made.commit()
     assert made.coverage("gate") == 2
     assert "gone.txt: No such file" in capsys.readouterr().err
+
+
+# Features
+
+
+def test_a_claim_without_its_proof_fails(tmp_path: Path, capsys: Output) -> None:
+    inventory = [sys.executable, "-c", "print('[\"command sign\"]')"]
+    table = f'[tool.testkit.features]\nfile = "features.toml"\ninventory = {json.dumps(inventory)}\n'
+    made = Repository(tmp_path, SETTINGS + table)
+    claim = '[[feature]]\nid = "sign"\ntitle = "Signs"\nproof = ["unit"]\nnames = ["command sign"]\n'
+    made.write("features.toml", claim)
+    made.replace("core.py", "return -1", "return -1  # feature: sign")
+    made.measure(unit=EVERYTHING)
+    outcomes = tmp_path / "out" / "data" / "outcomes.unit.jsonl"
+    test = {"test": "test_core.py::test_sign", "outcome": "skipped", "features": ["sign"], "seconds": 0.1}
+    outcomes.write_text(json.dumps(test) + "\n")
+    assert made.coverage("gate") == 1
+    assert made.coverage("features") == 1
+    assert all("sign" in line for line in broken(capsys))
+    outcomes.write_text(json.dumps(test | {"outcome": "passed"}) + "\n")
+    assert made.coverage("features") == 0
+    assert made.coverage("gate") == 0
 
 
 # Exclusions
