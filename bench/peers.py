@@ -89,11 +89,11 @@ class Stage:
         program = _program(name)
         port, tls_port = free_port(), free_port()
         argv: list[Path | str]
+        ports = {"port": port, "tls_port": tls_port, "origin_port": self.origin.port}
         if name == HAPROXY:
-            config = self._write("haproxy.cfg", port=port, tls_port=tls_port)
-            argv = [program, "-db", "-f", config]
+            argv = [program, "-db", "-f", self._write("haproxy.cfg", **ports)]
         else:
-            config = self._write("nginx-stream.conf", port=port, tls_port=tls_port, modules=_nginx_modules())
+            config = self._write("nginx-stream.conf", modules=_nginx_modules(), **ports)
             argv = [program, "-c", config, "-e", self.folder / "nginx-start.log"]
         return _serving(Target(name, port, tls_port, self._start(argv, name=name)))
 
@@ -194,8 +194,7 @@ class Stage:
         www.mkdir()
         (www / "64m").write_bytes(os.urandom(BULK_BYTES))
         port, tls_port = free_port(), free_port()
-        self._origin = {"origin_port": port, "origin_tls_port": tls_port}
-        config = self._write("nginx-origin.conf")
+        config = self._write("nginx-origin.conf", origin_port=port, origin_tls_port=tls_port)
         process = self._start(
             [program, "-c", config, "-e", self.folder / "nginx-start.log"], name="the backend"
         )
@@ -204,7 +203,7 @@ class Stage:
     def _write(self, name: str, **values: object) -> Path:
         template = Template((_CONFIG / name).read_text(encoding="utf-8"))
         path = self.folder / name
-        filled = template.substitute(folder=self.folder, threads=self.workers, **self._origin, **values)
+        filled = template.substitute(folder=self.folder, threads=self.workers, **values)
         path.write_text(filled, encoding="utf-8")
         return path
 
