@@ -7,11 +7,19 @@ from functools import cache
 from ipaddress import IPv6Address, ip_address
 from random import Random
 
+import msgspec
+
+from edgeproxy.core.controlplane.leases import registration
+from edgeproxy.core.controlplane.registry import Refusal
 from edgeproxy.core.dataplane.client import normalise
+from edgeproxy.core.geography import Geography
 from edgeproxy.core.wire import client_hello, frames, proxy_protocol
 from edgeproxy.core.wire.client_hello import ClientHello, read_client_hello
 from edgeproxy.core.wire.proxy_protocol import Header, TlvType, encode_v1, encode_v2, read_header, tls_tlv
+from edgeproxy.inbound.api_routes import read_body
+from edgeproxy.inbound.api_shapes import Registration
 from packages.proxy.tests.fuzz import hellos
+from packages.proxy.tests.fuzz.dns_queries import DNS_QUERY
 from packages.proxy.tests.fuzz.properties import Target, prefix_reader, stream_reader, whole_parser
 from packages.proxy.tests.fuzz.values import draw_value
 
@@ -158,6 +166,49 @@ def frames_of(kind: object, name: str) -> Target:
     )
 
 
+# ---- what backends say of themselves -------------------------------------------------------------
+
+API_REFUSALS = (msgspec.ValidationError, ValueError, RecursionError)
+
+
+def draw_registration(rng: Random) -> bytes:
+    wanted: dict[str, object] = {
+        "id": rng.choice(("mock-eu-1", "a", "b" * 253, "shop:8080@eu")),
+        "app": rng.choice(("test", "web", "!")),
+        "region": rng.choice(("eu", "us", "sa", "ap")),
+        "ip": draw_address(rng),
+        "port": rng.choice((1, 80, 9001.0, 65535)),
+    }
+    for field in ("weight", "soft_limit", "hard_limit"):
+        if rng.random() < 0.5:
+            wanted[field] = rng.randrange(256)
+    if rng.random() < 0.5:
+        wanted["country"] = rng.choice(("DE", "BR", "us"))
+    return msgspec.json.encode(wanted)
+
+
+def parse_registration(data: bytes) -> Registration:
+    """As the API reads a body."""
+    return read_body(data, Registration)
+
+
+def check_registration(wanted: Registration, _data: bytes) -> None:
+    """A shape that is right is written, or refused for a value that is named; nothing else comes of it."""
+    values: dict[str, object] = {
+        "app": wanted.app, "region": wanted.region, "country": wanted.country or None, "wg_ip": wanted.ip,
+        "port": wanted.port,
+    }  # fmt: skip
+    decide = registration(Geography.built_in(), wanted.id, values, at_s=1.0, owner="pop", only_app=None)
+    decided = decide({}, None)
+    if isinstance(decided, Refusal):
+        assert decided.problems
+        assert all(issue.column for issue in decided.issues)
+    else:
+        assert decided.row is not None
+        assert decided.row.values["port"] == wanted.port
+    assert msgspec.convert(msgspec.to_builtins(wanted), Registration) == wanted
+
+
 TARGETS = (
     prefix_reader(
         "proxy_protocol", draw_proxy_header, read_header, proxy_protocol.MAX_PREFIX_BYTES, check_proxy_header
@@ -178,4 +229,6 @@ TARGETS = (
         ValueError,
         check_address,
     ),
+    DNS_QUERY,
+    whole_parser("api_registration", draw_registration, parse_registration, API_REFUSALS, check_registration),
 )

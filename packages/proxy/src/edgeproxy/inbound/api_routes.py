@@ -232,15 +232,25 @@ async def _body(request: web.Request, shape: type[S]) -> S:
             HTTPStatus.REQUEST_TIMEOUT, "body_too_slow", f"the body took longer than {BODY_TIMEOUT_S:g} s"
         ) from None
     try:
-        document = msgspec.json.decode(body)
-    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError too
-        raise ApiError(HTTPStatus.BAD_REQUEST, "malformed_json", str(error)) from None
-    if isinstance(document, dict):
-        document = {name: _whole(value) for name, value in document.items()}
-    try:
-        return msgspec.convert(document, shape)
+        return read_body(body, shape)
     except msgspec.ValidationError as error:
         raise refused_body(error) from None
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError too
+        raise ApiError(HTTPStatus.BAD_REQUEST, "malformed_json", str(error)) from None
+
+
+def read_body(body: bytes, shape: type[S]) -> S:
+    """Read what a request says.
+
+    Raises:
+        msgspec.ValidationError: it is JSON of another shape.
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    document = msgspec.json.decode(body)
+    if isinstance(document, dict):
+        document = {name: _whole(value) for name, value in document.items()}
+    return msgspec.convert(document, shape)
 
 
 def _whole(value: object) -> object:
