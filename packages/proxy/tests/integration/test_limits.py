@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from edgeproxy.__main__ import main
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, greeting, row
 from testkit.wait import wait_until
 
@@ -39,14 +42,32 @@ def closes(proxy: Proxy, reason: str) -> int:
     return count
 
 
+Shown = Callable[..., str]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shown:
+    """What a command prints of a proxy, run in this process."""
+
+    def run(proxy: Proxy, *arguments: str) -> str:
+        monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", str(proxy.admin_path))
+        monkeypatch.setenv("EDGEPROXY_DB_PATH", str(proxy.db_path))
+        monkeypatch.setattr(sys, "argv", ["edgeproxy", *arguments])
+        with contextlib.suppress(SystemExit):
+            main()
+        return capsys.readouterr().out
+
+    return run
+
+
 def backend_view(proxy: Proxy) -> dict[str, Any]:
     (view,) = proxy.ask("overview")["backends"]
     assert isinstance(view, dict)
     return view
 
 
-def test_caps_hold_are_explained_and_outlive_a_worker_and_a_reload(
-    start_proxy: StartProxy, backend: Backend, clients: ExitStack
+def test_caps_hold_are_shown_and_outlive_a_worker(
+    start_proxy: StartProxy, backend: Backend, clients: ExitStack, shown: Shown
 ) -> None:
     proxy = start_proxy(
         [row("one", backend.port)], workers=2, max_connections=8, max_connections_per_client=5
@@ -67,6 +88,12 @@ def test_caps_hold_are_explained_and_outlive_a_worker_and_a_reload(
         "max_connections": 8,
         "max_connections_per_client": 5,
     }
+    lines = shown(proxy, "explain", "--client", "127.0.0.2").splitlines()
+    assert lines[3:5] == [
+        "Cap      5 of 5 connections of this client",
+        "Cap      8 of 8 connections of all clients",
+    ]
+    assert "8 of 8 may be open, 5 of one client" in shown(proxy, "ctl", "show", "stats")
     wait_until(lambda: closes(proxy, "max_connections_per_client") == 1, reason="the refusal of one")
     wait_until(lambda: closes(proxy, "max_connections") == 1, reason="the refusal of another")
 
@@ -92,7 +119,7 @@ def test_an_upgrade_hands_the_counts_over(
 
 
 def test_who_waits_is_counted_explained_and_served(
-    start_proxy: StartProxy, backend: Backend, clients: ExitStack
+    start_proxy: StartProxy, backend: Backend, clients: ExitStack, shown: Shown
 ) -> None:
     proxy = start_proxy(
         [row("one", backend.port, hard_limit=1)], workers=2, queue_length=2, queue_timeout_secs=60
@@ -108,6 +135,8 @@ def test_who_waits_is_counted_explained_and_served(
     assert explanation["decision"] == (
         "No backend: the connection is reset, because 2 wait already, and no more may"
     )
+    assert "Queue    2 of 2 clients wait" in shown(proxy, "explain", "--client", "127.0.0.9")
+    assert "2 of 2 wait" in shown(proxy, "ctl", "show", "stats")
     first.close()
     while waiting:  # they may have come too close to each other for an order between workers
         (client, *_), _, _ = select.select(waiting, [], [], 10)
@@ -115,6 +144,7 @@ def test_who_waits_is_counted_explained_and_served(
         waiting.remove(client)
         client.close()
     wait_until(lambda: sum(proxy.stats()["queue"]["waits"]["counts"]) == 2, reason="both waits to be told")
+    assert "2 were served after" in shown(proxy, "ctl", "show", "stats")
     overview = proxy.ask("overview")
     assert (overview["waiting"], overview["queue_limit"]) == (0, 2)
     wait_until(lambda: closes(proxy, "queue_full") == 1, reason="the refusal")

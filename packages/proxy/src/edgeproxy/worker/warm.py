@@ -79,6 +79,7 @@ class WarmKeeper:
         self._wanted: dict[int, None] = {}
         self._yielding: dict[Client, tuple[int, int, float]] = {}
         self._is_closed = False
+        self._is_looking = False
         self._asked_seen = counts.times_asked()
         self._connects = loop.deadlines(connect_timeout_s, self._connect_timed_out)
         self._lifetimes = loop.deadlines(terms.lifetime_s, self._grown_old)
@@ -107,8 +108,7 @@ class WarmKeeper:
         stock = self._stocks.get(slot)
         if stock is None:
             stock = self._stocks[slot] = Stock(slot, backend)
-            if len(self._stocks) == 1:
-                self._looks.add(self, self._loop.now_s)
+            self._keep_looking()
         self._idles.add(stock, self._loop.now_s)
         self._wanted[slot] = None
         self._loop.again(self)
@@ -127,6 +127,7 @@ class WarmKeeper:
             return False
         self._counts.ask_for_room()
         self._yielding[client] = slot, hard_limit, self._loop.now_s + YIELD_TIMEOUT_S
+        self._keep_looking()
         return True
 
     def discard(self, client: Client) -> None:
@@ -142,6 +143,7 @@ class WarmKeeper:
             return
         if stock.suits(placed.backend, placed.verdict):
             stock.backend = placed.backend
+            self._keep_looking()
             self._make_room(placed.slot, placed.backend.hard_limit)
         else:
             self.drop(placed.slot)
@@ -275,8 +277,16 @@ class WarmKeeper:
                     client.connect_now()
                 except Exception as error:  # noqa: BLE001
                     self._on_defect(client, error)
-        if self._stocks or self._yielding:
-            self._looks.add(self, now_s)
+        self._is_looking = False
+        self._keep_looking()
+
+    def _keep_looking(self) -> None:
+        """Go on while there is anything to look for, which among backends without limits there is not."""
+        if self._is_looking:
+            return
+        if self._yielding or any(stock.backend.hard_limit for stock in self._stocks.values()):
+            self._is_looking = True
+            self._looks.add(self, self._loop.now_s)
 
 
 def _stands(sock: socket.socket) -> bool:

@@ -294,6 +294,21 @@ def test_another_weight_leaves_them_and_another_limit_those_that_it_leaves_room_
         assert plane.state.warm.count(0) == 1
 
 
+def test_nobody_looks_for_others_without_a_limit_that_all_share(
+    start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
+) -> None:
+    plane = start_plane(row("a", backend.port), settings=warming())
+    keeper = plane.plane.warm
+    assert keeper is not None
+    with closing(Served(plane, backend, warm_sockets)):
+        wait_for_ready(plane, 2)
+        assert plane.call(keeper._looks.next_at) is None
+        plane.call(lambda: plane.plane.change_table(changed(row("a", backend.port, hard_limit=9))))
+        assert plane.call(keeper._looks.next_at) is not None
+        plane.call(lambda: plane.plane.change_table(changed(row("a", backend.port))))
+        wait_until(lambda: plane.call(keeper._looks.next_at) is None, reason="looking to end")
+
+
 def test_they_follow_the_addresses_of_a_name(
     start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
 ) -> None:
