@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import queue
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -34,6 +36,7 @@ from packages.proxy.tests.integration.worker.workers import (
     is_reset,
     read_exactly,
     read_to_end,
+    reset,
     row,
     start_frame,
 )
@@ -330,6 +333,28 @@ def test_a_client_that_leaves_ends_the_handshake_with_its_backend(
         client.close()
         assert is_reset(sock)
     assert plane.sessions(1)[0].reason == "client_reset"
+
+
+def test_a_client_that_has_gone_is_told_to_nobody(
+    start_plane: StartPlane, backend: Backends, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = msgspec.structs.replace(start_frame(), backend_rules=(BackendRule(ProxyVersion.V1),))
+    plane = start_plane(row("b", backend.port), settings=backend_tls(settings, pki))
+    discard = plane.plane.connects.discard
+    clients: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+
+    def reset_before_the_header(connection: object) -> None:
+        discard(connection)  # type: ignore[arg-type]
+        if not is_over.is_set():
+            is_over.set()
+            reset(clients.get(timeout=5))
+
+    is_over = threading.Event()
+    monkeypatch.setattr(plane.plane.connects, "discard", reset_before_the_header)
+    clients.put(plane.connect())
+    with backend.accept() as sock, pytest.raises(ConnectionResetError):
+        sock.recv(1)
+    assert plane.report(1).closes == {"client_reset": 1}
 
 
 @pytest.mark.parametrize("with_backend", [False, True])
