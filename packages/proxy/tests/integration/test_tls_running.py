@@ -261,6 +261,22 @@ def test_backends_are_spoken_to_and_checked_in_tls(start_proxy: StartProxy, tmp_
         wait_until(lambda: proxy.backend_of("127.0.0.1") == "secure", reason="TLS", timeout_s=10)
 
 
+def test_a_reload_brings_tls_to_backends(start_proxy: StartProxy, tmp_path: Path) -> None:
+    pki, path, toml = Pki(), tmp_path / "ca.pem", tmp_path / "edge.toml"
+    toml.write_text("")
+    rule = f'[[backend_rules]]\nmatch = "*"\ntls = true\ntls_ca = "{path}"\n'
+    with tls_backend(pki.server("127.0.0.1")) as port:
+        proxy = start_proxy([row("web", port)], config=toml)
+        toml.write_text(rule)
+        os.kill(proxy.process.pid, signal.SIGHUP)
+        (line,) = proxy.wait_log("keeping the settings in force")
+        assert str(path) in str(line)
+        path.write_bytes(pki.authority)
+        os.kill(proxy.process.pid, signal.SIGHUP)
+        proxy.wait_log("settings changed")
+        wait_until(lambda: proxy.backend_of("127.0.0.1") == "secure", reason="TLS", timeout_s=10)
+
+
 def test_a_rule_whose_files_are_missing_ends_the_start(
     process_factory: ProcessFactory, tmp_path: Path
 ) -> None:
