@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from testkit.coverage.errors import CoverageInputError
 from testkit.coverage.matrix import Count
 from testkit.coverage.mutation_operators import Mutant, find_mutants
 from testkit.coverage.mutation_policy import Promise
@@ -58,6 +59,8 @@ class PoolResult:
     """Mutants that time did not suffice for."""
     without_tests: list[str] = field(default_factory=list)
     """Files that no test answers for."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Files of which nothing can be said, since their tests fail without a defect, to what these said."""
 
     @property
     def killed(self) -> Count:
@@ -68,6 +71,8 @@ class PoolResult:
     @property
     def kept(self) -> bool:
         """Whether the promise is kept; a pool of which nothing could be tried keeps it only if empty."""
+        if self.broken:
+            return False
         if not self.trials:
             return self.not_tried == 0
         return self.killed.percent >= self.promise.killed
@@ -93,16 +98,12 @@ class Campaign:
             self._copies.put(copy)
         self._threads = len(copies)
         self._sources: dict[str, str] = {}
-        self._baselines: dict[str, Baseline] = {}
+        self._baselines: dict[str, Baseline | CoverageInputError] = {}
         self._indexes: dict[tuple[str, ...], TestIndex] = {}
         self._locks: dict[str, Lock] = {}
 
     def run(self, pool: Pool, report: Callable[[Trial], None] = lambda _: None) -> PoolResult:
-        """Try the mutants of ``pool`` and call ``report`` after each, from the thread that tried it.
-
-        Raises:
-            CoverageInputError: tests fail without a defect, or execute another copy of the code.
-        """
+        """Try the mutants of ``pool`` and call ``report`` after each, from the thread that tried it."""
         result = PoolResult(pool.name, pool.promise)
         tests = {file: self._index(kinds).tests_of(file) for file, kinds in pool.files.items()}
         waiting = iter(self._draw(pool, tests, result))
@@ -123,6 +124,10 @@ class Campaign:
                     under_way[0] += 1
                 try:
                     trial = self._try(mutant, tests[mutant.file])
+                except CoverageInputError as error:
+                    trial = None
+                    with lock:
+                        result.broken.setdefault(mutant.file, str(error))
                 finally:
                     with lock:
                         under_way[0] -= 1
@@ -162,9 +167,15 @@ class Campaign:
     def _baseline(self, file: str, tests: tuple[str, ...]) -> Baseline:
         with self._locks.setdefault(file, Lock()):
             if file not in self._baselines:
-                with self._copy() as copy:
-                    self._baselines[file] = copy.measure(file, tests)
-            return self._baselines[file]
+                try:
+                    with self._copy() as copy:
+                        self._baselines[file] = copy.measure(file, tests)
+                except CoverageInputError as error:
+                    self._baselines[file] = error
+            found = self._baselines[file]
+            if isinstance(found, CoverageInputError):
+                raise found
+            return found
 
     def _source(self, file: str) -> str:
         if file not in self._sources:
@@ -196,6 +207,7 @@ def to_text(results: Iterable[PoolResult]) -> str:
     """Return survivors with their diffs, then one line for each pool."""
     lines: list[str] = []
     for result in results:
+        lines += result.broken.values()
         for trial in result.survivors:
             mutant = trial.mutant
             lines += [
@@ -211,6 +223,8 @@ def _summary(result: PoolResult) -> str:
     parts = [f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict]]
     if result.not_tried:
         parts.append(f"{result.not_tried} not tried for want of time")
+    if result.broken:
+        parts.append(f"tests fail without a defect: {', '.join(result.broken)}")
     if result.without_tests:
         parts.append(f"no tests of their own: {', '.join(result.without_tests)}")
     state = "kept" if result.kept else "MISSED"
@@ -232,6 +246,7 @@ def to_document(results: Iterable[PoolResult], seed: int) -> dict[str, object]:
                 "required_percent": float(result.promise.killed),
                 "not_tried": result.not_tried,
                 "without_tests": result.without_tests,
+                "broken": list(result.broken),
                 "kept": result.kept,
                 "survivors": [
                     {

@@ -197,6 +197,23 @@ def test_a_file_that_no_test_answers_for_is_told(tmp_path: Path) -> None:
     assert "no tests of their own: src/lonely.py" in to_text([result])
 
 
+def test_tests_that_fail_without_a_defect_break_the_promise_and_nothing_else(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "repository", tests=WEAK)
+    (root / "src" / "sound.py").write_text("x = 1\n")
+    (root / "tests" / "unit" / "test_sound.py").write_text(
+        "import sound\ndef test_it(): assert sound.x == 2\n"
+    )
+    files = {"src/sound.py": ("unit",), "src/part.py": ("unit",)}
+    lines = {"src/sound.py": frozenset({1}), "src/part.py": frozenset({3})}
+    result = run_campaign(tmp_path, Pool("both", Promise(Fraction(0), None), files, lines))
+    assert list(result.broken) == ["src/sound.py"]
+    assert {trial.mutant.file for trial in result.trials} == {"src/part.py"}
+    assert not result.kept
+    text = to_text([result])
+    assert text.startswith("src/sound.py: its tests fail without a defect: tests/unit/test_sound.py")
+    assert "tests fail without a defect: src/sound.py" in text.splitlines()[-1]
+
+
 def test_the_outcome_as_plain_values(tmp_path: Path) -> None:
     make_repository(tmp_path / "repository")
     result = run_campaign(tmp_path, a_pool(required=90, lines={"src/part.py": frozenset({3})}))

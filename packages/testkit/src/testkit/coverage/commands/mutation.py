@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     """Return OK when every promise is kept, else FAILED; survivors are printed and kept in mutation.json.
 
     Raises:
-        CoverageInputError: the promises cannot be read, or the tests fail without a defect.
+        CoverageInputError: the promises cannot be read, or there is nothing to mutate.
     """
     workspace = Workspace.of(options)
     policy = load_policy(workspace.pyproject)
