@@ -260,7 +260,7 @@ class Plane:
     def overloaded(self) -> None:
         """No descriptor was left; said at most once in ten seconds, however many clients are turned away."""
         if self.warm is not None:
-            self.warm.drop_all()
+            self.warm.give_way()
         if self.loop.now_s >= self._overload_told_s + _NOTICE_INTERVAL_S:
             self._overload_told_s = self.loop.now_s
             self._notify(

@@ -16,6 +16,7 @@ import errno
 import select
 import socket
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Protocol
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
@@ -27,6 +28,10 @@ from edgeproxy.worker.warm_counts import LOOK_INTERVAL_S, WarmCounts
 
 YIELD_TIMEOUT_S = 0.25
 """How long a client waits for others to close what is too much: one that hangs must not stop it."""
+
+SHORTAGE_S = 10.0
+"""How long after descriptors ran out nothing is made ready. Otherwise each client that is taken in would cost
+several, and the next one would find none."""
 
 _ESTABLISHED = 1
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -80,6 +85,8 @@ class WarmKeeper:
         self._yielding: dict[Client, tuple[int, int, float]] = {}
         self._is_closed = False
         self._is_looking = False
+        self._resumes_s = -inf
+        """Until then there are too few descriptors."""
         self._asked_seen = counts.times_asked()
         self._connects = loop.deadlines(connect_timeout_s, self._connect_timed_out)
         self._lifetimes = loop.deadlines(terms.lifetime_s, self._grown_old)
@@ -165,15 +172,19 @@ class WarmKeeper:
             while len(stock):
                 self._drop_one(stock)
 
-    def drop_all(self) -> None:
-        """Keep nothing for anybody, until they are given clients again."""
-        for slot in tuple(self._stocks):
-            self.drop(slot)
+    def give_way(self) -> None:
+        """Keep nothing for anybody, and make nothing ready for a while: clients need the descriptors."""
+        self._resumes_s = self._loop.now_s + SHORTAGE_S
+        self._drop_all()
 
     def close(self) -> None:
         """Keep nothing any more."""
         self._is_closed = True
-        self.drop_all()
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        for slot in tuple(self._stocks):
+            self.drop(slot)
 
     # ---- their lives -------------------------------------------------------------------------
 
@@ -209,6 +220,8 @@ class WarmKeeper:
         self.drop(stock.slot)
 
     def _fill(self, stock: Stock[_Warm]) -> None:
+        if self._loop.now_s < self._resumes_s:
+            return
         backend = stock.backend
         for _ in range(stock.missing(self._terms, self._loop.now_s)):
             if not self._counts.acquire(stock.slot, self._terms.max_per_backend, backend.hard_limit):

@@ -6,7 +6,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from time import monotonic
 
 import pytest
@@ -19,7 +19,7 @@ from edgeproxy.core.model import Backend, Verdict
 from edgeproxy.core.wire.frames import Ready, Start, TableChanged
 from edgeproxy.worker import warm
 from edgeproxy.worker.shared_state import SharedState, create_segment
-from packages.proxy.tests.integration.worker.conftest import StartPlane
+from packages.proxy.tests.integration.worker.conftest import StartPlane, StartWorker
 from packages.proxy.tests.integration.worker.tls_clients import TlsServer, backend_tls
 from packages.proxy.tests.integration.worker.workers import (
     Backends,
@@ -238,6 +238,7 @@ def test_they_go_when_no_client_has_come_for_a_while(
         wait_for_ready(plane, 2)
         take_in(backend, warm_sockets, 2)
         plane.call(lambda: plane.plane.change_settings(warming(idle_s=0.01)))
+        plane.call(plane.loop._look_at_deadlines)
         assert [is_ended(sock) for sock in warm_sockets] == [True, True]
         wait_for_warm(plane.state, 0)
 
@@ -250,6 +251,7 @@ def test_each_is_replaced_at_a_certain_age(
         wait_for_ready(plane, 1)
         take_in(backend, warm_sockets, 1)
         plane.call(lambda: plane.plane.change_settings(warming(per_worker=1, lifetime_s=0.05)))
+        plane.call(plane.loop._look_at_deadlines)
         assert is_ended(warm_sockets[0])
         take_in(backend, warm_sockets, 2)
         assert is_ended(warm_sockets[1])
@@ -373,6 +375,46 @@ def test_when_descriptors_run_out_they_go_first(
         wait_for_ready(plane, 2)
         plane.call(plane.plane.overloaded)
         assert plane.state.warm.count(0) == 0
+        with closing(Served(plane, backend, warm_sockets)):
+            plane.call(lambda: None)  # the turn in which they would have been made is over
+            assert plane.state.warm.count(0) == 0
+            keeper = plane.plane.warm
+            assert keeper is not None
+            keeper._resumes_s -= warm.SHORTAGE_S
+            with closing(Served(plane, backend, warm_sockets)):
+                wait_for_ready(plane, 2)
+
+
+def test_a_flood_beyond_the_descriptors_costs_no_more_clients_than_without_them(
+    start_worker: StartWorker, backend: Backends, at_end: ExitStack
+) -> None:
+    limit = 64
+    worker = start_worker(row("a", backend.port), settings=warming(per_worker=8), descriptors=limit)
+    free = limit - sum(number < limit for number in worker.descriptors())
+
+    counting = at_end.enter_context(closing(CountingBackend(backend)))
+
+    def is_served() -> bool:
+        client = at_end.enter_context(connected(worker.address))
+        outcomes: list[bytes] = []
+
+        def is_decided() -> bool:
+            if not select.select([client], [], [], 0)[0]:
+                return False
+            try:
+                outcomes.append(client.recv(1))
+            except ConnectionResetError:
+                outcomes.append(b"")
+            return True
+
+        with suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall(b"?")
+        counting.serve_until(is_decided)
+        return outcomes == [b"!"]
+
+    served = sum(is_served() for _ in range(free // 2 + 2))
+    assert served >= free // 2 - 1
+    assert worker.state.warm.count(0) == 0
 
 
 def test_a_drain_drops_them_and_clients_that_come_to_an_end_are_served(
