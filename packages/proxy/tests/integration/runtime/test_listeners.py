@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import closing
 
 import pytest
 
 from edgeproxy.errors import ListenError
-from edgeproxy.runtime.listeners import open_listeners
+from edgeproxy.runtime.listeners import activated_listeners, adopt_listeners, open_listeners
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 
@@ -132,3 +133,37 @@ def test_a_port_for_root_is_refused_to_others(monkeypatch: pytest.MonkeyPatch) -
 def test_any_other_refusal_is_told_in_the_systems_words() -> None:
     with pytest.raises(ListenError, match=r"no\.such\.host\.invalid:0: .+; set EDGEPROXY_LISTEN_ADDR"):
         open_listeners("no.such.host.invalid", 0, 1)
+
+
+def test_who_takes_over_opens_what_is_missing_and_closes_none() -> None:
+    with closing(open_listeners("127.0.0.1", 0, 2)) as former:
+        inherited = [socket.socket(fileno=os.dup(fd)) for fd in former.descriptors]
+        with closing(adopt_listeners(inherited, 3)) as later:
+            assert {sock.getsockname() for sock in later.sockets} == {("127.0.0.1", former.port)}
+            assert len(later.sockets) == 3
+            assert later.share(0, 2) == [later.sockets[0], later.sockets[2]]
+            assert later.share(1, 2) == [later.sockets[1], later.sockets[0]]
+
+
+def test_sockets_of_a_service_manager_are_shared_where_none_can_be_added() -> None:
+    theirs = socket.create_server(("127.0.0.1", 0), reuse_port=False)
+    with closing(activated_listeners([theirs])) as listeners:
+        assert listeners.sockets == [theirs]
+        assert [listeners.share(place, 2) for place in range(2)] == [[theirs], [theirs]]
+        with socket.create_connection(("127.0.0.1", listeners.port)):
+            taken, _ = theirs.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        inherited = [socket.socket(fileno=os.dup(fd)) for fd in listeners.descriptors]
+        with closing(adopt_listeners(inherited, 2)) as later:
+            assert later.sockets == inherited[:1]
+
+
+def test_a_socket_of_a_service_manager_is_served_by_one_proxy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        with (
+            closing(activated_listeners([theirs.dup()])),
+            pytest.raises(ListenError, match="another process has the port"),
+        ):
+            activated_listeners([theirs])
+        activated_listeners([theirs.dup()]).close()
