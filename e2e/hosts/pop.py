@@ -31,6 +31,7 @@ systemctl stop edgeproxy.service || true
 systemctl kill --kill-whom=all --signal=KILL edgeproxy.service || true
 systemctl reset-failed edgeproxy.service || true
 rm -rf {_HOME}/* {_SETTINGS}
+install --directory --owner edgeproxy --group edgeproxy --mode 0750 {_HOME}/state
 journalctl --lines=0 --show-cursor --quiet | sed -n 's/^-- cursor: //p'
 """
 

@@ -32,6 +32,8 @@ SETTINGS
 chgrp edgeproxy /etc/edgeproxy/edgeproxy.env.new
 mv /etc/edgeproxy/edgeproxy.env.new /etc/edgeproxy/edgeproxy.env
 
+# For affinity over restarts and for tokens, which may be made before the first start.
+install --directory --owner edgeproxy --group edgeproxy --mode 0750 /var/lib/edgeproxy/state
 database=/var/lib/edgeproxy/routing.db
 [ -e "$database" ] || runuser -u edgeproxy -- /opt/edgeproxy/bin/edgeproxy db init "$database"
 
