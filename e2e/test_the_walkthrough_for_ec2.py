@@ -21,7 +21,7 @@ _WORD = "pop() {"
 """In the block that defines a word for later ones, as a shell remembers it."""
 _END_BACKENDS = (
     "for each in /proc/[0-9]*; do"
-    '  if grep -qa mock_backend "$each/cmdline" 2>/dev/null; then kill "${each#/proc/}"; fi; '
+    '  if grep -qa "[m]ock_backend" "$each/cmdline" 2>/dev/null; then kill "${each#/proc/}"; fi; '
     "done"
 )
 
@@ -62,7 +62,7 @@ def test_every_command_of_the_page_works(new_instance: HostPop, world: World) ->
             host, address = world.client_host("DE"), pop.place.addresses["north"]
             said.append(host.run(*shell(block.commands), env={"POP": address}))
         else:
-            before = "" if _WORD in block.commands else f"{definition} >/dev/null\n"
+            before = "" if _WORD in block.commands else f"{{ {definition}}} >/dev/null\n"
             said.append(pop.host.run(*shell(before + block.commands), env={"NO_COLOR": "1"}))
 
     settings, configured, backends, table, explained, outside, drained, night, upgraded = said

@@ -45,7 +45,8 @@ Networks = dict[str, Network]
 class World:
     """All hosts, by what they are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, engine: docker.DockerClient, folder: Path) -> None:
+        self.engine = engine
         self.folder = folder
         self.pops: dict[str, Host] = {}
         """By region."""
@@ -61,6 +62,11 @@ class World:
     def client_host(self, country: str) -> ClientHost:
         """The machine of the clients of a country."""
         return self.clients[atlas.COUNTRIES[country].name]
+
+    @staticmethod
+    def network_name(name: str) -> str:
+        """What the engine calls a network of the atlas."""
+        return f"edgeproxy-{name}"
 
     def heal(self) -> None:
         """Undo whatever a story did to any host."""
@@ -110,7 +116,7 @@ class _Builder:
     def __init__(self, client: docker.DockerClient, folder: Path) -> None:
         self._client = client
         self._folder = folder
-        self._world = World(folder)
+        self._world = World(client, folder)
         self._networks: Networks = {}
 
     def build(self) -> World:
@@ -147,7 +153,7 @@ class _Builder:
         options = {"com.docker.network.bridge.inhibit_ipv4": "true"} if name == "metadata" else {}
         gateway = subnet[1] if name == "metadata" else subnet[-2]
         return self._client.networks.create(
-            f"edgeproxy-{name}",
+            World.network_name(name),
             driver="bridge",
             internal=True,
             options=options,
