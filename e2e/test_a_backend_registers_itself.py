@@ -125,7 +125,7 @@ def test_an_operator_drains_a_backend_and_its_heartbeats_do_not_bring_it_back(po
     _settles(pop.client("DE", 2), proxy, "mock-eu-1")
 
 
-@pytest.mark.planted(heartbeat_ttl_secs="0.05")
+@pytest.mark.planted("edits are not seen")
 def test_a_restart_of_the_proxy_forgets_nobody(pop: Pop, api: Api) -> None:
     proxy = pop.start_proxy()
     sidecar = api.join(pop.start_backend("mock-eu-1"))

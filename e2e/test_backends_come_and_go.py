@@ -48,7 +48,7 @@ def test_the_command_line_adds_changes_and_removes_backends_of_a_running_proxy(p
 
 
 @pytest.mark.feature("connecting.elsewhere")
-@pytest.mark.planted(retry_budget_percent="0")
+@pytest.mark.planted("one backend is tried")
 def test_clients_do_not_notice_that_a_backend_is_killed_or_stopped(pop: Pop) -> None:
     backends = pop.start_backends({"mock-eu-1": "DE", "mock-eu-2": "FR", "mock-us-1": "US"})
     # A machine that is gone answers nothing, so the time of a connect is what finding out takes.

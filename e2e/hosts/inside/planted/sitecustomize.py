@@ -51,10 +51,15 @@ def _count_twice(module: Any) -> None:
     module.TrafficTotals.add = add_twice
 
 
+def _try_one_backend(module: Any) -> None:
+    module.RetryBudget.begin = lambda *_: False
+
+
 FAULTS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "edits are not seen": ("edgeproxy.runtime.table_feed", _never_look_at_the_table),
     "limits are not read": ("edgeproxy.core.controlplane.rows", _read_no_limits),
     "certificates are kept": ("edgeproxy.runtime.certificate_watch", _keep_certificates),
+    "one backend is tried": ("edgeproxy.core.dataplane.retry_budget", _try_one_backend),
     "traffic counts twice": ("edgeproxy.core.controlplane.traffic", _count_twice),
 }
 """Name to the module and to what is done to it."""
