@@ -95,6 +95,9 @@ def e2e(session: nox.Session) -> None:
     if "--list" in session.posargs:
         session.run("python", "-m", "pytest", "--quiet", "e2e", *session.posargs)
         return
+    if "--keep" in session.posargs:
+        # In this process, which says how to enter the hosts.
+        session.posargs.append("-n0")
     # The stories of hosts share one world, so they stay in one process.
     if not run_pytest(session, "e2e", ["e2e"], dist="loadgroup"):
         session.log("no e2e test is in the paths given")
