@@ -150,6 +150,15 @@ async def test_rows_that_come_while_it_runs_are_checked_too() -> None:
         await checked.until(lambda: checked.results == [("a", None)], "the result")
 
 
+async def test_the_first_check_of_a_row_that_comes_while_it_runs_is_at_a_random_moment_too() -> None:
+    checked = Checked(interval_s=60.0)
+    async with checked.running():
+        checked.checks.follow(change(placed("a")))
+        timer = checked.checks._targets["a"].timer
+        assert timer is not None
+        assert timer.when() - asyncio.get_running_loop().time() == pytest.approx(30.0, abs=1.0)
+
+
 async def test_another_weight_begins_nothing_anew() -> None:
     checked = Checked(interval_s=60.0)
     checked.checks.follow(change(placed("a")))
