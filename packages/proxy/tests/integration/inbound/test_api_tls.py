@@ -6,12 +6,16 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.errors import ConfigError
-from packages.proxy.tests.integration.inbound.api_pop import BACKEND, served
+from edgeproxy.inbound import api_tls
+from packages.proxy.tests.integration.inbound.api_pop import BACKEND, Pop, served
+from testkit.pki import Pki
+from testkit.wait import wait_until_async
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +95,52 @@ async def test_key_with_a_pass_phrase_is_refused_and_asks_nobody(
     with pytest.raises(ConfigError, match="the key without a pass phrase"):
         async with served(tmp_path, api_tls_cert=certificate[0], api_tls_key=locked_key):
             pass
+
+
+# ---- renewal ---------------------------------------------------------------------------------------
+
+
+async def shown(pop: Pop) -> bytes:
+    """The certificate that a new client sees."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, port = pop.port.address.split(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    der: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return der
+
+
+async def test_renewed_certificate_is_shown_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_tls, "INTERVAL_S", 0.01)
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    Pki().issue(chain, key, "127.0.0.1")
+    async with served(tmp_path, api_tls_cert=chain, api_tls_key=key) as pop:
+        first = await shown(pop)
+        key.write_text("half written")
+        kept = "keeping the certificate of the API"
+        await wait_until_async(lambda: kept in pop.log.events(), reason="the key to be refused")
+        chain.unlink()
+        await wait_until_async(lambda: pop.log.events().count(kept) >= 2, reason="it to be missed")
+        assert await shown(pop) == first
+        Pki().issue(chain, key, "127.0.0.1")
+        replaced = "certificate of the API replaced"
+        await wait_until_async(lambda: replaced in pop.log.events(), reason="the new certificate")
+        assert await shown(pop) != first
+
+
+async def test_certificate_under_other_names_comes_with_the_settings(tmp_path: Path) -> None:
+    chain, key, other_chain, other_key = (tmp_path / f"{name}.pem" for name in ("c", "k", "oc", "ok"))
+    Pki().issue(chain, key, "127.0.0.1")
+    Pki().issue(other_chain, other_key, "127.0.0.1")
+    async with served(tmp_path, api_tls_cert=chain, api_tls_key=key) as pop:
+        first = await shown(pop)
+        other = replace(pop.config, api_tls_cert=other_chain, api_tls_key=other_key)
+        pop.server.check_settings(other)
+        with pytest.raises(ConfigError, match="cannot be used"):
+            pop.server.check_settings(replace(other, api_tls_key=key))
+        assert await shown(pop) == first
+        pop.server.change_settings(other)
+        assert await shown(pop) != first
