@@ -8,6 +8,7 @@ loss in another. What changed since is judged as new code (:mod:`.new_code`).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -151,13 +152,17 @@ def find_losses(
             if not (measured.lines_missed or measured.branches_missed):
                 continue
             changed = difference.changed_lines(file)
-            excused = baseline.missing.get(difference.moved.get(file, file), frozenset())
-            keys = _keys_of_missing(measured, read_source(root / file))
-            lost = {
-                place
-                for key, place in keys.items()
-                if key not in excused and f"{file} {key}" not in unstable and _start(place) not in changed
-            }
+            # Of statements that are alike as many may be missed as were: a new one shifts their occurrences.
+            known = baseline.missing.get(difference.moved.get(file, file), frozenset())
+            excused = Counter(_without_occurrence(key) for key in known)
+            lost: set[int | Branch] = set()
+            for key, place in _keys_of_missing(measured, read_source(root / file)).items():
+                if _start(place) in changed or f"{file} {key}" in unstable:
+                    continue
+                if excused[_without_occurrence(key)]:
+                    excused[_without_occurrence(key)] -= 1
+                else:
+                    lost.add(place)
             if lost:
                 lines = frozenset(place for place in lost if isinstance(place, int))
                 branches = frozenset(place for place in lost if not isinstance(place, int))
@@ -268,6 +273,10 @@ def _keys_of_missing(measured: FileMeasurement, source: str) -> dict[str, int | 
         **{f"line {keys.lines[line]}": line for line in measured.lines_missed},
         **{f"branch {keys.branches[branch]}": branch for branch in measured.branches_missed},
     }
+
+
+def _without_occurrence(key: str) -> str:
+    return key.rpartition(" ")[0]
 
 
 def _start(place: int | Branch) -> int:

@@ -371,6 +371,16 @@ def test_deleting_covered_code_is_free(tmp_path: Path) -> None:
     assert made.coverage("gate") == 0
 
 
+def test_a_new_statement_that_is_like_a_missed_one_makes_no_loss_of_it(tmp_path: Path) -> None:
+    made = Repository(tmp_path, SETTINGS + RATCHET)
+    made.measure(unit=[IMPORT, POSITIVE, NEGATIVE])  # the return of never() is missed
+    assert made.coverage("gate") == 0
+    made.replace("core.py", "    return None\n", "    if sign:\n        return None\n    return None\n")
+    made.commit()
+    made.measure(unit=[IMPORT, POSITIVE, NEGATIVE, (7, (8, 9))])
+    assert made.coverage("gate") == 0
+
+
 def test_the_whole_may_not_lose_more_than_is_set(tmp_path: Path, capsys: Output) -> None:
     made = Repository(tmp_path, SETTINGS + "[tool.testkit.coverage.ratchet]\nloss = 16.6\n")
     made.measure(unit=EVERYTHING)
