@@ -148,7 +148,13 @@ class Plane:
                 self.warm = None
         elif terms is not None and self._on_idle is None:
             self.warm = WarmKeeper(
-                self.loop, terms, self.targets, self._warm_counts, settings.connect_timeout_s, self.contain
+                self.loop,
+                terms,
+                self.targets,
+                self._warm_counts,
+                self._backends.get,
+                settings.connect_timeout_s,
+                self.contain,
             )
 
     def _tls(self, settings: TlsSettings | None) -> WorkerTls | None:

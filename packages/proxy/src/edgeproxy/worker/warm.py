@@ -71,14 +71,16 @@ class WarmKeeper:
         terms: WarmTerms,
         targets: Targets,
         counts: WarmCounts,
+        placed: Callable[[int], PlacedBackend | None],
         connect_timeout_s: float,
         on_defect: Callable[[object, Exception], None],
     ) -> None:
-        """``on_defect`` gets a client and what it raised."""
+        """``placed`` gives the row of a slot at present; ``on_defect`` gets a client and what it raised."""
         self._loop = loop
         self._terms = terms
         self._targets = targets
         self._counts = counts
+        self._placed = placed
         self._on_defect = on_defect
         self._stocks: dict[int, Stock[_Warm]] = {}
         self._wanted: dict[int, None] = {}
@@ -220,9 +222,13 @@ class WarmKeeper:
         self.drop(stock.slot)
 
     def _fill(self, stock: Stock[_Warm]) -> None:
+        placed = self._placed(stock.slot)
+        # In panic, or on trial, clients are sent where nothing is made ready.
+        if placed is None or not stock.suits(placed.backend, placed.verdict):
+            return
         if self._loop.now_s < self._resumes_s:
             return
-        backend = stock.backend
+        backend = placed.backend
         for _ in range(stock.missing(self._terms, self._loop.now_s)):
             if not self._counts.acquire(stock.slot, self._terms.max_per_backend, backend.hard_limit):
                 return

@@ -283,6 +283,17 @@ def test_they_go_with_what_made_the_backend_good_for_clients(
         assert read_exactly(served.client, 5) == b"still"
 
 
+def test_none_are_made_for_a_backend_that_clients_are_sent_to_in_panic(
+    start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
+) -> None:
+    plane = start_plane(row("a", backend.port), settings=warming())
+    doubted = changed(row("a", backend.port), verdict=Verdict(is_good=False))
+    plane.call(lambda: plane.plane.change_table(doubted))
+    with closing(Served(plane, backend, warm_sockets)):
+        plane.call(lambda: None)  # the turn in which they would have been made is over
+        assert plane.state.warm.count(0) == 0
+
+
 def test_another_weight_leaves_them_and_another_limit_those_that_it_leaves_room_for(
     start_plane: StartPlane, backend: Backends, warm_sockets: list[socket.socket]
 ) -> None:
@@ -344,7 +355,6 @@ def test_what_cannot_be_made_ready_is_not_tried_again_at_once(
     at_end: ExitStack,
 ) -> None:
     settings = replace(warming(per_worker=1), connect_timeout_s=0.05)
-    plane = start_plane(row("a", backend.port), settings=settings)
     port, host = backend.port, "127.0.0.1"
     if problem == "refused":
         backend.close()
@@ -352,6 +362,7 @@ def test_what_cannot_be_made_ready_is_not_tried_again_at_once(
         port = at_end.enter_context(filled_listener())
     elif problem == "no such family":
         host = "fe80::1"  # needs a scope, so that connecting fails at once
+    plane = start_plane(row("a", port, host=host), settings=settings)
     keeper = plane.plane.warm
     assert keeper is not None
     with monkeypatch.context() as patch:
