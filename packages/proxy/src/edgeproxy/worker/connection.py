@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import select
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from edgeproxy.core.dataplane.backend_rules import BackendRule, proxy_header
 from edgeproxy.core.dataplane.caps import Place
@@ -32,6 +33,9 @@ MAX_TRIES = 3
 """Backends tried for one connection before it is given up."""
 
 _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+# Of every connection: a member of an enumeration is not as quickly at hand as it looks.
+_CONNECTED, _CLIENT_EOF, _BACKEND_EOF = Event.CONNECTED, Event.CLIENT_EOF, Event.BACKEND_EOF
+
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -340,7 +344,7 @@ class Connection:
         assert lease is not None
         rule = plane.backend_rules.of(lease.backend) if plane.backend_rules is not None else None
         if rule is None or rule.tls is None:
-            self._handle(Event.CONNECTED)
+            self._handle(_CONNECTED)
             return
         plane.connects.discard(self)
         header = self._header_for(lease.backend, rule)
@@ -360,7 +364,7 @@ class Connection:
         # The edge for what it sent behind the handshake has passed.
         side.readable = True
         self._backend = side
-        self._handle(Event.CONNECTED)
+        self._handle(_CONNECTED)
 
     def backend_not_secured(self, why: str) -> None:
         """TLS with the backend did not come about: as good as not connected."""
@@ -426,7 +430,7 @@ class Connection:
     # ---- what the relay reports --------------------------------------------------------------
 
     def ended(self, side: Side) -> None:
-        self._handle(Event.CLIENT_EOF if side is self._client else Event.BACKEND_EOF)
+        self._handle(_CLIENT_EOF if side is self._client else _BACKEND_EOF)
 
     def was_reset(self, side: Side) -> None:
         client = self._client
@@ -442,33 +446,24 @@ class Connection:
     # ---- what the session machine orders -----------------------------------------------------
 
     def _handle(self, event: Event) -> None:
-        match self._session.handle(event):
-            case Command.DISPATCH:
-                self._dispatch()
-            case Command.RELAY:
-                self._begin_relay()
-            case Command.TRY_ANOTHER:
-                self._try_another()
-            case Command.WAIT:
-                self._wait()
-            case Command.END_WAIT:
-                self._end_wait()
-            case Command.END_BACKEND:
-                self._silent_since_s = self._plane.loop.now_s
-                assert self._backend is not None
-                self._backend.end()
-            case Command.END_CLIENT:
-                self._silent_since_s = self._plane.loop.now_s
-                self._client.end()
-            case Command.CLOSE:
-                self._close(in_order=True)
-            case Command.RESET:
-                set_reset_on_close(self._client.sock)
-                if self._backend is not None:
-                    set_reset_on_close(self._backend.sock)
-                elif self._attempt is not None:
-                    set_reset_on_close(self._attempt)  # it may have come to its end just now
-                self._close()
+        self._ACTIONS[self._session.handle(event)](self)
+
+    def _end_backend(self) -> None:
+        self._silent_since_s = self._plane.loop.now_s
+        assert self._backend is not None
+        self._backend.end()
+
+    def _end_client(self) -> None:
+        self._silent_since_s = self._plane.loop.now_s
+        self._client.end()
+
+    def _reset(self) -> None:
+        set_reset_on_close(self._client.sock)
+        if self._backend is not None:
+            set_reset_on_close(self._backend.sock)
+        elif self._attempt is not None:
+            set_reset_on_close(self._attempt)  # it may have come to its end just now
+        self._close(in_order=False)
 
     def _begin_relay(self) -> None:
         plane, sock, lease = self._plane, self._attempt, self._lease
@@ -513,7 +508,7 @@ class Connection:
         server_name = tls.server_name if tls is not None else self._server_name
         return proxy_header(version, self._peer, port, destination, destination_port, app, server_name, tls)
 
-    def _close(self, in_order: bool = False) -> None:
+    def _close(self, in_order: bool = True) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
         self._end_retry()
@@ -558,3 +553,16 @@ class Connection:
                     plane.loop.close(side.sock)
                 side.detach()
         plane.closed(self)
+
+    # A look-up, since to name one member of an enumeration after the other takes longer than most of these.
+    _ACTIONS: ClassVar[dict[Command, Callable[[Connection], None]]] = {
+        Command.DISPATCH: _dispatch,
+        Command.RELAY: _begin_relay,
+        Command.TRY_ANOTHER: _try_another,
+        Command.WAIT: _wait,
+        Command.END_WAIT: _end_wait,
+        Command.END_BACKEND: _end_backend,
+        Command.END_CLIENT: _end_client,
+        Command.CLOSE: _close,
+        Command.RESET: _reset,
+    }

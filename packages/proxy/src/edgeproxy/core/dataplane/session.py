@@ -194,13 +194,16 @@ for _state in (_S.CLIENT_DONE, _S.BACKEND_DONE):
     _TABLE[_state, _E.HALF_CLOSE_TIMEOUT] = (_S.CLOSED, _C.RESET, CloseReason.HALF_CLOSE_TIMEOUT)
 
 
+_BEGINNING = {True: State.OPENING, False: State.CONNECTING}
+
+
 class Session:
     """One connection's state; :meth:`handle` is the only way to change it."""
 
     __slots__ = ("close_reason", "state")
 
     def __init__(self, has_opening: bool = False) -> None:
-        self.state = State.OPENING if has_opening else State.CONNECTING
+        self.state = _BEGINNING[has_opening]
         self.close_reason: CloseReason | None = None
         """Set when ``state`` becomes ``CLOSED``."""
 
