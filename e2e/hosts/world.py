@@ -99,7 +99,7 @@ def running_world(say: Callable[[str], None], *, keep: bool = False) -> Iterator
         folder = Path(tempfile.mkdtemp(prefix="edgeproxy-world-"))
         if not keep:
             ending.callback(shutil.rmtree, folder, ignore_errors=True)
-            ending.callback(sweep, client)
+            ending.callback(_sweep_timed, client, say)
         began_s = time.monotonic()
         builder = _Builder(client, folder)
         world = builder.build()
@@ -108,8 +108,20 @@ def running_world(say: Callable[[str], None], *, keep: bool = False) -> Iterator
         if keep:
             say("kept; enter a host with: docker exec -it edgeproxy-pop-eu bash. The next run removes it all")
             return
+        began_s = time.monotonic()
         builder.stop_pops()
+        stopped_s = time.monotonic()
         collect(world)
+        say(
+            f"proxies stopped in {stopped_s - began_s:.1f} s, "
+            f"what they measured collected in {time.monotonic() - stopped_s:.1f} s"
+        )
+
+
+def _sweep_timed(client: docker.DockerClient, say: Callable[[str], None]) -> None:
+    began_s = time.monotonic()
+    sweep(client)
+    say(f"hosts removed in {time.monotonic() - began_s:.1f} s")
 
 
 class _Builder:
