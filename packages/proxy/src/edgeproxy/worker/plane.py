@@ -163,7 +163,7 @@ class Plane:
         # OpenSSL is loaded only by those who need it.
         from edgeproxy.worker.tls import WorkerTls
 
-        return WorkerTls(self.loop, self.relay, settings, self.contain)
+        return WorkerTls(self.loop, self.relay, settings, self.contain, self._stop_if_idle)
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept clients from bound, listening sockets, one for each listener of the settings."""
@@ -226,8 +226,7 @@ class Plane:
         if self.warm is not None:
             self.warm.close()
         self._on_idle = on_idle
-        if not self._connections:
-            on_idle()
+        self._stop_if_idle()
 
     def list_connections(self, question: ListConnections, answer: Callable[[OpenConnections], None]) -> None:
         """Find the connections that are asked for, and call ``answer`` with them some turns later."""
@@ -235,6 +234,8 @@ class Plane:
 
     def reset_all(self) -> int:
         """End every connection now; return how many there were."""
+        if self.tls is not None:
+            self.tls.farewells.cut_short()
         return self.reset(len(self._connections))
 
     def reset(self, count: int) -> int:
@@ -249,7 +250,12 @@ class Plane:
         self._connections.discard(connection)
         if self.waiting_room.is_open:
             self.waiting_room.place_is_free()
-        if self._on_idle is not None and not self._connections:
+        self._stop_if_idle()
+
+    def _stop_if_idle(self) -> None:
+        if self._on_idle is None or self._connections:
+            return
+        if self.tls is None or self.tls.farewells.are_over:
             self._on_idle()
 
     def contain(self, culprit: object, error: Exception) -> None:

@@ -52,10 +52,12 @@ class WorkerTls:
         relay: CopyRelay,
         settings: TlsSettings,
         on_defect: Callable[[object, Exception], None],
+        on_farewell: Callable[[], None],
     ) -> None:
-        """``on_defect`` as the loop's."""
+        """``on_defect`` as the loop's; ``on_farewell`` is called when a connection's last words are over."""
         self._relay = relay
-        self._bios = BioPair(Farewells(loop))
+        self.farewells = Farewells(loop, on_farewell)
+        self._bios = BioPair(self.farewells)
         self.certificates = Certificates(
             loop, settings.alpn, settings.identities, settings.client_certificates
         )

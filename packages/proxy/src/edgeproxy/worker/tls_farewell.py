@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 
 from edgeproxy.worker.loop import Loop
 
@@ -17,15 +18,30 @@ _PATIENCE_S = 10.0
 class Farewells:
     """The last words of one worker's connections."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, on_end: Callable[[], None]) -> None:
+        """``on_end`` is called at the end of each."""
         self._loop = loop
+        self._on_end = on_end
+        self._under_way: dict[_Farewell, None] = {}
         self._deadlines = loop.deadlines(_PATIENCE_S, self._end)
+
+    @property
+    def are_over(self) -> bool:
+        """Whether none is under way."""
+        return not self._under_way
 
     def begin(self, sock: socket.socket, words: bytes) -> None:
         """Send ``words`` when ``sock``, which is registered, takes them; then close it."""
         farewell = _Farewell(self, sock, words)
+        self._under_way[farewell] = None
         self._loop.hand_over(sock, farewell)
         self._deadlines.add(farewell, self._loop.now_s)
+
+    def cut_short(self) -> None:
+        """End all of them now."""
+        for farewell in list(self._under_way):
+            self._deadlines.discard(farewell)
+            self._end(farewell)
 
     def send(self, farewell: _Farewell) -> None:
         try:
@@ -40,7 +56,9 @@ class Farewells:
             self._end(farewell)
 
     def _end(self, farewell: _Farewell) -> None:
+        del self._under_way[farewell]
         self._loop.close(farewell.sock)
+        self._on_end()
 
 
 class _Farewell:

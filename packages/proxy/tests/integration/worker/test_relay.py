@@ -530,7 +530,7 @@ def test_a_reset_frees_a_peer_that_is_stuck_both_ways(rig: Rig) -> None:
     send_until_stuck(client)
     send_until_stuck(backend)
     reset(client)
-    backend.sendall(bytes(32 * MIB))
+    backend.sendall(bytes(8 * MIB))
     assert is_reset(backend)
 
 
