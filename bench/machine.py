@@ -28,12 +28,17 @@ def _cpu_s(pid: int) -> float:
 
 def pss_bytes(pids: Iterable[int]) -> int:
     """Memory of the processes, what they share with others counted in proportion."""
-    return sum(map(_pss_bytes, pids))
+    return sum(_rollup_bytes(pid, "Pss") for pid in pids)
 
 
-def _pss_bytes(pid: int) -> int:
+def heap_bytes(pid: int) -> int:
+    """Memory of the process that is nobody else's and comes from no file: what its objects take."""
+    return _rollup_bytes(pid, "Pss_Anon")
+
+
+def _rollup_bytes(pid: int, what: str) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    found = re.search(r"^Pss: +(\d+) kB$", rollup, re.MULTILINE)
+    found = re.search(rf"^{what}: +(\d+) kB$", rollup, re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
 

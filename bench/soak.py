@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.machine import descriptors, pss_bytes
+from bench.machine import descriptors, heap_bytes
 from bench.peers import ROWS, SERVER_NAME, Stage, Target, stage
 from edgeproxy.admin_client import AdminClient
 from testkit.wait import wait_until
@@ -204,12 +204,13 @@ class Holdings:
 
     descriptors: dict[int, dict[str, int]]
     """By process, then by kind."""
-    memory_bytes: int
+    heap_bytes: dict[int, int]
+    """By process. What they share does not count: pages of the segment come to be with their first use."""
 
 
 def holdings(target: Target) -> Holdings:
     pids = target.pids
-    return Holdings({pid: descriptors(pid) for pid in pids}, pss_bytes(pids))
+    return Holdings({pid: descriptors(pid) for pid in pids}, {pid: heap_bytes(pid) for pid in pids})
 
 
 def leaks(before: Holdings, after: Holdings, connections: int) -> list[str]:
@@ -225,9 +226,9 @@ def leaks(before: Holdings, after: Holdings, connections: int) -> list[str]:
             had = before.descriptors.get(pid, {}).get(kind, 0)
             if count > max(had, spare):
                 found.append(f"process {pid}: {count} descriptors of kind {kind}, before {had}")
-    growth_bytes = after.memory_bytes - before.memory_bytes
-    if growth_bytes > _GROWTH_BYTES + _GROWTH_BYTES_PER_CONNECTION * connections:
-        found.append(f"memory grew by {growth_bytes / connections:.0f} bytes a connection")
+        growth_bytes = after.heap_bytes[pid] - before.heap_bytes.get(pid, 0)
+        if growth_bytes > _GROWTH_BYTES + _GROWTH_BYTES_PER_CONNECTION * connections:
+            found.append(f"process {pid}: memory grew by {growth_bytes / connections:.0f} bytes a connection")
     return found
 
 
@@ -273,8 +274,9 @@ async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> 
         tell(
             f"{connections:,} connections in {time.monotonic() - began_s:.0f} s, {account.endings.total():,} "
             f"with the first ones: {dict(account.endings)}; {account.sent_bytes:,} bytes sent, "
-            f"{account.received_bytes:,} received; memory "
-            f"{before.memory_bytes >> 10:,} -> {after.memory_bytes >> 10:,} KiB"
+            f"{account.received_bytes:,} received; heaps in KiB "
+            f"{[count >> 10 for count in before.heap_bytes.values()]} -> "
+            f"{[count >> 10 for count in after.heap_bytes.values()]}"
         )
     await asyncio.to_thread(stage.stop, target)
     return found
