@@ -37,6 +37,11 @@ class Pool:
     lines: Mapping[str, frozenset[int]] | None = None
     """Where set, only mutants on these lines of each file count."""
 
+    @property
+    def is_whole_layer(self) -> bool:
+        """Whether every mutant of its files is meant."""
+        return self.promise.number is None and self.lines is None
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:

@@ -288,6 +288,23 @@ def test_without_a_base_nothing_is_told_to_have_changed(
     assert "what changed is not tried by itself" in capsys.readouterr().out
 
 
+def test_whole_layers_are_tried_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_repository(tmp_path / "repository", required=0, tests=WEAK)
+    (root / "other").mkdir()
+    (root / "other" / "thing.py").write_text("x = 1\n")
+    settings = (root / "pyproject.toml").read_text()
+    settings = settings.replace(
+        "[tool.testkit.mutation]\n",
+        "[tool.testkit.coverage.layers.other]\n"
+        'paths = ["other/*.py"]\nkinds = ["unit"]\nlines = 0\nbranches = 0\n\n'
+        "[tool.testkit.mutation]\n",
+    )
+    (root / "pyproject.toml").write_text(settings + "other = { killed = 0, number = 5 }\n")
+    assert run_command(root, "--minutes", "0") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines if "% required" in line] == ["other", "part"]
+
+
 def test_paths_that_lie_in_no_layer_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(make_repository(tmp_path / "repository"), "--paths", "docs") == 2
     assert "nothing to mutate" in capsys.readouterr().err

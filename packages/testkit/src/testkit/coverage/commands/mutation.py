@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     workspace = Workspace.of(options)
     policy = load_policy(workspace.pyproject)
     promises = load_mutation_policy(workspace.pyproject, frozenset(layer.name for layer in policy.layers))
-    pools = list(_pools(workspace, policy, promises, options))
+    # Whole layers come last: they take whatever time is left.
+    pools = sorted(_pools(workspace, policy, promises, options), key=lambda pool: pool.is_whole_layer)
     if not any(pool.files for pool in pools):
         raise CoverageInputError(["there is nothing to mutate: no path given lies in a layer with a promise"])
     print(f"seed {options.seed}", flush=True)
