@@ -237,6 +237,27 @@ def test_certificates_by_other_paths_and_the_protocols_that_are_offered(
     shortly(is_cut_short, "silence to be cut short")
 
 
+def test_certificates_of_clients(pop: Pop, files: Path, pki: Pki) -> None:
+    (files / "clients.pem").write_bytes(pki.authority)
+    serving = f'tls_cert = "{files}/first.crt"\ntls_key = "{files}/first.key"'
+
+    def is_let_in(context: ssl.SSLContext) -> bool:
+        try:
+            with handshake(pop, context) as client:
+                return greeting(client) == "one"
+        except (ssl.SSLError, ConnectionResetError):
+            return False
+
+    stranger, known = pki.client(), pki.client(certificate_for="alice")
+    pop.reload(serving)
+    shortly(lambda: is_let_in(stranger), "everybody to be let in")
+    pop.reload(f'{serving}\ntls_client_auth = "required"\ntls_client_ca = "{files}/clients.pem"')
+    shortly(lambda: not is_let_in(stranger), "strangers to be refused")
+    assert is_let_in(known)
+    pop.reload(f'{serving}\ntls_client_auth = "optional"\ntls_client_ca = "{files}/clients.pem"')
+    shortly(lambda: is_let_in(stranger), "strangers to be let in again")
+
+
 def test_certificate_that_cannot_be_used_changes_nothing_at_all(
     pop: Pop, files: Path, new_client: Callable[[], str]
 ) -> None:
