@@ -38,12 +38,16 @@ def draw_query(rng: Random) -> bytes:
     name = ".".join((*labels, domain)).replace(" ", "\\032") + "."
     if rng.random() < 0.3:
         name = "".join(rng.choice((each.upper(), each.lower())) for each in name)
-    options = []
+    options: list[dns.edns.Option] = []
     if rng.random() < 0.5:
         address, bits = rng.choice((("203.0.113.0", 24), ("2001:db8:b::", 48), ("0.0.0.0", 0)))
         options.append(dns.edns.ECSOption(address, bits))
     if rng.random() < 0.2:
-        options.append(dns.edns.GenericOption(rng.randrange(65536), rng.randbytes(rng.randrange(20))))
+        options.append(
+            dns.edns.GenericOption(
+                dns.edns.OptionType.make(rng.randrange(65536)), rng.randbytes(rng.randrange(20))
+            )
+        )
     query = dns.message.make_query(
         name,
         rng.choice(_TYPES),

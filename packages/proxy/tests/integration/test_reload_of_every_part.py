@@ -151,7 +151,7 @@ def test_affinity(pop: Pop, new_client: Callable[[], str]) -> None:
     assert is_served(pop, client)
 
     def is_bound() -> bool:
-        return pop.proxy.ask("explain", client=client)["bound_to"] == "one"
+        return str(pop.proxy.ask("explain", client=client)["bound_to"]) == "one"
 
     assert is_bound()
     pop.reload("binding_ttl_secs = 0.01\nbinding_gc_interval_secs = 0.05")

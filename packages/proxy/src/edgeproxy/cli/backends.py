@@ -106,7 +106,10 @@ def add(
     config_file: ConfigFile = None,
 ) -> None:
     """Add a backend: weight 2, soft limit 100, hard limit 150 and healthy, unless given otherwise."""
-    values = _values(app, region, host, port, country, weight, soft_limit, hard_limit, healthy)
+    values = _given(
+        app=app, region=region, country=country, wg_ip=host, port=port, healthy=healthy, weight=weight,
+        soft_limit=soft_limit, hard_limit=hard_limit,
+    )  # fmt: skip
     config = _load(config_file, database)
     _apply(config, lambda table: add_backend(table, config.geography, backend_id, values))
     print(f"backend {backend_id} added")
@@ -128,7 +131,10 @@ def set_(
     config_file: ConfigFile = None,
 ) -> None:
     """Change a backend; what is not given stays as it is."""
-    values = _values(app, region, host, port, country, weight, soft_limit, hard_limit, healthy)
+    values = _given(
+        app=app, region=region, country=country, wg_ip=host, port=port, healthy=healthy, weight=weight,
+        soft_limit=soft_limit, hard_limit=hard_limit,
+    )  # fmt: skip
     if not values:
         raise ConfigError(["nothing to change; name a value, e.g. --unhealthy or --weight 5"])
     config = _load(config_file, database)
@@ -148,29 +154,8 @@ def _load(config_file: Path | None, database: Path | None) -> Config:
     return load(os.environ, flags, config_file)
 
 
-def _values(
-    app: str | None,
-    region: str | None,
-    host: str | None,
-    port: int | None,
-    country: str | None,
-    weight: int | None,
-    soft_limit: int | None,
-    hard_limit: int | None,
-    healthy: bool | None,
-) -> dict[str, object]:
+def _given(**columns: object) -> dict[str, object]:
     """The columns that were given values."""
-    columns = {
-        "app": app,
-        "region": region,
-        "wg_ip": host,
-        "port": port,
-        "country": country,
-        "weight": weight,
-        "soft_limit": soft_limit,
-        "hard_limit": hard_limit,
-        "healthy": healthy,
-    }
     return {column: value for column, value in columns.items() if value is not None}
 
 

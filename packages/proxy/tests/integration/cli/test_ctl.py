@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from edgeproxy.__main__ import main
 from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.geography import Geography
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.outbound.store_sqlite import SqliteStore
+from packages.proxy.tests.integration.cli.commands import Run as Ctl
+from packages.proxy.tests.integration.cli.commands import runner
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, edit, greeting, row
 from testkit.wait import wait_until
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    errors: list[str]
-
-
-Ctl = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +38,11 @@ def proxy(start_shared_proxy: StartProxy, backend: Backend) -> Proxy:
 
 @pytest.fixture
 def ctl(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ctl:
-    """Run a command with the settings of the proxy, in this process."""
+    """Runs a command with the settings of the proxy."""
+    run = runner(monkeypatch, capsys)
     monkeypatch.setenv("EDGEPROXY_ADMIN_SOCKET", str(proxy.admin_path))
     monkeypatch.setenv("EDGEPROXY_DB_PATH", str(proxy.db_path))
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["edgeproxy", "ctl", *arguments])
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return Result(code, out, [line.removeprefix("edgeproxy: error: ") for line in err.splitlines()])
-
-    return run
+    return partial(run, "ctl")
 
 
 @pytest.fixture

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
-import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from edgeproxy.__main__ import main
+from packages.proxy.tests.integration.cli.commands import NEEDED, Run
 from testkit.postgres import PostgresServer
-
-Run = Callable[..., "Result"]
-NEEDED = ("--app", "test", "--region", "eu", "--host", "127.0.0.1", "--port", "9001")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    errors: list[str]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in an empty folder and an environment without settings."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("EDGEPROXY_")]:
-        monkeypatch.delenv(name)
-
-    def run_command(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["edgeproxy", *arguments])
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return Result(code, out, [line.removeprefix("edgeproxy: error: ") for line in err.splitlines()])
-
-    return run_command
 
 
 @pytest.fixture

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from edgeproxy.__main__ import main
 from edgeproxy.core.controlplane.tokens import Scope, split_token
 from edgeproxy.outbound.tokens_files import TokenFiles
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    errors: list[str]
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_command(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["edgeproxy", *arguments])
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return Result(code, out, [line.removeprefix("edgeproxy: error: ") for line in err.splitlines()])
-
-    return run_command
+from packages.proxy.tests.integration.cli.commands import Run
 
 
 def test_created_token_is_printed_alone_and_kept_beside_the_database(run: Run) -> None:
