@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,41 @@ def is_locked(fd: int, start: int) -> bool:
         return True
     fcntl.lockf(fd, fcntl.LOCK_UN, 1, start)
     return False
+
+
+TRY_LOCKS = """
+import fcntl, sys
+fd, first, count = map(int, sys.argv[1:])
+for place in range(first, first + count):
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except BlockingIOError:
+        print(place - first)
+print("done")
+"""
+
+
+def test_no_call_leaves_a_slot_locked(make_segment: MakeSegment, start_child: StartChild) -> None:
+    fd = make_segment()
+    state = SharedState(fd, 0)
+    state.grant_trial(3, 1)
+    assert state.acquire_trial(3, 0)
+    assert not state.acquire_trial(3, 0)
+    assert state.acquire(4, 1)
+    assert not state.acquire(4, 1)
+    state.release(4)
+    # Every call locks and unlocks, so that one of them would make good what another left on its slot.
+    state.grant_trial(5, 1)
+    assert start_child(TRY_LOCKS, fd, arguments=[shared_state._LOCKS, 8]).line() == "done"
+
+
+def test_the_parts_of_the_segment_lie_apart(make_segment: MakeSegment) -> None:
+    state = SharedState(make_segment(2), 0)
+    parts = [state._header, state._in_use, state._counts, *state._rings, state._table, state._trials]
+    starts = [ctypes.addressof(ctypes.c_char.from_buffer(part)) for part in parts]
+    extents = sorted(zip(starts, (part.nbytes for part in parts), strict=True))
+    for (start, size_bytes), (following, _) in pairwise(extents):
+        assert start + size_bytes <= following
 
 
 def test_a_process_killed_while_it_takes_a_place_holds_up_nobody(
