@@ -115,6 +115,19 @@ def test_a_data_file_that_a_killed_process_left_damaged_is_named_and_the_others_
     gc.collect()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+def test_data_files_that_are_all_damaged_are_no_data(repository: Path) -> None:
+    (repository / "data" / ".coverage.unit.host.1").write_text("cut off in the middle of a write")
+    with (
+        pytest.warns(CoverageWarning, match=r"host\.1"),
+        pytest.raises(
+            CoverageInputError, match="the data of unit tests cannot be read: No usable data files"
+        ),
+    ):
+        measure(repository, "unit")
+    gc.collect()
+
+
 def test_a_source_file_that_does_not_parse_is_named(repository: Path) -> None:
     record(repository, "unit", "host.1", *IMPORT)
     (repository / "sign.py").write_text("def (")
