@@ -97,7 +97,8 @@ class TestOpenSsl:
 class TestRecords:
     @given(st.lists(st.integers(1, 40), max_size=MAX_RECORDS - 1), st.data())
     def test_any_cut_of_any_spread_needs_more(self, sizes: list[int], data: st.DataObject) -> None:
-        handshake = message(extension_block([server_name(b"a.example"), (SUPPORTED_GROUPS, bytes(300))]))
+        # Longer than all sizes together, so that the last record is the rest, and not empty.
+        handshake = message(extension_block([server_name(b"a.example"), (SUPPORTED_GROUPS, bytes(1400))]))
         prefix = in_records(handshake[: sum(sizes) + 16000], sizes)
         assert read(prefix).server_name == "a.example"
         assert read_client_hello(prefix[: data.draw(st.integers(0, len(prefix) - 1))]) is Verdict.NEED_MORE
