@@ -43,6 +43,7 @@ class Listener:
         that was turned away."""
         sock.setblocking(False)
         self._sock = sock
+        self._family = int(sock.family)
         self._loop = loop
         self._on_accept = on_accept
         self._on_shed = on_shed
@@ -67,7 +68,9 @@ class Listener:
     def _accept(self) -> bool:
         """Take in one client; False when there is none."""
         try:
-            sock, address = self._sock.accept()
+            # What socket.accept() does, but for looking up family and type as enumerations each time.
+            fd, address = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+            sock = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -161,11 +161,11 @@ class FlakySocket:
         self._sock = sock
         self._failures = failures
 
-    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+    def _accept(self) -> tuple[int, tuple[str, int]]:
         if self._failures:
             raise self._failures.pop(0)
         sock, address = self._sock.accept()
-        return sock, address
+        return sock.detach(), address
 
 
 def test_a_client_that_is_gone_before_it_is_taken_in_holds_up_nobody(door: Door) -> None:
