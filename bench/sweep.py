@@ -28,9 +28,9 @@ _PATCH: Final = Path(__file__).parent / "thresholds"
 
 def sweep(stage: Stage, rounds: int, effort: Effort, tell: Callable[[str], None]) -> str:
     """Compare the thresholds with copying alone for objects of several sizes; the outcome as Markdown."""
+    copying = stage.start_ours(settings={"relay": "copy"})
     for name, size_bytes in OBJECTS.items():
         (stage.folder / "www" / name.replace(" ", "")).write_bytes(bytes(size_bytes))
-    copying = stage.start_ours(settings={"relay": "copy"})
     proxies: list[tuple[str, Target]] = [("copy", copying)]
     for threshold in THRESHOLDS:
         environment = {"PYTHONPATH": str(_PATCH), "BENCH_SPLICE_AFTER_BYTES": str(threshold)}
