@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from e2e.clients import Client
 
@@ -22,8 +22,8 @@ CREATE TABLE IF NOT EXISTS backends (
 """
 
 
-class Backend(Protocol):
-    """A machine with a mock backend, and what may happen to it."""
+class Place(Protocol):
+    """Where something listens that a row can be about."""
 
     @property
     def id(self) -> str: ...
@@ -36,6 +36,19 @@ class Backend(Protocol):
 
     @property
     def port(self) -> int: ...
+
+
+class Listening(NamedTuple):
+    """Something of which nothing else is known."""
+
+    id: str
+    region: str
+    address: str
+    port: int
+
+
+class Backend(Place, Protocol):
+    """A machine with a mock backend, and what may happen to it."""
 
     def stop(self) -> None:
         """End it in order."""
@@ -181,24 +194,17 @@ class Pop(ABC):
 
     def add_row(self, backend: Backend, country: str, *, hard_limit: int = 0) -> None:
         """Add a row for a backend, as an operator would with SQL."""
-        where = (backend.id, backend.region, country, backend.address)
-        self.add_address(*where, backend.port, hard_limit=hard_limit)
+        self.sql(SCHEMA + _row(backend, country, hard_limit))
 
-    def add_address(
-        self, backend_id: str, region: str, country: str, address: str, port: int, *, hard_limit: int = 0
-    ) -> None:
+    def add_address(self, backend_id: str, region: str, country: str, address: str, port: int) -> None:
         """Add a row for whatever listens there."""
-        self.sql(
-            f"{SCHEMA} INSERT INTO backends (id, app, region, country, wg_ip, port, healthy, weight, "
-            f"soft_limit, hard_limit) VALUES ('{backend_id}', 'test', '{region}', '{country}', '{address}', "
-            f"{port}, 1, 2, 100, {hard_limit});"
-        )
+        self.sql(SCHEMA + _row(Listening(backend_id, region, address, port), country))
 
     def start_backends(self, countries: dict[str, str]) -> dict[str, Backend]:
         """Start mock backends (id to country), add a row for each, and return them by id."""
         started = {backend_id: self.start_backend(backend_id) for backend_id in countries}
-        for backend in started.values():
-            self.add_row(backend, countries[backend.id])
+        rows = (_row(backend, countries[backend_id]) for backend_id, backend in started.items())
+        self.sql(SCHEMA + "".join(rows))
         return started
 
     def explain(self, address: str) -> dict[str, Any]:
@@ -215,6 +221,16 @@ class Pop(ABC):
         """Open connections of each backend, as ``edgeproxy explain`` counts them."""
         candidates = self.explain(self.client("").address)["candidates"]
         return {candidate["backend"]: candidate["connections"] for candidate in candidates}
+
+
+def _row(place: Place, country: str, hard_limit: int = 0) -> str:
+    """The statement that adds a row for what listens there."""
+    return (
+        "INSERT INTO backends "
+        "(id, app, region, country, wg_ip, port, healthy, weight, soft_limit, hard_limit) "
+        f"VALUES ('{place.id}', 'test', '{place.region}', '{country}', '{place.address}', {place.port}, "
+        f"1, 2, 100, {hard_limit});"
+    )
 
 
 def region_of(backend_id: str) -> str:

@@ -86,7 +86,6 @@ def test_a_session_of_psql_goes_on_while_its_database_is_drained(
 ) -> None:
     pop = local_pop
     pop.add_address("sessions", "eu", "DE", "127.0.0.1", postgres.port)
-    pop.add_row(pop.start_backend("mock-eu-2"), "FR")
     proxy = pop.start_proxy()
 
     connect = f"postgresql://postgres@{proxy.host}:{proxy.port}/postgres"
@@ -109,6 +108,8 @@ def test_a_session_of_psql_goes_on_while_its_database_is_drained(
             return psql.stdout.readline().strip()
 
         server_process = query("SELECT pg_backend_pid()")
+        # Only now, for psql comes from an address of no country, to which both are equally near.
+        pop.add_row(pop.start_backend("mock-eu-2"), "FR")
         query("CREATE TEMP TABLE notes (note text) \\; INSERT INTO notes VALUES ('kept') RETURNING note")
         _drain(pop, proxy)
         # The same server process, with what only this session knows.

@@ -146,6 +146,7 @@ class HostPop(Pop):
         self.host = world.pops[region]
         self.settings = {"EDGEPROXY_GEOIP_PATH": MAP}
         self._cursor = self.host.run(*shell(_RESET)).strip().splitlines()[-1]
+        self._written = ""
         self._ports = itertools.count(_FIRST_PORT)
         self._involved: list[Host] = []
 
@@ -261,4 +262,6 @@ class HostPop(Pop):
 
     def _write_settings(self) -> None:
         lines = [f'{name}="{value}"\n' for name, value in self.environment.items()]
-        self.host.put(_SETTINGS, "".join(lines))
+        if (settings := "".join(lines)) != self._written:
+            self.host.put(_SETTINGS, settings)
+            self._written = settings
