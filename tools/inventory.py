@@ -23,11 +23,13 @@ from typer.main import get_command
 from edgeproxy.cli.app import app
 from edgeproxy.config.settings import SETTINGS, Config
 from edgeproxy.core.controlplane import names
+from edgeproxy.core.controlplane.control_view import ControlView
 from edgeproxy.core.controlplane.metric_labels import BackendLabels
 from edgeproxy.core.controlplane.overview import Overview
 from edgeproxy.inbound import api, metrics_server
 from edgeproxy.inbound.api_routes import CALLS
 from edgeproxy.inbound.metrics import PopCollector
+from edgeproxy.inbound.metrics_control import ControlCollector
 
 _NO_SETTINGS = {"sources"}
 _FORM = re.compile(r"^    (\S.*?\S)  +(?:A AAAA|SRV|TXT|NS SOA)\b", re.MULTILINE)
@@ -65,8 +67,9 @@ def routes() -> Iterator[str]:
 
 def metrics() -> Iterator[str]:
     """What a POP tells of which nothing is known yet."""
-    collector = PopCollector(lambda: _blank(Overview), BackendLabels(1))
-    for family in collector.collect():
+    of_the_pop = PopCollector(lambda: _blank(Overview), BackendLabels(1))
+    of_control = ControlCollector(lambda: _blank(ControlView))
+    for family in (*of_the_pop.collect(), *of_control.collect()):
         yield f"metric {family.name}"
 
 
