@@ -232,9 +232,8 @@ class Dispatcher:
         if not self._acquire(app, slot, backend):
             return None
         geo = geo_score(backend, client.country, client.region, self._pop_region)
-        return Lease(
-            backend, slot, score(geo, load_), tag, now_s, from_affinity=True
-        )  # feature: affinity.kept
+        score_ = score(geo, load_)
+        return Lease(backend, slot, score_, tag, now_s, from_affinity=True)  # feature: affinity.kept
 
     def _best(
         self, app: str, client: Client, tag: int, now_s: float, draw: float, tried: Collection[int]
