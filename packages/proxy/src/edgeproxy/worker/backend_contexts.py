@@ -2,7 +2,7 @@
 
 Certificates are always verified, and for the name that is expected; nothing turns that off. A context is made
 when a worker starts, or when files change, and not while a client waits: one that trusts the system's
-authorities takes a hundredth of a second.
+authorities takes 20 ms and 0.8 MiB.
 """
 
 from __future__ import annotations
