@@ -309,14 +309,14 @@ def _least(tiers: Iterable[_LoadQueue | None], best: float, equals: list[list[_M
 def _draw(equals: list[list[_Member]], score: float, draw: float) -> Chosen:
     if len(equals) == 1:
         (bucket,) = equals
-        member = bucket[int(draw * len(bucket))]
-        return Chosen(member.backend, member.slot, score)
-    index = int(draw * sum(map(len, equals)))
-    buckets = iter(equals)
-    bucket = next(buckets)
-    while index >= len(bucket):
-        index -= len(bucket)
+        index = int(draw * len(bucket))
+    else:
+        index = int(draw * sum(map(len, equals)))
+        buckets = iter(equals)
         bucket = next(buckets)
+        while index >= len(bucket):
+            index -= len(bucket)
+            bucket = next(buckets)
     member = bucket[index]
     return Chosen(member.backend, member.slot, score)  # feature: selection.nearest
 
