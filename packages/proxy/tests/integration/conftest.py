@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from packages.proxy.tests.integration.proxies import Backend, StartProxy, proxy_starter
+from packages.proxy.tests.integration.proxies import Backend, StartBackend, StartProxy, proxy_starter
 from testkit.process import ProcessFactory
 
 
@@ -50,6 +50,12 @@ def start_backend() -> Iterator[Callable[[str], Backend]]:
             return backend
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def ports(start_backend: StartBackend) -> dict[str, int]:
+    """Where the backends "one" and "two" listen."""
+    return {name: start_backend(name).port for name in ("one", "two")}
 
 
 @pytest.fixture(scope="session")

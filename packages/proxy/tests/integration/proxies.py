@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from http.client import HTTPResponse
 from pathlib import Path
@@ -29,6 +29,10 @@ COVERAGE_VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 
 API: Mapping[str, Any] = {"api_enabled": True, "api_listen_addr": "127.0.0.1:0"}
 """Settings of a proxy that lets backends register themselves."""
+
+UNREADABLE = "the routing table cannot be read, keeping the last good one"
+READABLE = "the routing table can be read again"
+"""Lines of the log."""
 
 PROMISE_S = 1.0
 """What is promised within a second; tests wait ten times as long for it."""
@@ -103,6 +107,10 @@ class Backend:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+StartBackend = Callable[[str], Backend]
+NewClient = Callable[[], str]
 
 
 class Proxy:
@@ -183,6 +191,15 @@ class Api:
             **values,
         }
         assert self.ask("POST", "/api/v1/register", body)[0] == 201
+
+
+def wait_until_served_by(proxy: Proxy, new_client: NewClient, name: str) -> None:
+    """Wait until new clients come to the backend ``name``, to nobody if that is empty."""
+    wait_until(
+        lambda: proxy.backend_of(new_client()) == name,
+        reason=f"new clients to come to {name or 'nobody'}",
+        timeout_s=10 * PROMISE_S,
+    )
 
 
 class StartProxy(Protocol):

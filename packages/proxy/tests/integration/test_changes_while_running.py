@@ -12,36 +12,19 @@ import pytest
 
 from packages.proxy.tests.integration.proxies import (
     PROMISE_S,
-    Backend,
-    Proxy,
+    READABLE,
+    UNREADABLE,
+    NewClient,
     StartProxy,
     edit,
     row,
+    wait_until_served_by,
     write_rows,
 )
 from testkit.geo import write_country_database
 from testkit.wait import wait_until
 
 pytestmark = pytest.mark.proxies_unmeasured
-
-StartBackend = Callable[[str], Backend]
-NewClient = Callable[[], str]
-
-UNREADABLE = "the routing table cannot be read, keeping the last good one"
-READABLE = "the routing table can be read again"
-
-
-@pytest.fixture(scope="module")
-def ports(start_backend: StartBackend) -> dict[str, int]:
-    return {name: start_backend(name).port for name in ("one", "two")}
-
-
-def wait_until_served_by(proxy: Proxy, new_client: NewClient, backend: str) -> None:
-    wait_until(
-        lambda: proxy.backend_of(new_client()) == backend,
-        reason=f"new clients to come to {backend}",
-        timeout_s=10 * PROMISE_S,
-    )
 
 
 # ---- the routing database ------------------------------------------------------------------------

@@ -17,15 +17,18 @@ import pytest
 from packages.proxy.tests.integration.proxies import (
     API,
     EDGEPROXY,
-    PROMISE_S,
+    READABLE,
+    UNREADABLE,
     Api,
-    Backend,
+    NewClient,
     Proxy,
+    StartBackend,
     StartProxy,
     edit,
     environment,
     greeting,
     row,
+    wait_until_served_by,
     write_rows,
 )
 from testkit.postgres import PostgresServer
@@ -33,17 +36,6 @@ from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
 pytestmark = pytest.mark.proxies_unmeasured
-
-StartBackend = Callable[[str], Backend]
-NewClient = Callable[[], str]
-
-UNREADABLE = "the routing table cannot be read, keeping the last good one"
-READABLE = "the routing table can be read again"
-
-
-@pytest.fixture(scope="module")
-def ports(start_backend: StartBackend) -> dict[str, int]:
-    return {name: start_backend(name).port for name in ("one", "two")}
 
 
 def run(proxy: Proxy, *arguments: str, **settings: object) -> str:
@@ -58,14 +50,6 @@ def run(proxy: Proxy, *arguments: str, **settings: object) -> str:
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
-
-
-def wait_until_served_by(proxy: Proxy, new_client: NewClient, name: str) -> None:
-    wait_until(
-        lambda: proxy.backend_of(new_client()) == name,
-        reason=f"clients to reach {name}",
-        timeout_s=10 * PROMISE_S,
-    )
 
 
 # ---- files -------------------------------------------------------------------------------------------
