@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,7 +186,10 @@ def test_names_that_clients_ask_for(pop: Pop) -> None:
     def greeted_by() -> str:
         with socket.create_connection(("127.0.0.1", pop.sni_port), 10) as client:
             client.sendall(hello)
-            return greeting(client)
+            # The hello comes back behind the name, as the backend echoes it.
+            with suppress(ConnectionResetError):
+                return client.recv(len("shop")).decode()
+            return ""
 
     pop.reload()
     shortly(lambda: greeted_by() == "", "the name to be unknown")
