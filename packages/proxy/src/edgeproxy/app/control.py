@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from random import random
@@ -27,20 +27,20 @@ from edgeproxy.app.parts import (
     verdict_settings,
     worker_settings,
 )
+from edgeproxy.app.servers import dns_responder, metrics_routes
+from edgeproxy.app.upgrading import Upgrading
 from edgeproxy.app.view import View
+from edgeproxy.app.worker_news import WorkerNews
 from edgeproxy.config import Config
 from edgeproxy.core.controlplane.candidates import Candidates
 from edgeproxy.core.controlplane.control_view import TransitionCounts
-from edgeproxy.core.controlplane.directory import labels_of
 from edgeproxy.core.controlplane.events import Event, EventBus, Priority, RecentEvents, Topic
-from edgeproxy.core.controlplane.names import Zone
 from edgeproxy.core.controlplane.registry import Refusal
 from edgeproxy.core.controlplane.routing_table import RoutingTable, TableChange
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.controlplane.verdicts import Verdicts
-from edgeproxy.core.dataplane.client import locate
 from edgeproxy.core.dataplane.selection import ANY_APP
-from edgeproxy.core.wire.frames import GeoDatabaseChanged, Notice, Report, Start, TlsSettings
+from edgeproxy.core.wire.frames import GeoDatabaseChanged, Start, TlsSettings
 from edgeproxy.errors import ConfigError, EdgeproxyError
 from edgeproxy.inbound.admin import AdminServer
 from edgeproxy.inbound.admin_commands import SetBackend
@@ -57,7 +57,7 @@ from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.event_bus import EventFeed, TopicLog
 from edgeproxy.runtime.geo_watch import GeoWatch
-from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor, receive
+from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor
 from edgeproxy.runtime.health_checks import HealthChecks
 from edgeproxy.runtime.limits import raise_descriptor_limit
 from edgeproxy.runtime.privileges import find_account, make_folder
@@ -75,8 +75,7 @@ if TYPE_CHECKING:
     from edgeproxy.inbound.api import ApiServer
     from edgeproxy.inbound.api_port import ApiPort
     from edgeproxy.inbound.dns import DnsServer
-    from edgeproxy.inbound.dns_messages import Responder
-    from edgeproxy.inbound.metrics_server import Handler, MetricsServer
+    from edgeproxy.inbound.metrics_server import MetricsServer
     from edgeproxy.outbound.certificates_files import CertificateFiles
     from edgeproxy.outbound.certificates_files import Loaded as Certificates
     from edgeproxy.runtime.logs import Logger
@@ -93,15 +92,6 @@ NAMES_AT_START_S = 2.0
 
 SAME_REQUEST_S = 0.5
 """Signals this close are one request to stop: ``timeout`` and Ctrl-C tell the process, then its group."""
-
-
-def find_predecessor(environ: MutableMapping[str, str]) -> Predecessor | None:
-    """The control process that started this one to be succeeded by it, ``None`` when none did.
-
-    Raises:
-        EdgeproxyError: see :func:`edgeproxy.runtime.handover.receive`.
-    """
-    return receive(environ)
 
 
 def run(
@@ -134,10 +124,14 @@ class App:
         self._config = config
         self._predecessor = predecessor
         self._predecessor_gone: asyncio.Task[None] | None = None
-        self._successor: Successor | None = None
-        self._upgrade: asyncio.Task[Successor] | None = None
-        self._signalled_upgrade: asyncio.Task[None] | None = None
         self._is_serving = False
+        self._upgrading = Upgrading(
+            self._start_successor,
+            lambda: self._is_serving and not self._stop.is_set(),
+            lambda event, fields: self._tell(Topic.CONFIG, event, **fields),
+            self._relieved,
+            self._upgrade_failed,
+        )
         self._service = ServiceManager(os.environ)
         estate = predecessor.estate if predecessor is not None else None
         inherited = Inheritance(estate.bequests if estate is not None else ())
@@ -191,7 +185,12 @@ class App:
             ],
             self._segment_fd,
             self._state,
-            observer=self,
+            observer=WorkerNews(
+                self._traffic,
+                lambda: self._verdicts,
+                lambda: self._log,
+                TopicLog(self._events, Topic.WORKER),
+            ),
             rows=self._state.claim_rows(config.workers),
         )
         # While the workers boot, what they will be given is read.
@@ -241,7 +240,7 @@ class App:
                     "set_backend": SetBackend(self._write_row, config.geography, self._feed.refresh),
                     "stats": lambda _request: self._view.stats(),
                     "table": lambda _request: self._view.table(),
-                    "upgrade": self._answer_upgrade,
+                    "upgrade": self._upgrading.answer,
                 },
                 inherited.take("admin", str(config.admin_socket.absolute())),
             )
@@ -277,7 +276,7 @@ class App:
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._upgrading.on_signal)
         try:
             await self._admin.start()
             if self._feed.has_names():
@@ -340,16 +339,17 @@ class App:
                 self._entrances.dns.close()
         if self._api is not None:
             self._api.drain()
+        successor = self._upgrading.successor
         self._tell(
             Topic.DRAIN,
             "draining",
             timeout_s=self._config.shutdown_timeout_secs,
-            successor=self._successor.pid if self._successor is not None else None,
+            successor=successor.pid if successor is not None else None,
         )
         # With these open, clients would go on being queued after the workers have closed theirs, for nobody.
         self._entrances.close_listeners()
         timeout_s = self._config.shutdown_timeout_secs
-        if self._successor is None:
+        if successor is None:
             self._service.stopping(timeout_s)
             reset, _ = await asyncio.gather(self._supervisor.stop(timeout_s), self._outlive_predecessor())
             self._save_affinity()
@@ -487,23 +487,8 @@ class App:
             lambda: {each.host: each.addresses for each in self._feed.resolved_hosts()},
             panic_threshold(config),
         )
-        return DnsServer(port, self._dns_responder(config, self._candidates), config.dns_rate_limit)
-
-    def _dns_responder(self, config: Config, candidates: Candidates) -> Responder:
-        from edgeproxy.inbound.dns_messages import Lifetimes, Responder
-
-        pops = {
-            region: tuple(pop.address for pop in config.dns_pops if pop.region == region)
-            for region in config.geography.regions
-        }
-        return Responder(
-            Zone(labels_of(config.dns_domain), config.region, config.geography.regions, pops),
-            candidates,
-            lambda: self._feed.table.version,
-            lambda address: locate(address, self._geo.database.country, config.geography),
-            Lifetimes(config.dns_ttl_secs, config.dns_negative_ttl_secs),
-            config.dns_ecs_trusted,
-        )
+        responder = dns_responder(config, self._candidates, self._feed, self._geo)
+        return DnsServer(port, responder, config.dns_rate_limit)
 
     def _api_server(self, port: ApiPort) -> ApiServer:
         # Imports that take a third of a second, while the workers serve already.
@@ -523,20 +508,10 @@ class App:
 
     def _metrics_server(self, port: MetricsPort) -> MetricsServer:
         # Imports that take a third of a second, while the workers serve already.
-        from edgeproxy.core.controlplane.metric_labels import BackendLabels
-        from edgeproxy.inbound.metrics import Metrics, PopCollector
-        from edgeproxy.inbound.metrics_control import ControlCollector
         from edgeproxy.inbound.metrics_server import MetricsServer
-        from edgeproxy.inbound.status import StatusPage
 
-        self._show_metrics = Metrics(
-            PopCollector(self._view.overview, BackendLabels()), ControlCollector(self._view.control)
-        ).answer
-        self._pages = StatusPage(self._view.overview).routes()
+        self._metrics_routes = metrics_routes(self._view)
         return MetricsServer(port, self._metrics_routes(self._config))
-
-    def _metrics_routes(self, config: Config) -> dict[str, Handler]:
-        return {**self._pages, config.metrics_path: self._show_metrics}
 
     def _on_signal(self, stop: asyncio.Event) -> None:
         if self._told_to_stop_s is None:
@@ -546,8 +521,7 @@ class App:
             self._supervisor.reset()
             if self._predecessor_gone is not None:
                 self._predecessor_gone.cancel()
-        if self._upgrade is not None:
-            self._upgrade.cancel()
+        self._upgrading.cancel()
         # A service manager may have told the workers too; whoever ends from here on does as he was told.
         self._supervisor.retire()
         stop.set()
@@ -576,35 +550,15 @@ class App:
         backends = len(self._feed.table.snapshot())
         return f"serving {self._entrances.address}, {backends} backends, version {__version__}"
 
-    def _on_upgrade(self) -> None:
-        async def upgrade() -> None:
-            with contextlib.suppress(EdgeproxyError):  # said already
-                await self._answer_upgrade({})
+    def _upgrade_failed(self, error: EdgeproxyError) -> None:
+        self._tell(Topic.CONFIG, "the upgrade failed", level="error", why=str(error))
+        self._service.status(f"{self._status()}; an upgrade failed: {error}")
 
-        self._signalled_upgrade = asyncio.create_task(upgrade())
-
-    async def _answer_upgrade(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Have a successor serve; answer when it does, or why it cannot."""
-        if not self._is_serving or self._stop.is_set():
-            raise EdgeproxyError("cannot upgrade: the proxy is only starting, or is stopping already")
-        if self._upgrade is not None:
-            raise EdgeproxyError("an upgrade is under way already")
-        self._tell(Topic.CONFIG, "upgrading", version=__version__)
-        self._upgrade = asyncio.create_task(self._start_successor())
-        try:
-            successor = await self._upgrade
-        except EdgeproxyError as error:
-            self._tell(Topic.CONFIG, "the upgrade failed", level="error", why=str(error))
-            self._service.status(f"{self._status()}; an upgrade failed: {error}")
-            raise
-        finally:
-            self._upgrade = None
-        self._successor = successor
-        self._tell(Topic.CONFIG, "upgraded", successor=successor.pid, version=successor.version)
+    def _relieved(self) -> None:
+        """The successor serves."""
         self._admin.yield_path()
         self._service.leave_to_successor()
         self._stop.set()
-        return {"pid": successor.pid, "version": successor.version, "predecessor": os.getpid()}
 
     async def _start_successor(self) -> Successor:
         async with self._feed.paused():
@@ -639,7 +593,8 @@ class App:
         if self._api is not None:
             self._api.change_settings(config)
         if self._dns is not None and self._candidates is not None:
-            self._dns.change_settings(self._dns_responder(config, self._candidates), config.dns_rate_limit)
+            responder = dns_responder(config, self._candidates, self._feed, self._geo)
+            self._dns.change_settings(responder, config.dns_rate_limit)
         if self._metrics is not None:
             self._metrics.routes = self._metrics_routes(config)
         if self._verdicts is not None:
@@ -694,59 +649,6 @@ class App:
             self._log.warning("affinity is not saved", folder=str(state_dir), why=str(error))
         else:
             self._log.info("affinity saved", bindings=saved, folder=str(state_dir))
-
-    # ---- what workers say (runtime.supervisor.Observer) --------------------------------------
-
-    def reported(self, worker: int, report: Report) -> None:
-        self._traffic.add(worker, report)
-        if self._verdicts is not None:
-            self._verdicts.reported(report)
-        for session in report.sessions:
-            self._log.info(
-                "session",
-                client=session.client,
-                country=session.country,
-                backend=session.backend,
-                score=round(session.score, 6),
-                affinity=session.from_affinity,
-                bytes_received=session.bytes_received,
-                bytes_sent=session.bytes_sent,
-                duration_s=round(session.duration_s, 6),
-                reason=session.reason,
-                tries=session.tries,
-                **({"certificate": session.certificate} if session.certificate else {}),
-            )
-        if report.sessions_dropped:
-            self._log.warning("the access log did not keep up", sessions_lost=report.sessions_dropped)
-
-    def noticed(self, worker: int, notice: Notice) -> None:
-        getattr(self._log, notice.level)(notice.event, worker=worker, **notice.fields)
-
-    def died(self, worker: int, pid: int, exit_code: int) -> None:
-        self._traffic.worker_died(worker)
-        self._tell(
-            Topic.WORKER,
-            "a worker died, starting another",
-            level="error",
-            worker=worker,
-            pid=pid,
-            exit_code=exit_code,
-        )
-
-    def undecodable(self, worker: int, why: str) -> None:
-        what = "a worker sent what is no frame, ending it"
-        self._tell(Topic.WORKER, what, level="error", worker=worker, why=why)
-
-    def lagged(self, worker: int) -> None:
-        self._tell(Topic.WORKER, "a worker does not keep up with changes", level="warning", worker=worker)
-
-    def hung(self, worker: int, pid: int) -> None:
-        what = "a worker hangs, ending it"
-        self._tell(Topic.WORKER, what, level="error", worker=worker, pid=pid)
-
-    def not_started(self, worker: int, why: str) -> None:
-        what = "a worker cannot be started, trying again"
-        self._tell(Topic.WORKER, what, level="error", worker=worker, why=why)
 
     # ---- events ------------------------------------------------------------------------------
 
