@@ -284,7 +284,15 @@ async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> 
 
 def _at_rest(target: Target, admin: Path, account: Account) -> Holdings:
     _accounts(admin, account)
-    return holdings(target)
+    looks = [holdings(target)]
+
+    def is_settled() -> bool:
+        looks.append(holdings(target))
+        return looks[-1].descriptors == looks[-2].descriptors
+
+    # The proxy closes its end of the connection that asked it for the accounts a moment after us.
+    wait_until(is_settled, reason="the descriptors to settle", timeout_s=30, interval_s=0.3)
+    return looks[-1]
 
 
 def _accounts(admin: Path, account: Account) -> list[str]:
