@@ -67,7 +67,7 @@ def test_the_proxy_runs_as_a_user_of_its_own_that_may_change_nothing(host_pop: H
     assert "denied" in refused
 
 
-@pytest.mark.planted(region="ap")
+@pytest.mark.planted(region="us")
 def test_each_pop_serves_the_same_client_from_its_own_region(host_pop: HostPop, world: World) -> None:
     nearest = {"sa": "mock-sa-1", "us": "mock-us-1", "eu": "mock-eu-1"}
     for region, expected in nearest.items():

@@ -168,11 +168,6 @@ class ClientHost(Host):
         return made
 
 
-def tail(text: str, lines: int) -> str:
-    """The last lines of a text."""
-    return "\n".join(text.splitlines()[-lines:])
-
-
 def shell(script: str) -> Sequence[str]:
     """The command that runs a script which stops at its first failure."""
     return ("sh", "-euc", script)

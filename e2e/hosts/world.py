@@ -221,18 +221,13 @@ class _Builder:
         measurements = self._world.measurements(place.region)
         measurements.mkdir(parents=True)
         measurements.chmod(0o777)
-        container, networks = self._create(
-            place.name,
-            place.addresses,
-            None,
-            tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},
-            volumes={
-                **_cgroup_volume(self._client),
-                str(measurements): {"bind": MEASUREMENTS, "mode": "rw"},
-                str(self._folder / "world.mmdb"): {"bind": MAP, "mode": "ro"},
-            },
-            cap_add=_SYSTEMD_CAPABILITIES,
-        )
+        options = _control_groups(self._client)
+        options["volumes"] |= {
+            str(measurements): {"bind": MEASUREMENTS, "mode": "rw"},
+            str(self._folder / "world.mmdb"): {"bind": MAP, "mode": "ro"},
+        }
+        options["tmpfs"] = dict.fromkeys(("/run", "/run/lock", "/tmp"), "")
+        container, networks = self._create(place.name, place.addresses, None, **options)
         self._world.pops[place.region] = Host(container, networks)
 
     def _start_backend(self, place: atlas.BackendPlace) -> None:
@@ -282,11 +277,10 @@ class _Builder:
 
 
 _ORDINARY: Final[dict[str, Any]] = {"init": True, "stop_signal": "SIGTERM"}
-_SYSTEMD_CAPABILITIES: Final[list[str]] = []
 
 
-def _cgroup_volume(client: docker.DockerClient) -> dict[str, dict[str, str]]:
-    """What systemd needs of the machine's control groups, without any right over them where it can do so."""
-    if client.info().get("CgroupVersion") == "1":
-        return {"/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "ro"}}
-    return {"/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"}}
+def _control_groups(client: docker.DockerClient) -> dict[str, Any]:
+    """What systemd needs of the machine's control groups; no right over them where it can do without."""
+    folder, is_first_version = "/sys/fs/cgroup", client.info().get("CgroupVersion") == "1"
+    volumes = {folder: {"bind": folder, "mode": "ro" if is_first_version else "rw"}}
+    return {"volumes": volumes} if is_first_version else {"volumes": volumes, "cgroupns": "host"}
