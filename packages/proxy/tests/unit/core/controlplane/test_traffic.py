@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.core.controlplane.traffic import FORGOTTEN, TrafficRow, TrafficTotals
 from edgeproxy.core.dataplane.connects import Connects
+from edgeproxy.core.dataplane.times import Times
 from edgeproxy.core.wire.frames import Report, Traffic
 
 
@@ -45,6 +46,16 @@ def test_reports_of_all_workers_add_up() -> None:
     assert totals.rows() == [
         TrafficRow("BR", "one", opened=4, active=2, score_mean=25.0, bytes_received=15, bytes_sent=150)
     ]
+
+
+def test_waits_of_all_workers_add_up() -> None:
+    totals = TrafficTotals()
+    for worker, seconds in enumerate((0.25, 0.5)):
+        waits = Times()
+        waits.note(seconds)
+        totals.add(worker, msgspec.structs.replace(report(), waits=waits))
+    totals.add(0, report())
+    assert (totals.waits.count, totals.waits.seconds_sum) == (2, 0.75)
 
 
 def test_each_country_and_backend_has_a_row_of_its_own_in_their_order() -> None:
