@@ -1,7 +1,7 @@
 """Who is where in the world of the hosts: networks, addresses, countries. Nothing here does anything.
 
 Regions are internal networks, as between the machines of a company; the internet is made of networks that are
-reserved for documentation, from which clients come with their own addresses.
+reserved for such purposes, from which clients come with their own addresses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ REGIONS: Final = {
     "eu": IPv4Network("10.50.3.0/24"),
     "ap": IPv4Network("10.50.4.0/24"),
 }
-INTERNET: Final = {"north": IPv4Network("203.0.113.0/24"), "south": IPv4Network("198.51.100.0/24")}
+# The first is meant for measurements, the second for documentation. Of the others for documentation one was
+# seen to hold a machine's package registry, and one the machine itself.
+INTERNET: Final = {"north": IPv4Network("198.18.51.0/24"), "south": IPv4Network("198.51.100.0/24")}
 METADATA: Final = IPv4Network("169.254.169.0/24")
 METADATA_ADDRESS: Final = "169.254.169.254"
 NETWORKS: Final = {**REGIONS, **INTERNET, "metadata": METADATA}
@@ -89,19 +91,19 @@ CLIENTS: Final = (
     ClientPlace(
         "client-de",
         "north",
-        "203.0.113.20",
+        "198.18.51.20",
         {
-            "DE": IPv4Network("203.0.113.64/26"),
-            "PT": IPv4Network("203.0.113.128/27"),
-            "FR": IPv4Network("203.0.113.160/27"),
+            "DE": IPv4Network("198.18.51.64/26"),
+            "PT": IPv4Network("198.18.51.128/27"),
+            "FR": IPv4Network("198.18.51.160/27"),
         },
     ),
     ClientPlace(
         "client-jp",
         "north",
-        "203.0.113.21",
+        "198.18.51.21",
         # "" is on no map: for clients whose country nobody knows.
-        {"JP": IPv4Network("203.0.113.192/27"), "": IPv4Network("203.0.113.32/27")},
+        {"JP": IPv4Network("198.18.51.192/27"), "": IPv4Network("198.18.51.32/27")},
     ),
 )
 COUNTRIES: Final = {country: client for client in CLIENTS for country in client.countries}
