@@ -119,9 +119,9 @@ def test_help_of_run_lists_the_flags(edgeproxy: Edgeproxy, arguments: tuple[str,
 
 
 def test_run_with_wrong_settings_exits_2(edgeproxy: Edgeproxy) -> None:
-    done = edgeproxy("run", "--pool-enabled", EDGEPROXY_REGION="mars")
+    done = edgeproxy("run", "--workers=none", EDGEPROXY_REGION="mars")
     assert done.code == 2
-    assert [line.split(":")[0] for line in done.errors] == ["--pool-enabled", "EDGEPROXY_REGION"]
+    assert [line.split(":")[0] for line in done.errors] == ["--workers", "EDGEPROXY_REGION"]
 
 
 @pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("config", "reference")])

@@ -139,6 +139,9 @@ def test_table_without_a_column_is_named(
     open_store: Open, postgres: PostgresServer, postgres_database: str
 ) -> None:
     postgres.execute("CREATE TABLE backends (id TEXT PRIMARY KEY, deleted INT)", postgres_database)
+    with pytest.raises(StoreError, match='column "healthy" of relation "backends" does not exist'):
+        open_store()
+    postgres.execute("ALTER TABLE backends ADD COLUMN healthy INT", postgres_database)
     store = open_store()
     assert 'column "app" does not exist' in refused(store.poll)
 

@@ -120,7 +120,9 @@ def settings_for(foreign: Foreign) -> str:
 
 def run_tests(root: Path, output: Path, kind: str, tests: str) -> None:
     # What measures this test must not measure its children as well: one interpreter holds one tracer.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "PYTEST_"))
+    }
     environment |= {
         "PYTHONPATH": str(root / "src"),
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -805,6 +805,9 @@ def test_the_tests_that_reach_a_line_are_found_in_child_processes_too(
     tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # most of the time goes into loading them
+    monkeypatch.delenv(
+        "PYTEST_ADDOPTS", raising=False
+    )  # whoever runs this test may have set options of theirs
     made = Repository(
         tmp_path,
         SETTINGS.replace("branch = true", 'branch = true\npatch = ["subprocess"]\nsource = ["."]')
