@@ -127,9 +127,68 @@ def test_the_walkthrough_works_as_written(
 
     # So does an edit, within a second.
     shell.run(f"""sqlite3 routing.db "UPDATE backends SET healthy=0 WHERE id='{other}'" """)
+    moves_to(shell, port, "mock-us-1")
+    proxy.terminate()
+
+
+def test_the_walkthrough_works_with_registrations_instead_of_sql(
+    shell: Shell, port_factory: Callable[[], int]
+) -> None:
+    ports = [port_factory() for _ in range(3)]
+    port, api = port_factory(), port_factory()
+
+    # 1. Nobody edits a table: it is made, and stays empty.
+    shell.run("edgeproxy db init")
+    proxy = shell.background(
+        f"EDGEPROXY_REGION=eu EDGEPROXY_LISTEN_ADDR=0.0.0.0:{port} EDGEPROXY_API_ENABLED=true "
+        f"EDGEPROXY_API_LISTEN_ADDR=127.0.0.1:{api} edgeproxy run"
+    )
+    proxy.wait_output("listening")
+
+    # 2. Each backend starts, and says that it is there.
+    backends, sidecars = {}, {}
+    for name, its_port in zip(("mock-eu-1", "mock-eu-2", "mock-us-1"), ports, strict=True):
+        region = name.split("-")[1]
+        backends[name] = shell.background(f"mock-backend -port {its_port} -region {region} -id {name}")
+        backends[name].wait_output("listening")
+        sidecars[name] = shell.background(
+            f"edgeproxy register http://127.0.0.1:{api} --id {name} --app test --region {region} "
+            f"--ip 127.0.0.1 --port {its_port} --weight 2 --soft-limit 100 --hard-limit 150"
+        )
+        sidecars[name].wait_output("registered")
+    listed = shell.run(f"curl -s http://127.0.0.1:{api}/api/v1/backends")
+    assert all(f'"{name}"' in listed for name in backends)
+
+    # 3. Clients are served, and each keeps its backend.
+    bound = next(
+        name for name in backends if f'"{name}"' in shell.run(f"curl -s http://localhost:{port}/api/info")
+    )
+    assert bound in {"mock-eu-1", "mock-eu-2"}
+    ten = shell.run(TEN_REQUESTS.format(port=port)).splitlines()
+    assert len(ten) == 10
+    assert all(f'"{bound}"' in line for line in ten)
+
+    # 4. A backend that goes takes itself out of the table, and its client is moved.
+    sidecars[bound].terminate()
+    other = "mock-eu-2" if bound == "mock-eu-1" else "mock-eu-1"
+    moves_to(shell, port, other)
+
+    # 5. An operator drains through the API what he would have marked with SQL.
+    drained = shell.run(
+        f"curl -s -X PATCH http://127.0.0.1:{api}/api/v1/backends/{other} "
+        "-H 'Content-Type: application/json' -d '{\"drain\": true}'"
+    )
+    assert f'"{other}"' in drained
+    moves_to(shell, port, "mock-us-1")
+    for name in (other, "mock-us-1"):
+        sidecars[name].terminate()
+    proxy.terminate()
+
+
+def moves_to(shell: Shell, port: int, name: str) -> None:
+    """Wait until this machine's next request is answered by the backend ``name``."""
     wait_until(
-        lambda: '"mock-us-1"' in shell.run(f"curl -s http://localhost:{port}/api/info"),
-        reason="the client to be moved by the edit",
+        lambda: f'"{name}"' in shell.run(f"curl -s http://localhost:{port}/api/info"),
+        reason=f"the client to be moved to {name}",
         timeout_s=10 * PROMISE_S,
     )
-    proxy.terminate()
