@@ -23,8 +23,6 @@ from packages.proxy.tests.integration.proxies import Api, Backend, Proxy, StartP
 from testkit.pki import Pki
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 NAME = "shop.example.com"
 LISTENERS = """
 [[listeners]]
