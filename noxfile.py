@@ -98,8 +98,8 @@ def e2e(session: nox.Session) -> None:
     if "--keep" in session.posargs:
         # In this process, which says how to enter the hosts.
         session.posargs.append("-n0")
-    # The stories of hosts share one world, so they stay in one process.
-    if not run_pytest(session, "e2e", ["e2e"], dist="loadgroup"):
+    # Which process tells which stories is for e2e/conftest.py to say.
+    if not run_pytest(session, "e2e", ["e2e"], dist="load"):
         session.log("no e2e test is in the paths given")
 
 

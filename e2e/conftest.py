@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from e2e.hosts.engine import NoEngineError
 from e2e.hosts.pop import HostPop
@@ -47,28 +48,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "substrate" in metafunc.fixturenames:
         blank = blanks_of(metafunc.definition)
         metafunc.parametrize("substrate", [each for each in SUBSTRATES if each not in blank])
+    elif "world" in metafunc.fixturenames:
+        # For the name of the test, by which it is scheduled.
+        metafunc.fixturenames.append("substrate")
+        metafunc.parametrize("substrate", ["containers"])
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return HostsTogether(config, log)
+
+
+class HostsTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """One world for all stories of hosts, so one process that tells them; any process tells the others.
+
+    ``--dist=loadgroup`` is for that, but pytest-xdist 3.8 cannot mark groups in the names of pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "hosts" if "[containers" in nodeid else nodeid
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if needs_hosts(item):
+        item.add_marker(pytest.mark.timeout(_WORLD_TIMEOUT_S))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("plant"):
         unplanted = [item for item in items if item.get_closest_marker("planted") is None]
         config.hook.pytest_deselected(items=unplanted)
         items[:] = [item for item in items if item not in unplanted]
-    for item in items:
-        if config.getoption("plant"):
+        for item in items:
             item.add_marker(pytest.mark.xfail(reason="the fault is noticed", strict=True))
-        if needs_hosts(item):
-            # One world for all, so one process that tells its stories.
-            item.add_marker(pytest.mark.xdist_group("hosts"))
-            item.add_marker(pytest.mark.timeout(_WORLD_TIMEOUT_S))
 
 
 def needs_hosts(item: pytest.Item) -> bool:
     """Whether a story is told of hosts in containers."""
     callspec = getattr(item, "callspec", None)
-    substrate = callspec.params.get("substrate") if callspec is not None else None
-    return substrate == "containers" or (substrate is None and "world" in getattr(item, "fixturenames", ()))
+    return callspec is not None and callspec.params.get("substrate") == "containers"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
