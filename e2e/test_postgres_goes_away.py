@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 
 import pytest
 
@@ -17,12 +18,13 @@ pytestmark = pytest.mark.blank(
 
 _AWAY_ANSWERS = 300
 _AWAY_FULL_S = 10.0
+"""With ``--full``; else only as long as so many answers take."""
 
 
 @pytest.mark.feature("table.postgres")
 @pytest.mark.planted("edits are not seen")
 def test_clients_are_served_while_postgres_is_away_and_edits_count_when_it_is_back(
-    local_pop: LocalPop, postgres_factory: Callable[[], PostgresServer]
+    local_pop: LocalPop, postgres_factory: Callable[[], PostgresServer], full: bool
 ) -> None:
     pop, server = local_pop, postgres_factory()
     pop.configure(
@@ -44,8 +46,10 @@ def test_clients_are_served_while_postgres_is_away_and_edits_count_when_it_is_ba
     clients = [pop.client("DE", number) for number in range(2, 6)]
     with keep_coming(proxy, clients) as load:
         pop.step("PostgreSQL is killed")
+        back_at_s = monotonic() + (_AWAY_FULL_S if full else 0)
         server.kill()
         load.wait_more(_AWAY_ANSWERS)
+        wait_until(lambda: monotonic() >= back_at_s, reason="it to be away long enough", timeout_s=60)
         # Not only those who are bound: somebody new is chosen for by the last table that was read.
         assert pop.client("FR", 1).ask(proxy) == "mock-eu-2"
         pop.step("PostgreSQL is back")
