@@ -59,8 +59,8 @@ class Side:
     """One socket of a relayed pair."""
 
     __slots__ = (
-        "broken", "early_events", "ended", "kept", "kept_sent", "owner", "peer", "pipe", "readable", "relay",
-        "sent_bytes", "sock", "stream", "trickled_at_bytes", "unsent",
+        "broken", "early_events", "ended", "is_emptied", "kept", "kept_sent", "owner", "peer", "pipe",
+        "readable", "relay", "sent_bytes", "sock", "stream", "trickled_at_bytes", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, owner: Owner, relay: CopyRelay) -> None:
@@ -82,6 +82,8 @@ class Side:
         """There may be input that nobody has read; no further edge will tell."""
         self.early_events = 0
         """What the loop told of a side that it watches before the relay began."""
+        self.is_emptied = False
+        """The last read has left nothing, by whatever else its stream knows that from."""
         self.ended = False
         self.broken = False
         """It was reset: what comes for it is dropped, what it sent before is still handed on."""
@@ -187,7 +189,7 @@ class CopyRelay:
                 source.readable = True
                 return
             if received < size:
-                if not behind:
+                if not behind or source.is_emptied:
                     source.readable = False
                     return
                 if behind == _ONLY_THE_END:

@@ -55,8 +55,8 @@ class TlsSide(Side):
     """A side that speaks TLS: a client's that ends here, or a backend's that begins here."""
 
     __slots__ = (
-        "_bios", "_early", "_has_more", "_is_dry", "_is_hasty", "_left", "_promised", "_said_end", "_saw_end",
-        "_tls", "_unsent",
+        "_bios", "_early", "_has_more", "_is_dry", "_is_hasty", "_left", "_promised", "_read", "_said_end",
+        "_saw_end", "_tls", "_unsent",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class TlsSide(Side):
         self.stream = self
         self._bios = bios
         self._tls = tls
+        # Given a buffer it returns a count, which its type does not say.
+        self._read = cast("Callable[[int, memoryview], int]", tls.read)
         self._left: bytes | None = None
         """Ciphertext that was read and not decrypted."""
         self._has_more = False
@@ -135,7 +137,7 @@ class TlsSide(Side):
             elif self._unsent is not None:
                 with contextlib.suppress(OSError):  # the loop tells of a reset by itself
                     self._flush()
-        # How much plaintext there is says nothing of the socket, so the relay reads until it would block.
+        # How much plaintext there is says nothing of the socket: the relay reads until that is emptied.
         if events & _INPUT and self.peer is not None and not self.ended:
             self.relay.pump(self, UNKNOWN)
 
@@ -177,9 +179,7 @@ class TlsSide(Side):
         """
         if self._early:
             return self._read_early(buffer, size)
-        bios = self._bios
-        # Given a buffer it returns a count, which its type does not say.
-        read = cast(Callable[[int, memoryview], int], self._tls.read)
+        bios, read = self._bios, self._read
         incoming = bios.incoming
         received = 0
         try:
@@ -187,9 +187,12 @@ class TlsSide(Side):
                 incoming.write(self._left)
                 self._left = None
             while not self._saw_end:
-                if not self._has_more:
+                if self._has_more:
+                    self._has_more = False
+                elif self._is_dry:
+                    raise BlockingIOError
+                else:
                     self._receive(size, flags)
-                self._has_more = False
                 try:
                     while received < size:
                         count = read(size - received, buffer[received:])
@@ -207,14 +210,13 @@ class TlsSide(Side):
                     self._saw_end = True
                 if received:
                     break
+            self.is_emptied = self._is_dry and not self._has_more and not self._saw_end
             return received
         finally:
             self._take_back()
 
     def _receive(self, size: int, flags: int) -> None:
         """Move what the socket has, at most ``size`` bytes, to where it is decrypted."""
-        if self._is_dry:
-            raise BlockingIOError
         bios = self._bios
         received = self.sock.recv_into(bios.ciphertext, size, flags)
         if received:
@@ -226,6 +228,7 @@ class TlsSide(Side):
             raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the stream was cut off")
 
     def _read_early(self, buffer: memoryview, size: int) -> int:
+        self.is_emptied = False
         part, self._early = self._early[:size], self._early[size:]
         buffer[: len(part)] = part
         return len(part)
