@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _REPORT_CHARS = 64_000
 _FEATURE = "feature"
+_CONTRACT = "contract"
 _sections_key = pytest.StashKey[list[Callable[[], list[tuple[str, str]]]]]()
 
 
@@ -48,6 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "feature(*ids): what this test proves when it passes; see testkit.coverage.features_claims"
+    )
+    config.addinivalue_line(
+        "markers", "contract: holds an implementation to a contract; put on by itself, see testkit.contracts"
     )
     path = config.getoption("outcomes")
     # With pytest-xdist the controller hears of every test, and alone writes.
@@ -76,6 +80,7 @@ class OutcomeWriter:
                 "test": report.nodeid,
                 "outcome": _outcome(reports),
                 "features": [str(value) for name, value in report.user_properties if name == _FEATURE],
+                **{_CONTRACT: value for name, value in report.user_properties if name == _CONTRACT},
                 "seconds": round(sum(each.duration for each in reports), 3),
             }
             self._file.write(json.dumps(entry) + "\n")
@@ -96,6 +101,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker in item.iter_markers(_FEATURE):
             item.user_properties.extend((_FEATURE, feature) for feature in marker.args)
+    _mark_contracts(items)
+
+
+def _mark_contracts(items: list[pytest.Item]) -> None:
+    """Leave out what an implementation says it lacks; let tests of later levels fail nobody."""
+    for item in items:
+        cls = getattr(item, "cls", None)
+        if cls is None or not hasattr(cls, "contract_tests"):
+            continue
+        known = {test.name: test for test in cls.contract_tests()}
+        test = known.get(getattr(item, "originalname", ""))
+        if test is None:
+            continue
+        item.add_marker(_CONTRACT)
+        item.user_properties.append(
+            (_CONTRACT, {"name": cls.contract, "by": cls.__name__, "lacks": test.lacks, "level": cls.level})
+        )
+        if test.lacks:
+            item.add_marker(pytest.mark.skip(reason=test.lacks))
+        elif test.advisory:
+            item.add_marker(pytest.mark.xfail(reason="of a later level than promised", strict=False))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from testkit.contracts.contract import Contract
 from testkit.contracts.row_store import Row, RowStore, RowStoreHarness, row, without_id
 
 
@@ -41,7 +42,7 @@ class LoggedStoreHarness(RowStoreHarness, Protocol):
         ...
 
 
-class ChangeLogContract:
+class ChangeLogContract(Contract, contract="change_log"):
     """Subclass it, define the fixture ``harness``, and pytest runs it."""
 
     def test_changes_of_both_sides_are_told_apart_in_order(self, harness: LoggedStoreHarness) -> None:

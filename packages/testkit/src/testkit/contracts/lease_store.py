@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from testkit.contracts.row_store import Row, assert_raises, row, without_id
+from testkit.contracts.checking import assert_raises
+from testkit.contracts.contract import Contract
+from testkit.contracts.row_store import Row, row, without_id
 from testkit.wait import wait_until
 
 RECOVERY_TIMEOUT_S = 30.0
@@ -84,7 +86,7 @@ class LeaseStoreHarness(Protocol):
         ...
 
 
-class LeaseStoreContract:
+class LeaseStoreContract(Contract, contract="lease_store"):
     """Subclass it, define the fixture ``harness``, and pytest runs it."""
 
     # ---- reading and writing -----------------------------------------------------------------------

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from testkit.contracts.checking import assert_raises
+from testkit.contracts.contract import Contract
 from testkit.wait import wait_until
 
 Row = Mapping[str, object]
@@ -97,7 +99,7 @@ def without_deleted(values: Row) -> dict[str, object]:
     return {column: value for column, value in values.items() if column != "deleted"}
 
 
-class RowStoreContract:
+class RowStoreContract(Contract, contract="row_store"):
     """Subclass it, define the fixture ``harness``, and pytest runs it."""
 
     # ---- reading -----------------------------------------------------------------------------------
@@ -329,12 +331,3 @@ def without_id(values: Row) -> dict[str, object]:
 def _number(value: object) -> int:
     assert isinstance(value, int)
     return value
-
-
-def assert_raises(expected: type[Exception], act: Callable[[], object]) -> None:
-    """Fail unless ``act`` raises ``expected``; pytest's own is not used, as contracts need no pytest."""
-    try:
-        outcome = act()
-    except expected:
-        return
-    raise AssertionError(f"expected {expected.__name__}, got {outcome!r}")

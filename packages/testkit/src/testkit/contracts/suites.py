@@ -1,0 +1,23 @@
+"""The contracts that testkit brings with a reference and planted bugs, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+
+from testkit.contracts.planted import Suite
+
+_WHERE: Mapping[str, str] = MappingProxyType({})
+
+NAMES = tuple(_WHERE)
+
+
+def load(name: str) -> Suite:
+    """The suite of that name, imported now.
+
+    Raises:
+        KeyError: there is none.
+    """
+    suite: Suite = import_module(_WHERE[name]).SUITE
+    return suite
