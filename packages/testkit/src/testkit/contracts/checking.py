@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from testkit.contracts.contract import Contract, ContractTest
-from testkit.contracts.virtual import HORIZON_S, VirtualTimeLoop
+from testkit.virtual_time import HORIZON_S, VirtualTimeLoop
 
 Factory = Callable[[], Any]
 """Makes a harness, or a context manager, sync or async, that gives one."""

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from testkit.contracts.virtual import VirtualTimeLoop
+from testkit.virtual_time import VirtualTimeLoop
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 

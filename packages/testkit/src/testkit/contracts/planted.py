@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from testkit.contracts.checking import Factory, Report, Verdict, check
 from testkit.contracts.contract import Contract
-from testkit.contracts.virtual import VirtualTimeLoop
+from testkit.virtual_time import VirtualTimeLoop
 
 Kind = TypeVar("Kind", bound=type)
 

@@ -12,7 +12,7 @@ import pytest
 from testkit.contracts.checking import Verdict, assert_raises, assert_raises_async, check
 from testkit.contracts.contract import Contract, needs, since
 from testkit.contracts.planted import PlantedBugs
-from testkit.contracts.virtual import VirtualTimeLoop
+from testkit.virtual_time import VirtualTimeLoop
 
 
 class Counter:
