@@ -140,6 +140,21 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def contracts(session: nox.Session) -> None:
+    """Which implementation holds which contract, and whether contracts bite; --number N, --seed S."""
+    prepare(session)
+    outcomes = MEASUREMENTS / "outcomes.contracts.jsonl"
+    folders = [*folders_of("unit"), *folders_of("integration")]
+    session.run(
+        *("python", "-m", "pytest", f"--numprocesses={TEST_PROCESSES}", "--dist=worksteal", "-m", "contract"),
+        *(f"--outcomes={outcomes}", "--no-header", "-rfE", *folders),
+        # The matrix says which have failed.
+        success_codes=[0, 1],
+    )
+    session.run("testkit", "contracts", f"--outcomes={outcomes}", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare with HAProxy and nginx into bench_reports/; --rows k64,conn, --rounds N, --seconds S."""
     prepare(session)

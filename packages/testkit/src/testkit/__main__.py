@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from testkit.contracts import cli as contracts_cli
 from testkit.coverage import cli as coverage_cli
 
 
@@ -14,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="testkit", description="Tools for tests of network services.")
     tools = parser.add_subparsers(title="tools", metavar="TOOL", required=True)
     coverage_cli.add_to(tools)
+    contracts_cli.add_to(tools)
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code

@@ -80,7 +80,7 @@ class OutcomeWriter:
                 "test": report.nodeid,
                 "outcome": _outcome(reports),
                 "features": [str(value) for name, value in report.user_properties if name == _FEATURE],
-                **{_CONTRACT: value for name, value in report.user_properties if name == _CONTRACT},
+                **dict(each for each in report.user_properties if each[0] == _CONTRACT),
                 "seconds": round(sum(each.duration for each in reports), 3),
             }
             self._file.write(json.dumps(entry) + "\n")

@@ -24,8 +24,8 @@ from testkit.contracts.checking import Verdict
 from testkit.contracts.planted import Suite
 from testkit.coverage.mutation_operators import Mutant, find_mutants
 
-_CPU_S = 10
-_WALL_S = 40
+_CPU_S = 3
+_WALL_S = 30
 _MEMORY_BYTES = 1 << 30
 _KILLED, _SURVIVED = 0, 1
 
@@ -62,8 +62,9 @@ def try_mutants(suite: Suite, number: int, seed: int) -> MutantsReport:
     Raises:
         AssertionError: the reference itself does not hold the contract.
     """
-    suite.check_reference().require()
     source = source_of(suite).read_text(encoding="utf-8")
+    suite.check_reference().require()
+    assert not _is_killed(suite, source), f"{suite.name}: fails in a child process without a defect"
     drawn = draw_mutants(suite, number, seed)
     survivors = [mutant.diff(source) for mutant in drawn if not _is_killed(suite, mutant.apply(source))]
     return MutantsReport(seed, len(drawn), tuple(survivors))

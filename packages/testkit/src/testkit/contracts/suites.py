@@ -8,7 +8,11 @@ from types import MappingProxyType
 
 from testkit.contracts.planted import Suite
 
-_WHERE: Mapping[str, str] = MappingProxyType({})
+_WHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "event_bus": "testkit.contracts.bugs.event_bus",
+    }
+)
 
 NAMES = tuple(_WHERE)
 
