@@ -1,6 +1,6 @@
 """``mock-backend``: arguments in, exit code out.
 
-Exit codes: 0 stopped by SIGTERM or SIGINT, 1 the address cannot be listened on, 2 a flag is wrong.
+Exit codes: 0 stopped by SIGTERM or SIGINT, 1 an address cannot be listened on, 2 a flag is wrong.
 Each error is one line on standard error that names the thing and the remedy.
 """
 
@@ -9,14 +9,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
+import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from mock_backend.behaviour import check_label
-from mock_backend.server import ListenError, MockBackend, endpoint
+from mock_backend.instrument import State
+from mock_backend.server import ListenError, MissingTestkitError, MockBackend, endpoint
+
+_TOKEN_VARIABLE = "MOCK_BACKEND_ADMIN_TOKEN"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,15 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv = sys.argv[1:]
     try:
         flags = _parser().parse_args([_two_dashes(word) for word in argv])
-    except _FlagError as error:
+        backend = MockBackend(**vars(flags))
+    except (_FlagError, ValueError) as error:
         print(f"mock-backend: {error}; see mock-backend --help", file=sys.stderr)
         return 2
-    backend = MockBackend(region=flags.region, id=flags.id, host=flags.host, port=flags.port)
     try:
         asyncio.run(_serve(backend))
     except ListenError as error:
         print(f"mock-backend: {error}", file=sys.stderr)
         return 1
+    except MissingTestkitError as error:
+        print(f"mock-backend: --proxy-protocol: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"mock-backend: --tls-cert, --tls-key, --tls-client-ca: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -47,7 +58,12 @@ async def _serve(backend: MockBackend) -> None:
         loop.add_signal_handler(number, stopping.set)
     async with backend:
         where = endpoint(backend.address, backend.port)
-        print(f"mock-backend {backend.id} ({backend.region}) listening on {where}", flush=True)
+        opened = [f"mock-backend {backend.id} ({backend.region}) listening on {where}"]
+        for name, port in backend.ports.items():
+            if name != "http":
+                host = backend.admin_address if name == "admin" else backend.address
+                opened.append(f"mock-backend {backend.id} {name} on {endpoint(host, port)}")
+        print("\n".join(opened), flush=True)
         await stopping.wait()
     print(f"mock-backend {backend.id} stopped after {backend.request_count} requests", flush=True)
 
@@ -91,6 +107,42 @@ def _parser() -> argparse.ArgumentParser:
         default="0.0.0.0",
         help="IP address to listen on (default 0.0.0.0: all)",
     )
+    parser.add_argument("--tcp-echo", type=_port, metavar="PORT", help="also echo TCP on this port")
+    parser.add_argument("--udp-echo", type=_port, metavar="PORT", help="also echo UDP on this port")
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--tls-cert", metavar="FILE", help="serve HTTP over TLS with this certificate (PEM)")
+    tls.add_argument("--tls-key", metavar="FILE", help="and this key")
+    tls.add_argument(
+        "--tls-client-ca", metavar="FILE", help="demand clients' certificates, of these authorities"
+    )
+    parser.add_argument(
+        "--proxy-protocol", action="store_true", help="demand a PROXY header, version 1 or 2; needs testkit"
+    )
+    instrument = parser.add_argument_group("instrument (README.md has the languages)")
+    instrument.add_argument(
+        "--state",
+        choices=[state.value for state in State],
+        default="ready",
+        help="to begin in (default ready)",
+    )
+    instrument.add_argument("--script", type=_text, default="", metavar="TEXT|@FILE", help="by connection")
+    instrument.add_argument("--faults", type=_text, default="", metavar="TEXT|@FILE", help="by request")
+    instrument.add_argument("--seed", type=_seed, default=0, help="of what faults draw (default 0)")
+    instrument.add_argument(
+        "--admin-port", type=_port, metavar="PORT", help="open the admin API on this port"
+    )
+    instrument.add_argument(
+        "--admin-host",
+        type=_address,
+        default="127.0.0.1",
+        help="IP address of the admin API (default 127.0.0.1)",
+    )
+    instrument.add_argument(
+        "--admin-token",
+        type=_label,
+        default=os.environ.get(_TOKEN_VARIABLE) or None,
+        help=f"that the admin API demands (default ${_TOKEN_VARIABLE}); needed off loopback",
+    )
     return parser
 
 
@@ -98,6 +150,21 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) <= 65535:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 0 to 65535")
+
+
+def _seed(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no seed; give a number")
+
+
+def _text(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {error}") from error
 
 
 def _label(text: str) -> str:

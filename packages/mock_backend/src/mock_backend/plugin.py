@@ -7,7 +7,7 @@ imported by the fixture that needs them, so that coverage sees their first lines
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from mock_backend.driver import Driver
     from mock_backend.process import MockBackendProcess
     from mock_backend.threaded import ThreadedMockBackend
     from testkit.process import ProcessFactory
@@ -34,6 +35,14 @@ class RunningMockBackend(Protocol):
 
     @property
     def port(self) -> int: ...
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """All that are open by name: http, tcp-echo, udp-echo, admin."""
+
+    @property
+    def driver(self) -> Driver:
+        """What changes and asks it while it runs."""
 
     def stop(self) -> None:
         """Stop serving: connecting is refused from then on. May be called again."""

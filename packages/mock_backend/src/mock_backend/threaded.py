@@ -6,30 +6,28 @@ import asyncio
 from concurrent.futures import Future
 from threading import Thread
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
+from mock_backend.driver import Driver
 from mock_backend.server import MockBackend
+from mock_backend.settings import Options
 
 
 class ThreadedMockBackend:
     """A mock backend that runs from construction until `stop`, usable as a context manager.
 
-    Takes what `MockBackend` takes and has the same properties.
+    Takes what `MockBackend` takes and has the same properties; its admin API is open on any free port unless
+    ``admin_port`` says otherwise.
 
     Raises:
         ListenError: the address is taken, not allowed or not ours.
-        ValueError: ``id`` or ``region`` cannot stand in a header.
+        ValueError: a setting is wrong.
     """
 
-    def __init__(
-        self,
-        *,
-        region: str = "eu",
-        id: str | None = None,  # noqa: A002  as in MockBackend
-        host: str = "127.0.0.1",
-        port: int = 0,
-    ) -> None:
-        self._backend = MockBackend(region=region, id=id, host=host, port=port)
+    def __init__(self, **options: Unpack[Options]) -> None:
+        options.setdefault("admin_port", 0)
+        self._options = options
+        self._backend = MockBackend(**options)
         self._stopping = asyncio.Event()
         started: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = Thread(
@@ -69,8 +67,18 @@ class ThreadedMockBackend:
         return self._backend.port
 
     @property
+    def ports(self) -> dict[str, int]:
+        return self._backend.ports
+
+    @property
     def request_count(self) -> int:
         return self._backend.request_count
+
+    @property
+    def driver(self) -> Driver:
+        """What changes and asks it while it runs."""
+        options = self._options
+        return Driver(options.get("admin_host", "127.0.0.1"), self.ports["admin"], options.get("admin_token"))
 
     async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         try:

@@ -4,10 +4,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from mock_backend.__main__ import main
+from mock_backend.driver import Driver, DriverError
 from mock_backend.process import MockBackendProcess
 from mock_backend.threaded import ThreadedMockBackend
 from testkit.process import Process, ProcessFactory
@@ -89,6 +91,13 @@ def test_taken_port_is_one_line_and_1(
         (["-por", "9001"], "unrecognized arguments: --por 9001"),
         (["--verbose"], "unrecognized arguments: --verbose"),
         (["9001"], "unrecognized arguments: 9001"),
+        (["-state", "asleep"], "--state: invalid choice: 'asleep'"),
+        (["-seed", "x"], "--seed: 'x' is no seed; give a number"),
+        (["-script", "connection 3: explode"], "statement 1: 'explode' is none of"),
+        (["-script", "@/nothing/here"], "--script: cannot read /nothing/here: "),
+        (["-faults", "x"], "statement 1: no colon"),
+        (["-tls-cert", "cert.pem"], "give both or neither"),
+        (["-admin-port", "0", "-admin-host", "0.0.0.0"], "give an admin token"),
     ],
 )
 def test_wrong_flag_is_one_line_and_2(
@@ -100,6 +109,58 @@ def test_wrong_flag_is_one_line_and_2(
     assert complaint in said.err
     assert said.err.endswith("; see mock-backend --help\n")
     assert said.err.count("\n") == 1
+
+
+def test_further_ports_are_told_behind_the_first_line(
+    mock_backend_process: Callable[..., MockBackendProcess],
+) -> None:
+    backend = mock_backend_process(tcp_echo=0, udp_echo=0, admin_port=0)
+    first, *others = backend.process.log.splitlines()
+    assert first == f"mock-backend {backend.id} (eu) listening on 127.0.0.1:{backend.port}"
+    assert others == [
+        f"mock-backend {backend.id} {name} on 127.0.0.1:{backend.ports[name]}"
+        for name in ("tcp-echo", "udp-echo", "admin")
+    ]
+
+
+@pytest.mark.parametrize("flag", ["-tcp-echo", "-udp-echo", "-admin-port"])
+def test_taken_further_port_is_one_line_and_1(
+    mock_backend_factory: Callable[..., ThreadedMockBackend], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = mock_backend_factory(tcp_echo=0, udp_echo=0)
+    port = taken.ports[flag.removeprefix("-").replace("-port", "")]
+    assert main(["-host", "127.0.0.1", "-port", "0", flag, str(port)]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"mock-backend: cannot listen on 127.0.0.1:{port}: ")
+    assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+def test_certificate_that_cannot_be_read_is_one_line_and_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["-tls-cert", str(tmp_path / "none.pem"), "-tls-key", str(tmp_path / "none.key")]
+    assert main(["-host", "127.0.0.1", "-port", "0", *files]) == 2
+    assert capsys.readouterr().err.startswith("mock-backend: --tls-cert, --tls-key, --tls-client-ca: ")
+
+
+def test_proxy_headers_without_testkit_are_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "testkit.proxy_protocol", None)
+    assert main(["-host", "127.0.0.1", "-port", "0", "-proxy-protocol"]) == 2
+    assert capsys.readouterr().err == (
+        "mock-backend: --proxy-protocol: PROXY headers are read by testkit: pip install edgeproxy-testkit\n"
+    )
+
+
+def test_token_may_come_from_the_environment(
+    mock_backend_process: Callable[..., MockBackendProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOCK_BACKEND_ADMIN_TOKEN", "from-the-environment")
+    driver = mock_backend_process().driver
+    with pytest.raises(DriverError, match="401: give the admin token"):
+        driver.status()
+    assert Driver(driver.host, driver.port, "from-the-environment").status()["state"] == "ready"
 
 
 @pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
