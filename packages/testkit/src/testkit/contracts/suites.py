@@ -11,6 +11,7 @@ from testkit.contracts.planted import Suite
 _WHERE: Mapping[str, str] = MappingProxyType(
     {
         "event_bus": "testkit.contracts.bugs.event_bus",
+        "retry": "testkit.contracts.bugs.retry",
     }
 )
 

@@ -1,0 +1,118 @@
+"""The contract of retries, held by the reference, by tenacity and by stamina."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import stamina
+import tenacity
+
+from testkit.contracts.references.retry import Retrier
+from testkit.contracts.retry import BeforeRetry, Plan, RetryContract, Strategy
+
+
+class TestReference(RetryContract, level=2):
+    @pytest.fixture
+    def harness(self) -> Retrier:
+        return Retrier()
+
+
+class Tenacity:
+    async def call(
+        self,
+        operation: Callable[[], Awaitable[Any]],
+        plan: Plan,
+        *,
+        before_retry: BeforeRetry | None = None,
+        fallback: Callable[[Exception], Any] | None = None,
+    ) -> Any:
+        def tell(state: tenacity.RetryCallState) -> None:
+            assert state.next_action is not None
+            assert before_retry is not None
+            before_retry(state.attempt_number, _error_of(state), state.next_action.sleep)
+
+        def fall_back(state: tenacity.RetryCallState) -> Any:
+            assert fallback is not None
+            return fallback(_error_of(state))
+
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(plan.attempts),
+            wait=_wait(plan),
+            retry=tenacity.retry_if_exception_type(plan.errors),
+            before_sleep=None if before_retry is None else tell,
+            retry_error_callback=None if fallback is None else fall_back,
+            reraise=True,
+        )
+        return await retrying(operation)
+
+
+def _error_of(state: tenacity.RetryCallState) -> Exception:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, Exception)
+    return error
+
+
+def _wait(plan: Plan) -> Any:
+    base_s, longest_s = plan.base_s, plan.longest_s
+    match plan.strategy:
+        case Strategy.FIXED:
+            return tenacity.wait_fixed(base_s)
+        case Strategy.LINEAR:
+            return tenacity.wait_incrementing(start=base_s, increment=base_s, max=longest_s)
+        case Strategy.EXPONENTIAL if plan.jitter:
+            return tenacity.wait_random_exponential(multiplier=base_s, max=longest_s)
+        case Strategy.EXPONENTIAL:
+            return tenacity.wait_exponential(multiplier=base_s, max=longest_s)
+    raise NotImplementedError(plan.strategy)
+
+
+class TestTenacity(
+    RetryContract,
+    level=2,
+    lacks={
+        "fibonacci": "wait strategies are fixed, incrementing, exponential and random",
+        "decorrelated": "no wait strategy looks at the delay before",
+    },
+):
+    @pytest.fixture
+    def harness(self) -> Tenacity:
+        return Tenacity()
+
+
+class Stamina:
+    async def call(
+        self,
+        operation: Callable[[], Awaitable[Any]],
+        plan: Plan,
+        *,
+        before_retry: BeforeRetry | None = None,
+        fallback: Callable[[Exception], Any] | None = None,
+    ) -> Any:
+        caller = stamina.AsyncRetryingCaller(
+            attempts=plan.attempts,
+            timeout=None,
+            wait_initial=plan.base_s,
+            wait_max=plan.longest_s,
+            wait_jitter=plan.base_s if plan.jitter else 0.0,
+            wait_exp_base=1.0 if plan.strategy is Strategy.FIXED else 2.0,
+        )
+        return await caller(plan.errors, operation)
+
+
+class TestStamina(
+    RetryContract,
+    level=2,
+    lacks={
+        "linear": "delays are exponential",
+        "fibonacci": "delays are exponential",
+        "decorrelated": "delays are exponential",
+        "callbacks": "instrumentation is told of every retry of the process, not of one call's",
+        "fallback": "the last error is raised",
+    },
+):
+    @pytest.fixture
+    def harness(self) -> Stamina:
+        return Stamina()
