@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import pytest
 
 if TYPE_CHECKING:
+    from testkit.faults.blocking import BlockingLinks
     from testkit.postgres import PostgresServer
     from testkit.process import ProcessFactory
 
@@ -190,6 +191,16 @@ def process_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
     )
     yield factory
     factory.stop_all()
+
+
+@pytest.fixture
+def fault_links(request: pytest.FixtureRequest, seed: int) -> Iterator[BlockingLinks]:
+    """Open links that break connections on demand; a failing test's report tells what they did."""
+    from testkit.faults.blocking import running_links
+
+    with running_links(seed) as links:
+        _report_on_failure(request, lambda: [("faults", str(links.journal))])
+        yield links
 
 
 @pytest.fixture(scope="session")
