@@ -19,6 +19,7 @@ import pytest
 from edgeproxy.errors import EdgeproxyError
 from mock_backend.process import MockBackendProcess
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, edit, row
+from testkit.faults.listeners import refusing_port
 from testkit.wait import wait_until
 
 pytestmark = pytest.mark.proxies_unmeasured
@@ -36,15 +37,6 @@ CIRCUITS = {
     "circuit_success_threshold": 2,
     "circuit_timeout_secs": 0.5,
 }
-
-
-@contextmanager
-def refusing() -> Iterator[int]:
-    """A port that nobody listens on and nobody can take."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
 
 
 @contextmanager
@@ -143,7 +135,7 @@ def test_a_replaced_worker_knows_the_verdicts(
     start_proxy: StartProxy, start_backend: Callable[[str], Backend], new_client: Callable[[], str]
 ) -> None:
     good, other = start_backend("good"), start_backend("other")
-    with refusing() as port:
+    with refusing_port() as port:
         proxy = start_proxy(
             [
                 row("bad", port),
@@ -217,7 +209,7 @@ def test_without_panic_clients_are_refused_instead(
 def test_a_backend_that_refuses_clients_is_ejected_and_readmitted_by_its_trial(
     start_proxy: StartProxy, start_backend: Callable[[str], Backend], new_client: Callable[[], str]
 ) -> None:
-    with refusing() as port:
+    with refusing_port() as port:
         proxy = start_proxy(
             [row("bad", port), row("good", start_backend("good").port, region="us")],
             **CIRCUITS,
@@ -241,7 +233,7 @@ def test_a_backend_that_refuses_clients_is_ejected_and_readmitted_by_its_trial(
 def test_an_ejected_backend_gets_no_client_and_explain_says_for_how_long(
     start_proxy: StartProxy, start_backend: Callable[[str], Backend], new_client: Callable[[], str]
 ) -> None:
-    with refusing() as port:
+    with refusing_port() as port:
         proxy = start_proxy(
             [row("bad", port), row("good", start_backend("good").port, region="us")],
             **{**CIRCUITS, "circuit_timeout_secs": 300, "circuit_failure_threshold": 1},
@@ -291,7 +283,7 @@ def test_a_backend_that_drops_its_clients_is_ejected(
 def test_of_a_small_pool_only_one_is_ejected(
     start_proxy: StartProxy, start_backend: Callable[[str], Backend], new_client: Callable[[], str]
 ) -> None:
-    with refusing() as first, refusing() as second:
+    with refusing_port() as first, refusing_port() as second:
         proxy = start_proxy(
             [
                 row("bad-1", first),

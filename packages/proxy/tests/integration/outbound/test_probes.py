@@ -22,18 +22,11 @@ from edgeproxy.outbound.probes import Probes
 from edgeproxy.ports import Probe
 from mock_backend.threaded import ThreadedMockBackend
 from packages.proxy.tests.integration.worker.workers import in_background
+from testkit.faults.listeners import refusing_port, unanswering_port
 from testkit.pki import Pki
 
 TIMEOUT_S = 10.0
 BOTH = pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe("/health")], ids=["tcp", "http"])
-
-
-@contextmanager
-def refusing(family: socket.AddressFamily = socket.AF_INET, host: str = "127.0.0.1") -> Iterator[int]:
-    """A port on which nobody listens."""
-    with socket.socket(family) as sock:
-        sock.bind((host, 0))
-        yield sock.getsockname()[1]
 
 
 @asynccontextmanager
@@ -66,29 +59,21 @@ async def test_a_backend_that_answers_is_well(
 
 @BOTH
 async def test_a_backend_that_refuses_is_not(probe: Probe) -> None:
-    with refusing() as port:
+    with refusing_port() as port:
         assert await check(probe, port) == "connection refused"
 
 
 @BOTH
 async def test_a_backend_that_never_answers_takes_until_the_check_is_given_up(probe: Probe) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        port = listener.getsockname()[1]
-        fillers = [socket.socket() for _ in range(2)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(probe.check("127.0.0.1", "127.0.0.1", port), 0.1)
-        for filler in fillers:
-            filler.close()
+    with unanswering_port() as port, pytest.raises(TimeoutError):
+        await asyncio.wait_for(probe.check("127.0.0.1", "127.0.0.1", port), 0.1)
 
 
 @BOTH
 async def test_ipv6_is_spoken(probe: Probe) -> None:
     async with answering(b"HTTP/1.1 204 No Content\r\n\r\n", "::1") as (port, _):
         assert await check(probe, port, "::1") is None
-    with refusing(socket.AF_INET6, "::1") as port:
+    with refusing_port("::1") as port:
         assert await check(probe, port, "::1") == "connection refused"
 
 

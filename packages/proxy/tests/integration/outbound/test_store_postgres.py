@@ -23,6 +23,7 @@ from edgeproxy.outbound.postgres_schema import COLUMNS
 from edgeproxy.outbound.postgres_session import PostgresSession
 from edgeproxy.outbound.store_postgres import PostgresStore
 from edgeproxy.ports import RowChange
+from testkit.faults.listeners import silent_port
 from testkit.postgres import PostgresServer
 from testkit.wait import wait_until
 
@@ -437,8 +438,7 @@ def test_standby_can_be_asked_for_but_cannot_tell_of_changes(
 def test_host_that_swallows_packets_does_not_hide_the_next(
     open_store: Open, postgres: PostgresServer, postgres_database: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=1) as silent:
-        port = silent.getsockname()[1]
+    with silent_port() as port:
         hosts = f"127.0.0.1:{port},127.0.0.1:{postgres.port}"
         url = f"postgresql://postgres:{postgres.password}@{hosts}/{postgres_database}"
         assert ids(open_store(url, connect_timeout_s=0.3)) == []

@@ -24,16 +24,15 @@ from packages.proxy.tests.integration.worker.workers import (
     Countries,
     ThreadedPlane,
     connected,
-    filled_listener,
     is_turned_away,
     read_exactly,
     read_to_end,
-    refusing_port,
     reset,
     row,
     start_frame,
     wait_for_reset,
 )
+from testkit.faults.listeners import refusing_port, unanswering_port
 from testkit.wait import wait_until
 
 
@@ -172,7 +171,7 @@ def test_a_connection_is_given_up_when_no_other_backend_is_left(start_plane: Sta
 def test_a_backend_that_does_not_answer_in_time_is_replaced(
     start_plane: StartPlane, backend: Backends
 ) -> None:
-    with filled_listener() as silent:
+    with unanswering_port() as silent:
         plane = start_plane(
             row("silent", silent),
             row("alive", backend.port, country="FR"),
@@ -268,7 +267,7 @@ def test_beyond_all_hard_limits_clients_are_reset(start_plane: StartPlane, backe
 def test_a_client_that_resets_while_its_backend_is_connected_to_gives_back_its_place(
     start_plane: StartPlane,
 ) -> None:
-    with filled_listener() as silent:
+    with unanswering_port() as silent:
         plane = start_plane(row("silent", silent))
         client = plane.connect()
         wait_until(lambda: plane.state.connections(0) == 1, reason="the connect to begin")
@@ -280,7 +279,7 @@ def test_a_client_that_resets_while_its_backend_is_connected_to_gives_back_its_p
 
 
 def test_only_the_end_of_a_connect_ends_it(start_plane: StartPlane) -> None:
-    with filled_listener() as silent:
+    with unanswering_port() as silent:
         plane = start_plane(row("silent", silent))
         client = plane.connect()
         wait_until(lambda: plane.state.connections(0) == 1, reason="the connect to begin")

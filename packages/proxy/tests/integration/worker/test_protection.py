@@ -25,12 +25,12 @@ from packages.proxy.tests.integration.worker.workers import (
     connected,
     is_reset,
     read_exactly,
-    refusing_port,
     reset,
     row,
     start_frame,
     whole_table,
 )
+from testkit.faults.listeners import refusing_port
 
 LIMITED = replace(start_frame(), rate_limit=TokenBucket(burst=3, per_s=1e-6))
 WATCHED = replace(start_frame(), watch_outcomes=True)

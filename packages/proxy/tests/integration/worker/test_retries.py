@@ -17,15 +17,14 @@ from packages.proxy.tests.integration.worker.workers import (
     Countries,
     ThreadedPlane,
     connected,
-    filled_listener,
     is_reset,
     is_turned_away,
     read_exactly,
-    refusing_port,
     reset,
     row,
     start_frame,
 )
+from testkit.faults.listeners import refusing_port, unanswering_port
 from testkit.wait import wait_until
 
 
@@ -148,7 +147,7 @@ def test_beyond_the_budget_clients_are_reset_instead_of_going_elsewhere(
 ) -> None:
     sources = [f"127.0.0.{number}" for number in range(2, 3 + LEAST_RETRIES)]
     settings = msgspec.structs.replace(start_frame(), retry_budget_percent=0)
-    with refusing_port() as refusing, filled_listener() as silent:
+    with refusing_port() as refusing, unanswering_port() as silent:
         plane = start_plane(
             row("dead", refusing),
             row("silent", silent, country="FR"),

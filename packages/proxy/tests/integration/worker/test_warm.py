@@ -27,7 +27,6 @@ from packages.proxy.tests.integration.worker.workers import (
     ThreadedPlane,
     bound_listener,
     connected,
-    filled_listener,
     is_reset,
     read_exactly,
     read_to_end,
@@ -36,6 +35,7 @@ from packages.proxy.tests.integration.worker.workers import (
     start_frame,
     whole_table,
 )
+from testkit.faults.listeners import unanswering_port
 from testkit.pki import Pki
 from testkit.wait import wait_until
 
@@ -359,7 +359,7 @@ def test_what_cannot_be_made_ready_is_not_tried_again_at_once(
     if problem == "refused":
         backend.close()
     elif problem == "no answer":
-        port = at_end.enter_context(filled_listener())
+        port = at_end.enter_context(unanswering_port())
     elif problem == "no such family":
         host = "fe80::1"  # needs a scope, so that connecting fails at once
     plane = start_plane(row("a", port, host=host), settings=settings)

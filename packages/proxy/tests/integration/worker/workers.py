@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -152,26 +152,6 @@ def wait_for_reset(sock: socket.socket) -> None:
     events = poll.poll(TIMEOUT_S * 1000)
     assert events, "no reset"
     assert events[0][1] & select.POLLERR, events
-
-
-@contextmanager
-def filled_listener() -> Iterator[int]:
-    """The port of a listener whose queue is full, so that connecting to it never comes to an end."""
-    with ExitStack() as at_end:
-        listener = at_end.enter_context(bound_listener(backlog=0))
-        for _ in range(2):
-            filler = at_end.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield port_of(listener)
-
-
-@contextmanager
-def refusing_port() -> Iterator[int]:
-    """A port that refuses connections: bound by us, so nobody else can listen there."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield port_of(sock)
 
 
 @contextmanager
