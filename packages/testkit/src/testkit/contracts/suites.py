@@ -10,6 +10,7 @@ from testkit.contracts.planted import Suite
 
 _WHERE: Mapping[str, str] = MappingProxyType(
     {
+        "circuit_breaker": "testkit.contracts.bugs.circuit_breaker",
         "event_bus": "testkit.contracts.bugs.event_bus",
         "retry": "testkit.contracts.bugs.retry",
     }
