@@ -13,6 +13,7 @@ _WHERE: Mapping[str, str] = MappingProxyType(
         "circuit_breaker": "testkit.contracts.bugs.circuit_breaker",
         "event_bus": "testkit.contracts.bugs.event_bus",
         "retry": "testkit.contracts.bugs.retry",
+        "time_limits": "testkit.contracts.bugs.time_limits",
     }
 )
 
