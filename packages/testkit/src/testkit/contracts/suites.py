@@ -14,6 +14,7 @@ _WHERE: Mapping[str, str] = MappingProxyType(
         "event_bus": "testkit.contracts.bugs.event_bus",
         "retry": "testkit.contracts.bugs.retry",
         "time_limits": "testkit.contracts.bugs.time_limits",
+        "provisioning": "testkit.contracts.bugs.provisioning",
     }
 )
 

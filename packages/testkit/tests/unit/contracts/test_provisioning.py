@@ -1,0 +1,14 @@
+"""The contract of just-in-time users, held by the reference; `integration` has it on real databases."""
+
+from __future__ import annotations
+
+import pytest
+
+from testkit.contracts.provisioning import ProvisioningContract
+from testkit.contracts.references.provisioning import MemoryProvisioning
+
+
+class TestReference(ProvisioningContract):
+    @pytest.fixture
+    def harness(self) -> MemoryProvisioning:
+        return MemoryProvisioning()
