@@ -148,7 +148,15 @@ def _run(
     factory: Factory,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
 ) -> None:
+    broken: list[BaseException] = []
+
+    def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # How tasks ended that nobody asked is found out whenever the garbage is collected, so in any test.
+        if str(context["message"]).startswith("Exception in callback") and "exception" in context:
+            broken.append(context["exception"])
+
     async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(note)
         timeout_s = HORIZON_S if loop_factory is VirtualTimeLoop else TIMEOUT_S
         async with asyncio.timeout(timeout_s), AsyncExitStack() as stack:
             made = factory()
@@ -162,3 +170,5 @@ def _run(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(story())
+    if broken:
+        raise AssertionError(f"a callback failed: {broken[0]!r}") from broken[0]

@@ -10,11 +10,14 @@ from testkit.contracts.planted import Suite
 
 _WHERE: Mapping[str, str] = MappingProxyType(
     {
+        "distributed_lock": "testkit.contracts.bugs.distributed_lock",
         "circuit_breaker": "testkit.contracts.bugs.circuit_breaker",
+        "connection_pool": "testkit.contracts.bugs.connection_pool",
         "event_bus": "testkit.contracts.bugs.event_bus",
         "retry": "testkit.contracts.bugs.retry",
         "time_limits": "testkit.contracts.bugs.time_limits",
         "provisioning": "testkit.contracts.bugs.provisioning",
+        "websocket_lifecycle": "testkit.contracts.bugs.websocket_lifecycle",
     }
 )
 
