@@ -180,7 +180,7 @@ class ProvisioningContract(
 
         harness.before_linking(fail)
         await assert_raises_async(_OutOfOrderError, lambda: harness.provision(claims()))
-        assert await harness.identities() == {}
+        assert (list(await harness.users()), dict(await harness.identities())) == ([], {})
 
     async def test_ten_at_once_make_one_user(self, harness: ProvisioningHarness) -> None:
         found = await asyncio.gather(*(harness.provision(claims()) for _ in range(10)))
