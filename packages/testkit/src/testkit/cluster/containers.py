@@ -1,0 +1,125 @@
+"""A cluster of containers in a network of their own; each link is a fault link on our address in it.
+
+Needs an engine on this machine, and a client of it from the package ``docker`` (extra ``containers``). The
+links are in this process; containers reach them at the gateway of their network, which leads nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from testkit.cluster.addressed import AddressedCluster, command_of, wait_listening
+from testkit.cluster.machine import Machine
+from testkit.cluster.topology import Node, Topology
+from testkit.faults.journal import Journal
+from testkit.wait import wait_until_async
+
+LABEL = "testkit.cluster"
+"""On every container and network, so that what an aborted run left is found."""
+
+_PORT = 7000
+_EVERYWHERE = "0.0.0.0"
+
+
+class ContainerNode(Machine):
+    """A container that can be paused, killed and started again."""
+
+    why_no_clock = "containers share the clock of the machine's kernel"
+
+    def __init__(
+        self, name: str, container: Any, journal: Journal, moved: Callable[[tuple[str, int]], None]
+    ) -> None:
+        """``container``: of the ``docker`` package, created, not started; ``moved`` hears of its address."""
+        super().__init__(name, journal)
+        self.container = container
+        self._moved = moved
+
+    @property
+    def log(self) -> str:
+        written: bytes = self.container.logs()
+        return written.decode(errors="replace")
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.container.start)
+        await self._wait_state("running")
+        (network,) = self.container.attrs["NetworkSettings"]["Networks"].values()
+        # Another one, perhaps, than before.
+        address = (network["IPAddress"], _PORT)
+        await wait_listening(self.name, *address)
+        self._moved(address)
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(self.container.kill)
+        await self._wait_state("exited")
+
+    async def pause(self) -> None:
+        await asyncio.to_thread(self.container.pause)
+        await self._wait_state("paused")
+
+    async def resume(self) -> None:
+        # A paused container that was killed has been started anew since.
+        await asyncio.to_thread(self.container.reload)
+        if self.container.status == "paused":
+            await asyncio.to_thread(self.container.unpause)
+            await self._wait_state("running")
+
+    async def _wait_state(self, state: str) -> None:
+        def is_there() -> bool:
+            self.container.reload()
+            return bool(self.container.status == state)
+
+        await wait_until_async(lambda: asyncio.to_thread(is_there), reason=f"{self.name} to be {state}")
+
+
+class ContainerCluster(AddressedCluster):
+    """See the module."""
+
+    def __init__(self, topology: Topology, engine: Any, **options: Any) -> None:
+        """``engine``: a ``docker.DockerClient``, as ``docker.from_env()`` gives; ``options`` of `Cluster`."""
+        super().__init__(topology, **options)
+        self._engine = engine
+        self.nodes: dict[str, ContainerNode] = {}
+
+    async def start(self) -> None:
+        run = secrets.token_hex(4)
+        network = await asyncio.to_thread(
+            self._engine.networks.create,
+            f"testkit-{run}",
+            driver="bridge",
+            internal=True,
+            labels={LABEL: run},
+        )
+        self._ending.push_async_callback(asyncio.to_thread, network.remove)
+        await asyncio.to_thread(network.reload)
+        gateway: str = network.attrs["IPAM"]["Config"][0]["Gateway"]
+        programs = [node for node in self.topology.nodes if node.program is not None]
+        # Programs are told of their links before they run, and links of their programs when those do.
+        await self.open_links(gateway, {node.name: (gateway, _PORT) for node in programs})
+        for node in programs:
+            container = await self._create(node, network.name, run)
+            self._ending.push_async_callback(asyncio.to_thread, container.remove, force=True, v=True)
+            machine = ContainerNode(node.name, container, self.journal, partial(self.point, node.name))
+            self.members[node.name] = self.nodes[node.name] = machine
+            await machine.start()
+
+    async def _create(self, node: Node, network: str, run: str) -> Any:
+        program = node.program
+        assert program is not None
+        return await asyncio.to_thread(
+            self._engine.containers.create,
+            program.image,
+            command_of(program, python="python3", name=node.name, host=_EVERYWHERE, port=_PORT),
+            name=f"testkit-{run}-{node.name}",
+            hostname=node.name,
+            network=network,
+            environment=self.environment(node, program),
+            labels={LABEL: run},
+            init=True,
+        )
+
+    def logs(self) -> dict[str, str]:
+        return {name: node.log for name, node in self.nodes.items()}
