@@ -19,6 +19,7 @@ _WHERE: Mapping[str, str] = MappingProxyType(
         "time_limits": "testkit.contracts.bugs.time_limits",
         "provisioning": "testkit.contracts.bugs.provisioning",
         "websocket_lifecycle": "testkit.contracts.bugs.websocket_lifecycle",
+        "bootstrap": "testkit.contracts.bugs.bootstrap",
     }
 )
 
