@@ -93,9 +93,18 @@ class PoolResult:
 class Campaign:
     """Draws mutants and tries them in several copies of the repository at once."""
 
-    def __init__(self, root: Path, copies: Sequence[Copy], seed: int, deadline_s: float) -> None:
-        """``deadline_s`` is when no further trial begins, by ``time.monotonic()``."""
+    def __init__(
+        self,
+        root: Path,
+        copies: Sequence[Copy],
+        seed: int,
+        deadline_s: float,
+        suites: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """``deadline_s`` is when no further trial begins, by ``time.monotonic()``; ``suites`` as for
+        :class:`TestIndex`."""
         self._root = root
+        self._suites = suites
         self._seed = seed
         self._deadline_s = deadline_s
         self._copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
@@ -189,7 +198,7 @@ class Campaign:
 
     def _index(self, kinds: tuple[str, ...]) -> TestIndex:
         if kinds not in self._indexes:
-            self._indexes[kinds] = TestIndex(self._root, kinds)
+            self._indexes[kinds] = TestIndex(self._root, kinds, self._suites)
         return self._indexes[kinds]
 
     @contextmanager

@@ -10,8 +10,12 @@
     core = { killed = 90 }                  # every mutant of the layer
     worker = { killed = 80, number = 20 }   # as many, drawn by the seed
 
+    [tool.testkit.mutation.suites]
+    "tests/integration/test_stores.py" = ["src/outbound/store_*.py"]
+
 ``killed`` is per cent, exact. Layers are those of the coverage policy, which says where their files are and
-which kinds of test answer for them.
+which kinds of test answer for them. ``suites`` are tests of several modules, which these do not name: each
+answers for the files of its patterns besides their own tests.
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ class MutationPolicy:
     layers: Mapping[str, Promise]
     changed: Promise | None
     pytest_options: tuple[str, ...]
+    suites: Mapping[str, tuple[str, ...]]
+    """Test file to the patterns of the source files that it answers for besides their own tests."""
 
 
 def load_mutation_policy(pyproject: Path, known_layers: frozenset[str]) -> MutationPolicy:
@@ -60,13 +66,14 @@ def load_mutation_policy(pyproject: Path, known_layers: frozenset[str]) -> Mutat
     if not isinstance(section, dict):
         raise CoverageInputError([f"{pyproject}: the table [{_SECTION}] is missing"])
     problems = [
-        f"unknown key {key!r}, there are layers, changed, pytest_options"
-        for key in sorted(section.keys() - {"layers", "changed", "pytest_options"})
+        f"unknown key {key!r}, there are layers, changed, pytest_options, suites"
+        for key in sorted(section.keys() - {"layers", "changed", "pytest_options", "suites"})
     ]
     options = section.get("pytest_options", [])
     if not (isinstance(options, list) and all(isinstance(option, str) for option in options)):
         problems.append("pytest_options must be a list of strings")
         options = []
+    suites = _suites(section.get("suites", {}), pyproject.parent, problems)
     tables = section.get("layers", {})
     if not isinstance(tables, dict):
         problems.append("layers must be a table")
@@ -79,7 +86,25 @@ def load_mutation_policy(pyproject: Path, known_layers: frozenset[str]) -> Mutat
     changed = _promise("changed", section["changed"], problems) if "changed" in section else None
     if problems:
         raise CoverageInputError([f"{pyproject}: [{_SECTION}] {problem}" for problem in problems])
-    return MutationPolicy(layers, changed, tuple(options))
+    return MutationPolicy(layers, changed, tuple(options), suites)
+
+
+def _suites(table: object, root: Path, problems: list[str]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(table, dict):
+        problems.append("suites must be a table")
+        return {}
+    found = {}
+    for suite, patterns in cast("dict[str, object]", table).items():
+        if not (isinstance(patterns, list) and all(isinstance(pattern, str) for pattern in patterns)):
+            problems.append(f"suites.{suite} must be a list of strings")
+            continue
+        if not (root / suite).is_file():
+            problems.append(f"suites.{suite}: there is no such file")
+        problems += [
+            f"suites.{suite}: no file is like {each}" for each in patterns if not any(root.glob(each))
+        ]
+        found[suite] = tuple(patterns)
+    return found
 
 
 def _promise(where: str, table: object, problems: list[str]) -> Promise:

@@ -2,14 +2,16 @@
 
 ``PACKAGE/src/pkg/a/b_c.py`` is mirrored by ``a/test_b_c.py`` and ``a/test_b_c_*.py`` in each of the
 package's folders of tests. Without such a file the tests answer that import the module, and without those
-the tests of a shorter name, ``a/test_b.py``. Whatever else would notice a defect by accident is not asked:
-the tests of a part should.
+the tests of a shorter name, ``a/test_b.py``. A suite that is held to several modules at once is named in the
+settings and answers for each of them, too. Whatever else would notice a defect by accident is not asked: the
+tests of a part should.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 
@@ -18,8 +20,15 @@ class TestIndex:
 
     __test__ = False
 
-    def __init__(self, root: Path, kinds: Sequence[str]) -> None:
-        """Take every ``test_*.py`` below a folder that is named like one of ``kinds``, in their order."""
+    def __init__(
+        self, root: Path, kinds: Sequence[str], suites: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """Take every ``test_*.py`` below a folder that is named like one of ``kinds``, in their order.
+
+        ``suites`` are further tests to the patterns of the files that they answer for, whatever these are
+        called.
+        """
+        self._suites = suites or {}
         found: list[tuple[int, str]] = []
         for path in root.rglob("test_*.py"):
             folders = path.relative_to(root).parts[:-1]
@@ -32,6 +41,13 @@ class TestIndex:
 
     def tests_of(self, file: str) -> tuple[str, ...]:
         """Return the test files that answer for a source file, in the order of the kinds; perhaps none."""
+        own = self._own_tests_of(file)
+        suites = (
+            suite for suite, files in self._suites.items() if any(fnmatchcase(file, each) for each in files)
+        )
+        return (*own, *(suite for suite in suites if suite in self._files and suite not in own))
+
+    def _own_tests_of(self, file: str) -> tuple[str, ...]:
         module = module_name(file)
         stem, folders = module.rpartition(".")[2].strip("_"), tuple(module.split(".")[1:-1])
         package = file.partition("src/")[0]

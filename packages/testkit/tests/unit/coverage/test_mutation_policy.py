@@ -41,7 +41,25 @@ shell = { killed = 80, number = 20 }
 
 def test_what_is_not_named_is_empty(tmp_path: Path) -> None:
     policy = load_mutation_policy(write(tmp_path, "[tool.testkit.mutation]\n"), LAYERS)
-    assert (policy.layers, policy.changed, policy.pytest_options) == ({}, None, ())
+    assert (policy.layers, policy.changed, policy.pytest_options, policy.suites) == ({}, None, (), {})
+
+
+def test_suites_of_several_modules_are_read(tmp_path: Path) -> None:
+    (tmp_path / "test_both.py").touch()
+    (tmp_path / "one_a.py").touch()
+    text = '[tool.testkit.mutation.suites]\n"test_both.py" = ["one_*.py"]\n'
+    policy = load_mutation_policy(write(tmp_path, text), LAYERS)
+    assert policy.suites == {"test_both.py": ("one_*.py",)}
+
+
+def test_suites_and_what_they_answer_for_must_be_there(tmp_path: Path) -> None:
+    text = '[tool.testkit.mutation.suites]\n"test_gone.py" = ["gone_*.py"]\n"test_odd.py" = "odd.py"\n'
+    assert problems_of(tmp_path, text) == [
+        "suites.test_gone.py: there is no such file",
+        "suites.test_gone.py: no file is like gone_*.py",
+        "suites.test_odd.py must be a list of strings",
+    ]
+    assert problems_of(tmp_path, "[tool.testkit.mutation]\nsuites = 3\n") == ["suites must be a table"]
 
 
 def test_every_problem_is_named(tmp_path: Path) -> None:
@@ -57,7 +75,7 @@ shell = { killed = true, number = 0 }
 other = { killed = 1, number = "all" }
 """
     assert problems_of(tmp_path, text) == [
-        "unknown key 'speed', there are layers, changed, pytest_options",
+        "unknown key 'speed', there are layers, changed, pytest_options, suites",
         "pytest_options must be a list of strings",
         "layers.core: unknown key 'part', there are killed, number",
         "layers.core: killed must be a number from 0 to 100",

@@ -47,6 +47,18 @@ def test_the_tests_of_a_module_mirror_it_or_import_it_or_have_a_shorter_name(
     assert index.tests_of(f"packages/a/src/a/{module}") == expected
 
 
+def test_a_suite_answers_besides_for_whatever_the_settings_say(tmp_path: Path, index: TestIndex) -> None:
+    suite = "packages/a/tests/unit/core/test_long.py"
+    files = ["packages/a/src/a/core/us*.py", "packages/a/src/a/core/long*.py"]
+    with_suite = TestIndex(
+        tmp_path, ("unit",), {suite: files, "packages/a/tests/e2e/core/test_part.py": files}
+    )
+    used = "packages/a/src/a/core/used.py"
+    assert with_suite.tests_of(used) == (*index.tests_of(used), suite)
+    assert with_suite.tests_of("packages/a/src/a/core/long_name_of_it.py") == (suite,)
+    assert with_suite.tests_of("packages/a/src/a/__main__.py") == ("packages/a/tests/unit/test_main.py",)
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [("src/a/b.py", "a.b"), ("x/src/a/__init__.py", "a"), ("a/b.py", "a.b")],

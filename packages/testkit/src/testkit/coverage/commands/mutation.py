@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="mutation-") as folder,
         copies_of(workspace.root, Path(folder), options.jobs, promises.pytest_options) as copies,
     ):
-        campaign = Campaign(workspace.root, copies, options.seed, deadline_s)
+        campaign = Campaign(workspace.root, copies, options.seed, deadline_s, promises.suites)
         results = [campaign.run(pool, _announce) for pool in pools]
     workspace.output.mkdir(parents=True, exist_ok=True)
     document = json.dumps(to_document(results, options.seed), indent=2)
