@@ -10,6 +10,7 @@ from testkit.contracts.planted import Suite
 
 _WHERE: Mapping[str, str] = MappingProxyType(
     {
+        "state_sync": "testkit.contracts.bugs.state_sync",
         "task_queue": "testkit.contracts.bugs.task_queue",
         "distributed_lock": "testkit.contracts.bugs.distributed_lock",
         "circuit_breaker": "testkit.contracts.bugs.circuit_breaker",
