@@ -1,7 +1,7 @@
 """What shared state must do: be the same for all instances soon, and never lose a change to a race.
 
 Each instance of a service opens a namespace, in which keys have values with versions. Whoever writes can say
-which version was seen; whoever listens is told of changes by others, and has a copy that it may read for free.
+which version was seen; whoever listens is told of changes by others, and has a copy that is free to read.
 """
 
 from __future__ import annotations
