@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ THREADS: Final = 6
 """Orders that the engine is given at a time."""
 
 _REACH_TIMEOUT_S: Final = 5
+_DEFAULT: Final = "unix:///var/run/docker.sock"
 _WORK_TIMEOUT_S: Final = 180
 _LOCK: Final = Path(tempfile.gettempdir()) / "edgeproxy-e2e.lock"
 
@@ -40,6 +42,7 @@ def reach_engine() -> docker.DockerClient:
         NoEngineError: nobody answers within a few seconds, or the engine runs no Linux containers.
     """
     try:
+        _knock(os.environ.get("DOCKER_HOST", _DEFAULT))
         docker.from_env(timeout=_REACH_TIMEOUT_S).ping()
         client = docker.from_env(timeout=_WORK_TIMEOUT_S)
         system = client.info()["OSType"]
@@ -48,6 +51,18 @@ def reach_engine() -> docker.DockerClient:
     if system != "linux":
         raise NoEngineError(f"the container engine runs containers of {system}")
     return client
+
+
+def _knock(url: str) -> None:
+    """Connect to an engine's Unix socket and hang up: the package ``docker`` leaves its own open when it fails.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    if url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_REACH_TIMEOUT_S)
+            sock.connect(url.removeprefix("unix://"))
 
 
 @contextmanager

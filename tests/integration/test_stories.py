@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -40,3 +41,32 @@ def test_every_blank_has_a_reason(listing: str) -> None:
 def test_hosts_tell_most_of_the_stories_of_a_proxy(listing: str) -> None:
     # Without an engine the rest is skipped with the reason, but all of it is in the table everywhere.
     assert sum(row["containers"] == "x" for row in _ROW.finditer(listing)) >= 20
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "exit_code", "said"),
+    [
+        ([], {}, 0, "1 skipped"),
+        (["--require-services"], {}, 1, "1 error"),
+        (["--require-services"], {"EDGE_STORIES_OF_HOSTS": "optional"}, 0, "1 skipped"),
+    ],
+    ids=["skipped", "required", "required where it can be had"],
+)
+def test_without_an_engine_stories_of_hosts_say_why(
+    tmp_path: Path, options: list[str], variables: dict[str, str], exit_code: int, said: str
+) -> None:
+    story = "e2e/test_the_service_of_a_host.py::test_an_instance_finds_out_where_it_is"
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock"}
+    others = {name: value for name, value in os.environ.items() if name != "EDGE_STORIES_OF_HOSTS"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "--quiet", "-n0", "-p", "no:cacheprovider", story, *options],
+        cwd=ROOT,
+        env={**others, **nowhere, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == exit_code, ended.stdout + ended.stderr
+    assert said in ended.stdout
+    assert "no container engine answers" in ended.stdout
