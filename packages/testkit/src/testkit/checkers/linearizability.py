@@ -1,7 +1,7 @@
-"""Is there an order of the operations, each at a moment between its beginning and its end, that explains all?
+"""Is there an order of the operations, each at a moment between its begin and its end, that explains all?
 
-The search of Wing and Gong, with Lowe's memory of what was tried (as in Knossos and Porcupine), key by key. It
-is exponential at worst, so it is bounded in time, and says "unknown" when that was not enough.
+The search of Wing and Gong, with Lowe's memory of what was tried (as in Knossos and Porcupine), key by key.
+It is exponential at worst, so it is bounded in time, and says "unknown" when that was not enough.
 
 Sources: J. M. Wing, C. Gong, "Testing and Verifying Concurrent Objects", 1993; G. Lowe, "Testing for
 Linearizability", 2017.

@@ -41,11 +41,7 @@ def check_set(operations: Iterable[Operation], found: Collection[object], *, cal
     there = Counter(found)
     return SetVerdict(
         lost=_sorted(element for element, times in added.items() if times and not there[element]),
-        doubled=_sorted(
-            element
-            for element, times in there.items()
-            if times > max(1, attempted[element]) and attempted[element]
-        ),
+        doubled=_sorted(element for element, times in there.items() if times > attempted[element] > 0),
         unexpected=_sorted(element for element in there if not attempted[element]),
         recovered=_sorted(element for element in there if attempted[element] and not added[element]),
     )
