@@ -143,7 +143,7 @@ def _plant(request: pytest.FixtureRequest, pop: Pop, planted_folder: str) -> Non
 @pytest.fixture
 def host_pop(request: pytest.FixtureRequest, world: World) -> Iterator[HostPop]:
     """The POP in ``eu`` of the hosts, for stories that only hosts can tell."""
-    pop = HostPop(world)
+    pop = HostPop(world, links=lambda: request.getfixturevalue("fault_links"))
     _plant(request, pop, "/opt/inside/planted")
     request.node.stash[_pop_key] = pop
     yield pop
@@ -158,7 +158,9 @@ def local_pop(
     port_factory: Callable[[], int],
 ) -> LocalPop:
     """A POP of processes, for stories that only they can tell; what it starts is stopped with the test."""
-    pop = LocalPop(tmp_path, process_factory, port_factory)
+    pop = LocalPop(
+        tmp_path, process_factory, port_factory, links=lambda: request.getfixturevalue("fault_links")
+    )
     _plant(request, pop, str(PLANTED))
     return pop
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from e2e.clients import Client
+from testkit.faults.vocabulary import Fault
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS backends (
@@ -54,12 +55,12 @@ class Backend(Place, Protocol):
         """End it in order."""
         ...
 
-    def die(self) -> None:
-        """End it without a word."""
-        ...
+    def inject(self, fault: Fault) -> None:
+        """Let something go wrong with it, or with the way to it.
 
-    def hang(self) -> None:
-        """Let it accept and never answer."""
+        Raises:
+            UnavailableError: this cannot be done to it.
+        """
         ...
 
     def recover(self) -> None:
@@ -177,6 +178,14 @@ class Pop(ABC):
         """Start a mock backend; the routing database is not told. Its region is the middle of its id."""
 
     @abstractmethod
+    def start_breakable_backends(self, countries: dict[str, str]) -> dict[str, Backend]:
+        """As :meth:`start_backends`, with ways to them that can break, too."""
+
+    @abstractmethod
+    def reach(self, port: int) -> tuple[str, int]:
+        """Where the POP reaches what listens on a loopback port of the machine of the tests."""
+
+    @abstractmethod
     def start_echo(self, backend_id: str) -> tuple[str, int]:
         """Start a backend that echoes on WebSockets where the mock backend of that id runs; return where."""
 
@@ -203,9 +212,12 @@ class Pop(ABC):
     def start_backends(self, countries: dict[str, str]) -> dict[str, Backend]:
         """Start mock backends (id to country), add a row for each, and return them by id."""
         started = {backend_id: self.start_backend(backend_id) for backend_id in countries}
-        rows = (_row(backend, countries[backend_id]) for backend_id, backend in started.items())
-        self.sql(SCHEMA + "".join(rows))
+        self.add_rows(started, countries)
         return started
+
+    def add_rows(self, backends: Mapping[str, Backend], countries: Mapping[str, str]) -> None:
+        """Add a row for each backend, by id."""
+        self.sql(SCHEMA + "".join(_row(backend, countries[name]) for name, backend in backends.items()))
 
     def explain(self, address: str) -> dict[str, Any]:
         """What ``edgeproxy explain --json`` says about the client at ``address``."""

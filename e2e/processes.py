@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from e2e.clients import Client
 from e2e.pop import Backend, Pop, Proxy, records_of, region_of, register_command
 from e2e.world import address_in, write_map
 from mock_backend.process import MockBackendProcess
+from testkit.faults.blocking import BlockingLinks
+from testkit.faults.vocabulary import Fault, Kill, Pause, UnavailableError
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
@@ -27,10 +30,14 @@ ECHO: Final = Path(__file__).parent / "hosts" / "inside" / "echo.py"
 class LocalBackend:
     """A mock backend in a process of its own."""
 
-    def __init__(self, start: Callable[[int], MockBackendProcess]) -> None:
-        """``start`` takes the port, 0 for any."""
+    def __init__(
+        self, start: Callable[[int], MockBackendProcess], links: BlockingLinks | None = None
+    ) -> None:
+        """``start`` takes the port, 0 for any; with ``links`` one of them leads to it."""
         self._start = start
         self._running = start(0)
+        self._link = links.tcp("127.0.0.1", self._running.port, name=self.id) if links is not None else None
+        self._in_force: list[int] = []
 
     @property
     def id(self) -> str:
@@ -46,23 +53,30 @@ class LocalBackend:
 
     @property
     def port(self) -> int:
-        return self._running.port
+        return self._link.port if self._link is not None else self._running.port
 
     def stop(self) -> None:
         self._running.stop()
 
-    def die(self) -> None:
-        self._running.process.kill()
-        self._running.process.wait_exit()
-
-    def hang(self) -> None:
-        self._running.process.kill(signal.SIGSTOP)
+    def inject(self, fault: Fault) -> None:
+        match fault:
+            case Kill():
+                self._running.process.kill()
+                self._running.process.wait_exit()
+            case Pause():
+                self._running.process.kill(signal.SIGSTOP)
+            case _ if self._link is not None:
+                self._in_force.append(self._link.inject(fault))
+            case _:
+                raise UnavailableError(f"{fault} on {self.id}: it is reached directly, so no link can break")
 
     def recover(self) -> None:
+        while self._link is not None and self._in_force:
+            self._link.recover(self._in_force.pop())
         if self._running.process.running:
             self._running.process.kill(signal.SIGCONT)
         else:
-            self._running = self._start(self.port)
+            self._running = self._start(self._running.port)
 
 
 class LocalSidecar:
@@ -120,8 +134,16 @@ class LocalProxy(Proxy):
 class LocalPop(Pop):
     """A folder, and whatever was started in it."""
 
-    def __init__(self, folder: Path, start: ProcessFactory, reserve_port: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        start: ProcessFactory,
+        reserve_port: Callable[[], int],
+        links: Callable[[], BlockingLinks] | None = None,
+    ) -> None:
+        """``links``: asked for when the first is needed."""
         super().__init__()
+        self._links = links
         self.folder = folder
         self.database = folder / "routing.db"
         self.settings = {
@@ -170,10 +192,18 @@ class LocalPop(Pop):
         return Client(address_in(country, number))
 
     def start_backend(self, backend_id: str) -> LocalBackend:
-        region = region_of(backend_id)
-        return LocalBackend(
-            lambda port: MockBackendProcess(self._start_process, region=region, id=backend_id, port=port)
-        )
+        return LocalBackend(partial(self._start_mock, backend_id))
+
+    def start_breakable_backends(self, countries: dict[str, str]) -> dict[str, Backend]:
+        assert self._links is not None, "this POP was made without links"
+        backends: dict[str, Backend] = {
+            name: LocalBackend(partial(self._start_mock, name), self._links()) for name in countries
+        }
+        self.add_rows(backends, countries)
+        return backends
+
+    def reach(self, port: int) -> tuple[str, int]:
+        return "127.0.0.1", port
 
     def start_echo(self, backend_id: str) -> tuple[str, int]:
         port = self._reserve_port()
@@ -204,6 +234,9 @@ class LocalPop(Pop):
     def report(self) -> list[tuple[str, str]]:
         """Nothing: logs of processes are told by their fixture."""
         return []
+
+    def _start_mock(self, backend_id: str, port: int) -> MockBackendProcess:
+        return MockBackendProcess(self._start_process, region=region_of(backend_id), id=backend_id, port=port)
 
     def _environment(self) -> dict[str, str | None]:
         """The settings, and none of those of whoever runs the stories."""

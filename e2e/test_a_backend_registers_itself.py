@@ -9,6 +9,7 @@ import pytest
 
 from e2e.clients import Client
 from e2e.pop import Backend, Pop, Proxy, Sidecar
+from testkit.faults.vocabulary import Kill
 from testkit.wait import wait_until
 
 _TTL_S = 3
@@ -84,7 +85,7 @@ def test_a_machine_that_dies_is_missed_and_welcome_when_it_is_back(pop: Pop, api
 
     pop.step("the machine is gone, and nobody was told")
     sidecar.die()
-    near.die()
+    near.inject(Kill())
     _settles(pop.client("DE"), proxy, "mock-us-1")
     wait_until(
         lambda: api.ask(proxy, "GET", "mock-eu-1")["healthy"] is False,

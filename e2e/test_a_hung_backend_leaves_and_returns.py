@@ -9,6 +9,7 @@ import pytest
 
 from e2e.pop import Pop
 from e2e.processes import LocalPop
+from testkit.faults.vocabulary import Pause
 from testkit.wait import wait_until
 
 _INTERVAL_S, _TIMEOUT_S, _FALL = 0.5, 0.3, 3
@@ -35,7 +36,7 @@ def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(
     hung = backends["mock-eu-1"]
 
     pop.step("the backend hangs")
-    hung.hang()
+    hung.inject(Pause())
     wait_until(pop.left_out, reason="the hung backend to be left out", timeout_s=10 * _PROMISE_S)
     assert pop.left_out() == {"mock-eu-1": f"failing its checks: no answer within {_TIMEOUT_S} s"}
     assert {pop.client("DE", number).ask(proxy) for number in range(1, 21)} == set(names[1:])

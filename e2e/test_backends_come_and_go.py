@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from e2e.pop import Pop
+from testkit.faults.vocabulary import Kill
 from testkit.wait import wait_until
 
 
@@ -59,7 +60,7 @@ def test_clients_do_not_notice_that_a_backend_is_killed_or_stopped(pop: Pop) -> 
 
     # Not one request is lost: each next one is answered, by the next best.
     pop.step("the nearest is killed")
-    backends["mock-eu-1"].die()
+    backends["mock-eu-1"].inject(Kill())
     assert [client.ask(proxy) for _ in range(5)] == ["mock-eu-2"] * 5
 
     pop.step("the next is stopped")

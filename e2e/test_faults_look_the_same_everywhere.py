@@ -23,9 +23,7 @@ from packages.testkit.tests.integration.cluster.stories import (
 from testkit.cluster.containers import ContainerCluster
 from testkit.faults.scenario import run
 
-pytestmark = pytest.mark.blank(
-    processes="testkit's own tests tell it of processes and of a simulated network"
-)
+pytestmark = pytest.mark.blank(processes="testkit's own tests tell it of processes and of simulated nodes")
 
 
 def test_the_same_scenarios_give_the_same_observations(world: World, seed: int) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from e2e.processes import LocalPop, LocalProxy
+from testkit.faults.vocabulary import Kill
 from testkit.wait import wait_until
 
 pytestmark = [
@@ -120,7 +121,7 @@ def test_what_fails_is_what_the_dead_were_carrying(local_pop: LocalPop, full: bo
         story.next("the backend with the clients is killed")
         carried = pop.open_connections()
         busiest = max(carried, key=lambda name: carried[name])
-        backends[busiest].die()
+        backends[busiest].inject(Kill())
         story.next("it comes back")
         backends[busiest].recover()
         story.next("the end")

@@ -8,13 +8,9 @@ from time import monotonic
 import pytest
 
 from e2e.clients import keep_coming
-from e2e.processes import LocalPop
+from e2e.pop import Pop
 from testkit.postgres import PostgresServer
 from testkit.wait import wait_until
-
-pytestmark = pytest.mark.blank(
-    containers="PostgreSQL runs on the machine of the tests, which no host of the internal networks reaches"
-)
 
 _AWAY_ANSWERS = 300
 _AWAY_FULL_S = 10.0
@@ -24,12 +20,12 @@ _AWAY_FULL_S = 10.0
 @pytest.mark.feature("table.postgres")
 @pytest.mark.planted("edits are not seen")
 def test_clients_are_served_while_postgres_is_away_and_edits_count_when_it_is_back(
-    local_pop: LocalPop, postgres_factory: Callable[[], PostgresServer], full: bool
+    pop: Pop, postgres_factory: Callable[[], PostgresServer], full: bool
 ) -> None:
-    pop, server = local_pop, postgres_factory()
+    server = postgres_factory()
     pop.configure(
         postgres_enabled="true",
-        postgres_url=server.url(server.create_database()),
+        postgres_url=server.url(server.create_database(), address=pop.reach(server.port)),
         postgres_connect_timeout_secs="1",
         postgres_reload_secs="1",
     )

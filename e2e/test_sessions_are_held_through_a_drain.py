@@ -15,7 +15,6 @@ import pytest
 
 from e2e.clients import Client
 from e2e.pop import Pop, Proxy
-from e2e.processes import LocalPop
 from testkit.postgres import PostgresServer
 from testkit.wait import wait_until
 
@@ -77,15 +76,11 @@ def test_a_websocket_goes_on_while_its_backend_is_drained(pop: Pop) -> None:
         ]
 
 
-@pytest.mark.blank(
-    containers="PostgreSQL runs on the machine of the tests, which no host of the internal networks reaches"
-)
 @pytest.mark.planted(max_age_secs="0.5")
 def test_a_session_of_psql_goes_on_while_its_database_is_drained(
-    local_pop: LocalPop, postgres: PostgresServer, postgres_binaries: Path
+    pop: Pop, postgres: PostgresServer, postgres_binaries: Path
 ) -> None:
-    pop = local_pop
-    pop.add_address("sessions", "eu", "DE", "127.0.0.1", postgres.port)
+    pop.add_address("sessions", "eu", "DE", *pop.reach(postgres.port))
     proxy = pop.start_proxy()
 
     connect = f"postgresql://postgres@{proxy.host}:{proxy.port}/postgres"

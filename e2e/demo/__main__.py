@@ -26,6 +26,7 @@ from e2e.demo.stage import VICTIM, Stage, stage
 from e2e.demo.view import Event, moved, view
 from edgeproxy.admin_client import AdminClient
 from edgeproxy.errors import EdgeproxyError
+from testkit.faults.vocabulary import Kill
 
 _REFRESH_S: Final = 0.2
 _SETTLE_S: Final = 3.0
@@ -101,7 +102,7 @@ class Demo:
         async with self._crowd.hold():
             cut = self._crowd.open_on(victim.id)
             stats = await self._stats_when(lambda stats: _opened(stats) == self._crowd.opened)
-            victim.die()
+            victim.inject(Kill())
             await asyncio.wait_for(self._crowd.wait_ended(victim.id), _SETTLE_S)
             self._at_kill = stats
         self._tell(f"{victim.id} is killed (SIGKILL) with {cut} connections open")

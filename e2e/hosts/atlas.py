@@ -109,6 +109,11 @@ CLIENTS: Final = (
 COUNTRIES: Final = {country: client for client in CLIENTS for country in client.countries}
 
 
+def gateway_of(name: str) -> str:
+    """The address in a network of the machine on which all of it runs."""
+    return str(NETWORKS[name][1 if name == "metadata" else -2])
+
+
 def address_in(country: str, number: int) -> str:
     """The address of the client of that number, from 1, in ``country``, "" for nowhere."""
     network = COUNTRIES[country].countries[country]

@@ -16,6 +16,18 @@ from typing import Final
 from docker.models.containers import Container
 from docker.models.networks import Network
 
+from testkit.faults.vocabulary import (
+    DOWN,
+    UP,
+    ClockJump,
+    Direction,
+    Fault,
+    Kill,
+    Loss,
+    Partition,
+    Pause,
+    UnavailableError,
+)
 from testkit.wait import wait_until
 
 _DIAL_TIMEOUT_S: Final = 60
@@ -97,32 +109,57 @@ class Host:
         self.container.stop(timeout=10)
         self._undo.callback(self.container.start)
 
-    def die(self) -> None:
-        """End it as a power cut does: nobody says goodbye, and its address falls silent."""
-        self.container.kill()
-        self._undo.callback(self.container.start)
+    @staticmethod
+    def unavailable(fault: Fault) -> str | None:
+        """Why there is no such fault of a host; None when there is. ``UP`` is what leads to it."""
+        match fault:
+            case ClockJump():
+                return "hosts share the clock of the machine's kernel"
+            case Kill() | Pause():
+                return None
+            case Partition() | Loss():
+                return None if fault.probability == 1 else "packets know no connections"
+            case _:
+                return "it is about the bytes of a stream, and what reaches a host is packets"
 
-    def hang(self) -> None:
-        """Stop all its programs, while its kernel goes on accepting connections."""
-        self.container.pause()
-        self._undo.callback(self.container.unpause)
+    def inject(self, fault: Fault) -> None:
+        """Let something go wrong with the host, or with all that comes to it and leaves it.
 
-    def cut_off(self, *names: str) -> None:
-        """Unplug it from these networks, by default from all."""
-        for name in names or tuple(self._networks):
-            network, address = self._networks[name]
-            network.disconnect(self.container)
-            self._undo.callback(network.connect, self.container, ipv4_address=address)
+        A host that is killed falls silent, as at a power cut; one that is parted both ways is unplugged.
 
-    def lose_packets(self, share: float) -> None:
-        """Lose this share of all packets that arrive, at random."""
-        rule = ("INPUT", "-m", "statistic", "--mode", "random", "--probability", str(share), "-j", "DROP")
-        self.run("iptables", "-A", *rule)
-        self._undo.callback(self.run, "iptables", "-D", *rule)
+        Raises:
+            UnavailableError: this cannot be done to a host.
+        """
+        if (why := self.unavailable(fault)) is not None:
+            raise UnavailableError(f"{fault} on {self.name}: {why}")
+        match fault:
+            case Kill():
+                self.container.kill()
+                self._undo.callback(self.container.start)
+            case Pause():
+                self.container.pause()
+                self._undo.callback(self.container.unpause)
+            case Partition(direction=Direction.BOTH):
+                for network, address in self._networks.values():
+                    network.disconnect(self.container)
+                    self._undo.callback(network.connect, self.container, ipv4_address=address)
+            case Partition():
+                self._drop(fault.direction)
+            case Loss(share):
+                self._drop(
+                    fault.direction, "-m", "statistic", "--mode", "random", "--probability", str(share)
+                )
+
+    def _drop(self, direction: Direction, *which: str) -> None:
+        for chain, way in (("INPUT", UP), ("OUTPUT", DOWN)):
+            if direction.covers(way):
+                rule = (chain, *which, "-j", "DROP")
+                self.run("iptables", "-A", *rule)
+                self._undo.callback(self.run, "iptables", "-D", *rule)
 
     def packets_lost(self) -> int:
-        """How many packets :meth:`lose_packets` has cost it so far."""
-        rules = self.run("iptables", "--numeric", "--verbose", "--exact", "--list", "INPUT")
+        """How many packets faults have cost it so far."""
+        rules = self.run("iptables", "--numeric", "--verbose", "--exact", "--list")
         return sum(int(line.split()[0]) for line in rules.splitlines() if " DROP " in line)
 
     def heal(self) -> None:

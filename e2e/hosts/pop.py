@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from e2e.hosts import atlas
 from e2e.hosts.host import Host, shell
 from e2e.hosts.world import COVERAGE, MAP, PYTHON, World
 from e2e.pop import Backend, Pop, Proxy, records_of, register_command
+from testkit.faults.blocking import BlockingLinks
+from testkit.faults.vocabulary import Fault
 from testkit.wait import wait_until
 
 _START_TIMEOUT_S: Final = 60
@@ -62,11 +65,8 @@ class HostBackend:
     def stop(self) -> None:
         self.host.stop()
 
-    def die(self) -> None:
-        self.host.die()
-
-    def hang(self) -> None:
-        self.host.hang()
+    def inject(self, fault: Fault) -> None:
+        self.host.inject(fault)
 
     def recover(self) -> None:
         self.host.heal()
@@ -139,8 +139,12 @@ class HostProxy(Proxy):
 class HostPop(Pop):
     """One POP of the world. What earlier stories left on it is gone."""
 
-    def __init__(self, world: World, region: str = "eu") -> None:
+    def __init__(
+        self, world: World, region: str = "eu", links: Callable[[], BlockingLinks] | None = None
+    ) -> None:
+        """``links``: asked for when the first is needed."""
         super().__init__()
+        self._links = links
         self.world = world
         self.place = atlas.POPS[region]
         self.host = world.pops[region]
@@ -211,10 +215,15 @@ class HostPop(Pop):
         host.start_program(_SIDECAR, "/opt/edgeproxy/bin/edgeproxy", *command, ready="registered")
         return HostSidecar(host)
 
-    def start_host_backends(self, countries: dict[str, str]) -> dict[str, HostBackend]:
-        """As :meth:`start_backends`, for stories that break the hosts."""
-        self.start_backends(countries)
-        return {backend_id: HostBackend(self.world.backends[backend_id]) for backend_id in countries}
+    def start_breakable_backends(self, countries: dict[str, str]) -> dict[str, Backend]:
+        return self.start_backends(countries)
+
+    def reach(self, port: int) -> tuple[str, int]:
+        assert self._links is not None, "this POP was made without links"
+        # This machine has an address in every network of the world, but there is nothing of ours behind it.
+        gateway = atlas.gateway_of(self.place.region)
+        link = self._links().tcp("127.0.0.1", port, listen=gateway, name=f"{self.host.name} to this machine")
+        return link.host, link.port
 
     def start_proxy(self) -> HostProxy:
         self._write_settings()

@@ -163,14 +163,13 @@ class _Builder:
         subnet = atlas.NETWORKS[name]
         # An address on the metadata network would give this machine a route to its own cloud's service.
         options = {"com.docker.network.bridge.inhibit_ipv4": "true"} if name == "metadata" else {}
-        gateway = subnet[1] if name == "metadata" else subnet[-2]
         return self._client.networks.create(
             World.network_name(name),
             driver="bridge",
             internal=True,
             options=options,
             labels={LABEL: "network"},
-            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=str(gateway))]),
+            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=atlas.gateway_of(name))]),
         )
 
     def _create(

@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,16 +54,19 @@ class PostgresServer:
     """One server with a data folder of its own, not running at first.
 
     ``port`` must stay reserved for as long as the server is used; ``folder`` must be reachable by
-    :func:`run_as`.
+    :func:`run_as`. ``settings`` come on top of those that all servers have.
     """
 
-    def __init__(self, binaries: Path, folder: Path, port: int) -> None:
+    def __init__(
+        self, binaries: Path, folder: Path, port: int, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
+        self.data = folder / "data"
         self.password = secrets.token_hex(8)
         self._binaries = binaries
         self._folder = folder
-        self._data = folder / "data"
-        self._databases = itertools.count()
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self.databases = itertools.count()
         self._process: Process | None = None
 
     def __repr__(self) -> str:
@@ -78,17 +81,28 @@ class PostgresServer:
         """What it has said since the last start."""
         return self._process.log if self._process is not None else ""
 
-    def url(self, database: str = "postgres", *, user: str = USER, password: str | None = None) -> str:
-        """Where to connect; ``password`` is by default the right one of the superuser."""
-        return f"postgresql://{user}:{password or self.password}@127.0.0.1:{self.port}/{database}"
+    def url(
+        self,
+        database: str = "postgres",
+        *,
+        user: str = USER,
+        password: str | None = None,
+        address: tuple[str, int] | None = None,
+    ) -> str:
+        """Where to connect; ``password`` is by default the right one of the superuser.
+
+        ``address``: where something relays to it, a fault link say.
+        """
+        host, port = address or ("127.0.0.1", self.port)
+        return f"postgresql://{user}:{password or self.password}@{host}:{port}/{database}"
 
     def initialise(self) -> None:
         """Make the data folder."""
         password_file = self._folder / "password"
         password_file.write_text(self.password)
-        _give_away(password_file)
-        self._run(
-            *("initdb", "--pgdata", str(self._data), "--username", USER, "--pwfile", str(password_file)),
+        give_away(password_file)
+        self.run(
+            *("initdb", "--pgdata", str(self.data), "--username", USER, "--pwfile", str(password_file)),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"),
         )
 
@@ -98,8 +112,8 @@ class PostgresServer:
         Raises:
             AssertionError: it ended instead; carries the end of its log.
         """
-        options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        argv = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port), *options]
+        options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
+        argv = [str(self._binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *options]
 
         def started() -> bool:
             self._process = Process(
@@ -158,18 +172,18 @@ class PostgresServer:
 
     def create_database(self) -> str:
         """Make an empty database and return its name."""
-        name = f"test_{os.getpid()}_{next(self._databases)}"
+        name = f"test_{os.getpid()}_{next(self.databases)}"
         self.execute(f"CREATE DATABASE {name}")
         return name
 
     def make_standby_of(self, primary: PostgresServer) -> None:
         """Make the data folder a copy of ``primary``, which runs; once started, it follows and only reads."""
         self.password = primary.password
-        self._run(
+        self.run(
             *(
                 "pg_basebackup",
                 "--pgdata",
-                str(self._data),
+                str(self.data),
                 "--dbname",
                 primary.url(),
                 "--write-recovery-conf",
@@ -185,7 +199,12 @@ class PostgresServer:
         # Of its own for each start, or what an earlier one said would be taken for news.
         return self._folder / f"server-{len(list(self._folder.glob('server-*.log')))}.log"
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs as the user of the server.
+
+        Raises:
+            AssertionError: it failed; carries what it said.
+        """
         done = subprocess.run(
             [*run_as(), self._binaries / program, *arguments],
             cwd=self._folder,
@@ -202,7 +221,7 @@ def postgres_server(binaries: Path, *, standby_of: PostgresServer | None = None)
     """A running server, in a folder of its own that is removed at the end."""
     # Not below pytest's folders, which no other user may enter.
     folder = Path(tempfile.mkdtemp(prefix="testkit-postgres-"))
-    _give_away(folder)
+    give_away(folder)
     with reserved_port() as port:
         server = PostgresServer(binaries, folder, port)
         try:
@@ -258,7 +277,8 @@ def _ordinary_user() -> pwd.struct_passwd:
         return pwd.getpwnam("nobody")
 
 
-def _give_away(path: Path) -> None:
+def give_away(path: Path) -> None:
+    """Make a file or folder that of the user of the server."""
     if os.geteuid() == 0:
         user = _ordinary_user()
         os.chown(path, user.pw_uid, user.pw_gid)

@@ -76,11 +76,10 @@ class BlockingLinks:
         self.seed = seed
         self.journal = Journal(seed, loop.time)
 
-    def tcp(self, host: str, port: int, *, name: str = "") -> BlockingLink:
-        """Open a link in front of a TCP port."""
-        return self._open(
-            FaultLink(host, port, seed=self._next_seed(), name=self._name(name), journal=self.journal)
-        )
+    def tcp(self, host: str, port: int, *, name: str = "", listen: str = "127.0.0.1") -> BlockingLink:
+        """Open a link in front of a TCP port, on an address of this machine."""
+        seed, name = self._next_seed(), self._name(name)
+        return self._open(FaultLink(host, port, seed=seed, host=listen, name=name, journal=self.journal))
 
     def udp(self, host: str, port: int, *, name: str = "") -> BlockingLink:
         """Open a link in front of a UDP port."""
