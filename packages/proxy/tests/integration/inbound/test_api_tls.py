@@ -125,6 +125,10 @@ async def test_renewed_certificate_is_shown_once_it_is_whole(
         chain.unlink()
         await wait_until_async(lambda: pop.log.events().count(kept) >= 2, reason="it to be missed")
         assert await shown(pop) == first
+        Pki().issue(chain, tmp_path / "other-key.pem", "127.0.0.1")
+        Pki().issue(tmp_path / "other-chain.pem", key, "127.0.0.1")
+        await wait_until_async(lambda: pop.log.events().count(kept) >= 3, reason="the pair to be refused")
+        assert await shown(pop) == first
         Pki().issue(chain, key, "127.0.0.1")
         replaced = "certificate of the API replaced"
         await wait_until_async(lambda: replaced in pop.log.events(), reason="the new certificate")

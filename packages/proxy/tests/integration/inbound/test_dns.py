@@ -127,6 +127,14 @@ async def test_queries_that_came_before_the_start_are_answered() -> None:
         await server.stop()
 
 
+async def test_who_has_stopped_reads_no_further_query() -> None:
+    with closing(DnsPort("127.0.0.1", 0)) as port:
+        server = DnsServer(port, make_responder(), 0)
+        await server.start()
+        await server.stop()
+        assert not asyncio.get_running_loop().remove_reader(port.datagrams)
+
+
 async def test_a_truncated_answer_is_whole_over_tcp() -> None:
     async with running() as (_, port):
         query = dns.message.make_query("_many._tcp.internal.", "SRV")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from edgeproxy.core.dataplane.client import normalise
 from edgeproxy.core.wire.prefix import Malformed, Verdict
 from edgeproxy.core.wire.proxy_protocol import (
+    LOCAL_V1,
+    LOCAL_V2,
     MAX_PREFIX_BYTES,
     Header,
     TlsSubtype,
@@ -439,3 +441,10 @@ class TestRoundTrip:
         destination = "198.51.100.5" if ip_address(str(source)).version == 4 else "2001:db8::2"
         data = encode_v2(str(source), 1, destination, 2, [(TlvType.APP, app)], checksum=checksum)
         assert {read_header(data[:cut]) for cut in range(len(data))} == {Verdict.NEED_MORE}
+
+
+def test_a_connection_of_the_senders_own_names_nobody() -> None:
+    assert LOCAL_V1 == b"PROXY UNKNOWN\r\n"
+    assert SIGNATURE + bytes.fromhex("20 00 0000") == LOCAL_V2
+    assert read_header(LOCAL_V1) == Header(len(LOCAL_V1))
+    assert read_header(LOCAL_V2) == Header(len(LOCAL_V2), local=True)
