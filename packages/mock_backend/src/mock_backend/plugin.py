@@ -1,6 +1,6 @@
-"""The pytest plugin: mock backends as fixtures, in this process or as processes of their own.
+"""The pytest plugin: mock backends as fixtures, in this process, as processes of their own, in containers.
 
-Both kinds take the same arguments and answer to `RunningMockBackend`, so a test can be written once and
+All kinds take the same arguments and answer to `RunningMockBackend`, so a test can be written once and
 run with either. Loading the plugin imports nothing but pytest: the server, and aiohttp below it, are
 imported by the fixture that needs them, so that coverage sees their first lines.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
+    from mock_backend.container import MockBackendContainer
     from mock_backend.driver import Driver
     from mock_backend.process import MockBackendProcess
     from mock_backend.threaded import ThreadedMockBackend
@@ -75,3 +76,21 @@ def mock_backend_process(process_factory: ProcessFactory) -> Callable[..., MockB
     from mock_backend.process import MockBackendProcess
 
     return partial(MockBackendProcess, process_factory)
+
+
+@pytest.fixture
+def mock_backend_container() -> Iterator[Callable[..., MockBackendContainer]]:
+    """Start mock backends in containers, all removed at the end.
+
+    The callable takes what `mock_backend.container.MockBackendContainer` takes, and returns when it listens.
+    """
+    from mock_backend.container import MockBackendContainer
+
+    with ExitStack() as running:
+
+        def start(*arguments: Any, **options: Any) -> MockBackendContainer:
+            backend = MockBackendContainer(*arguments, **options)
+            running.callback(backend.stop)
+            return backend
+
+        yield start
