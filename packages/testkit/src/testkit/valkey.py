@@ -20,6 +20,12 @@ from testkit.ports import reserved_port
 from testkit.process import Process
 
 _START_TIMEOUT_S = 30.0
+_PASS_TIME = """
+    for _, key in ipairs(redis.call('KEYS', '*')) do
+        local left = redis.call('PTTL', key)
+        if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1]) end
+    end
+"""
 
 
 class ValkeyServer:
@@ -107,6 +113,10 @@ class ValkeyServer:
             answer = connection.makefile("r", encoding="utf-8", newline="\r\n").readline().rstrip()
         assert not answer.startswith("-"), answer
         return answer[1:]
+
+    def pass_time(self, seconds: float) -> None:
+        """Let that time pass for all keys that end by themselves, as if it had gone by."""
+        self.execute("EVAL", _PASS_TIME, "0", str(int(seconds * 1000)))
 
     def empty(self) -> None:
         """Forget everything."""

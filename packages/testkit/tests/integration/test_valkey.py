@@ -23,6 +23,15 @@ def test_every_test_begins_with_nothing(valkey: ValkeyServer, attempt: int) -> N
     assert valkey.execute("INCR", "attempts") == "1"
 
 
+def test_time_passes_for_keys_that_end(valkey: ValkeyServer) -> None:
+    for name, ttl_s in (("short", "10"), ("long", "100")):
+        valkey.execute("SET", name, "value", "EX", ttl_s)
+    valkey.execute("SET", "for ever", "value")
+    valkey.pass_time(11)
+    assert [valkey.execute("EXISTS", name) for name in ("short", "long", "for ever")] == ["0", "1", "1"]
+    assert int(valkey.execute("TTL", "long")) <= 89
+
+
 def test_refusal_carries_the_error(valkey: ValkeyServer) -> None:
     with pytest.raises(AssertionError, match="unknown command"):
         valkey.execute("NOTHING")

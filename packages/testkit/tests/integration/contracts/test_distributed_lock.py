@@ -19,14 +19,6 @@ from testkit.contracts.distributed_lock import (
 )
 from testkit.valkey import ValkeyServer
 
-# Every key's time is shortened, and what is left without any is gone: as if so much time had passed.
-PASS_TIME = """
-    for _, key in ipairs(redis.call('KEYS', '*')) do
-        local left = redis.call('PTTL', key)
-        if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1]) end
-    end
-"""
-
 
 class OneLock:
     """redis-py's lock, with the words of the contract."""
@@ -72,7 +64,8 @@ class ValkeyLockHarness:
     not_acquired: type[Exception] = LockError
     instances = 1
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, server: ValkeyServer, client: Redis) -> None:
+        self._server = server
         self._client = client
 
     def lock(self, name: str, *, ttl_s: float = TTL_S, wait_s: float = LONG_S) -> OneLock:
@@ -82,7 +75,7 @@ class ValkeyLockHarness:
         raise NotImplementedError
 
     async def pass_time(self, seconds: float) -> None:
-        await self._client.eval(PASS_TIME, 0, str(int(seconds * 1000)))
+        self._server.pass_time(seconds)
 
     async def cut_off(self, instance: int) -> None: ...
 
@@ -104,5 +97,5 @@ class TestValkeyLock(
     @pytest.fixture
     async def harness(self, valkey: ValkeyServer) -> AsyncIterator[ValkeyLockHarness]:
         client = Redis.from_url(valkey.url)
-        yield ValkeyLockHarness(client)
+        yield ValkeyLockHarness(valkey, client)
         await client.aclose()

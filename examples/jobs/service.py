@@ -1,0 +1,60 @@
+"""The job service: saq hands out jobs, one at a time for each account; all instances see how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from saq import Worker
+from saq.queue.redis import RedisQueue
+
+from examples.jobs.redlock import QuorumLock
+from examples.jobs.state import ValkeyState
+
+LOCK_TTL_S = 30.0
+LOCK_WAIT_S = 20.0
+
+Task = Callable[[Any], Awaitable[Any]]
+
+
+class JobService:
+    """One instance. ``task`` does the work of a job.
+
+    ``lock_clients`` are of the servers on which accounts are locked; ``client`` is of the one with the queue.
+    """
+
+    def __init__(self, client: Redis, lock_clients: Sequence[Redis], task: Task) -> None:
+        self.progress = ValkeyState(client, "progress")
+        self._queue = RedisQueue(client, name="jobs")
+        self._lock_clients = lock_clients
+        self._task = task
+
+    async def submit(self, account: str, payload: Any, *, attempts: int = 3) -> str:
+        """Have it done; returns the job's id."""
+        job = await self._queue.enqueue("run", account=account, payload=payload, retries=attempts)
+        assert job is not None, "ids are our own"
+        return str(job.key)
+
+    async def work(self) -> None:
+        """Do all jobs that wait, and those that others put in meanwhile, until there are none."""
+        worker: Worker[Any] = Worker(
+            self._queue, [("run", self._run)], concurrency=4, burst=True, dequeue_timeout=0.05
+        )
+        await worker.start()
+
+    async def result(self, job_id: str) -> Any:
+        """What the task returned, ``None`` while it has not."""
+        job = await self._queue.job(job_id)
+        return None if job is None else job.result
+
+    async def failure(self, job_id: str) -> str | None:
+        """Why there is no result, and will be none."""
+        job = await self._queue.job(job_id)
+        return None if job is None or job.status != "failed" else job.error
+
+    async def _run(self, _context: Any, *, account: str, payload: Any) -> Any:
+        async with QuorumLock(self._lock_clients, account, ttl_s=LOCK_TTL_S, wait_s=LOCK_WAIT_S):
+            result = await self._task(payload)
+            await self.progress.increment(account)
+            return result

@@ -1,0 +1,50 @@
+"""Our shared state on a real server, held to testkit's contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from examples.jobs.state import ConflictError, ValkeyState
+from testkit.contracts.state_sync import Entry, StateManager, StateSyncContract
+from testkit.valkey import ValkeyServer
+
+
+class ValkeyStateHarness:
+    conflict = ConflictError
+
+    def __init__(self, server: ValkeyServer) -> None:
+        self._server = server
+        self._client = Redis.from_url(server.url)
+        self._opened: list[tuple[Redis, ValkeyState]] = []
+
+    def open(self, namespace: str = "default") -> ValkeyState:
+        client = Redis.from_url(self._server.url)
+        self._opened.append((client, ValkeyState(client, namespace, made=Entry)))
+        return self._opened[-1][1]
+
+    def manager(self) -> StateManager:
+        raise NotImplementedError
+
+    async def pass_time(self, seconds: float) -> None:
+        self._server.pass_time(seconds)
+
+    async def announce_rubbish(self, namespace: str = "default") -> None:
+        for rubbish in ("{", "marker\nnobody's", "x\n{\n[", "1\n\nnull", ""):
+            await self._client.publish(f"changes:{namespace}", rubbish)
+
+    async def close(self) -> None:
+        for client, state in self._opened:
+            await state.stop()
+            await client.aclose()
+        await self._client.aclose()
+
+
+class TestValkeyState(StateSyncContract, lacks={"manager": "the service has one namespace"}):
+    @pytest.fixture
+    async def harness(self, valkey: ValkeyServer) -> AsyncIterator[ValkeyStateHarness]:
+        harness = ValkeyStateHarness(valkey)
+        yield harness
+        await harness.close()
