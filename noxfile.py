@@ -74,6 +74,7 @@ def folders_of(kind: str) -> list[str]:
     """Return the folders of this kind of test that exist, relative to the root."""
     candidates = [
         *(Path("packages") / package / "tests" / kind for package in PACKAGES),
+        *(path.relative_to(ROOT) for path in sorted(ROOT.glob(f"examples/*/tests/{kind}"))),
         Path("tests") / kind,
     ]
     return [str(folder) for folder in candidates if (ROOT / folder).is_dir()]

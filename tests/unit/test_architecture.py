@@ -55,6 +55,15 @@ def imports_of(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def named_in_texts(file: Path) -> Iterator[str]:
+    """What a table of parts to be imported on demand names: texts that could be ``package.module:name``."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module = node.value.partition(":")[0]
+            if "." in module and all(part.isidentifier() for part in module.split(".")):
+                yield module
+
+
 def is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
@@ -118,7 +127,7 @@ def entry_points(packages: Path, imports: Imports) -> set[str]:
 
 def imported_by_tests(root: Path) -> set[str]:
     """Return what tests import, but for testkit's own: it is a library, and its users are the others."""
-    folders = [root / "e2e", root / "tests", *root.glob("packages/*/tests")]
+    folders = [root / "e2e", root / "examples", root / "tests", *root.glob("packages/*/tests")]
     own = root / "packages" / "testkit" / "tests"
     return {
         name
@@ -179,7 +188,13 @@ def test_testkit_stands_alone(repository: Imports) -> None:
 
 def test_every_module_is_reached_from_an_entry_point(repository: Imports) -> None:
     library = {module for module in imported_by_tests(ROOT) if is_within(module, "testkit")}
-    assert_none(unreached_modules(repository, entry_points(PACKAGES, repository) | library))
+    on_demand = {
+        module_name(source_folder, file): frozenset(named_in_texts(file))
+        for source_folder in PACKAGES.glob("*/src")
+        for file in source_folder.rglob("*.py")
+    }
+    reachable = {module: imported | on_demand[module] for module, imported in repository.items()}
+    assert_none(unreached_modules(reachable, entry_points(PACKAGES, repository) | library))
 
 
 def test_the_pure_standard_library_is_part_of_the_standard_library() -> None:
@@ -274,6 +289,11 @@ def test_only_testkits_own_tests_are_no_users_of_it(tmp_path: Path) -> None:
         },
     )
     assert imported_by_tests(tmp_path) == {"testkit.geo", "testkit", "testkit.wait"}
+
+
+def test_modules_that_are_imported_on_demand_are_named_in_texts(tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text('WHERE = {"a": "thing.bugs.a", "b": "thing.b:B", "c": "no module."}\n')
+    assert {*named_in_texts(tmp_path / "parts.py")} == {"thing.bugs.a", "thing.b"}
 
 
 def test_a_module_that_nothing_reaches_is_noticed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from testkit.contracts.checking import assert_raises_async
 from testkit.contracts.contract import Contract, needs, since
 
 DEADLINE_S = 30.0
+POLL_S = 0.01
 """For what must happen some time, by the loop's clock."""
 
 
@@ -518,5 +519,5 @@ async def eventually(ask: Callable[[], Any], expected: object) -> None:
         answer = await ask()
         if answer == expected:
             return
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(POLL_S)
     raise AssertionError(f"expected {expected!r} in the end, the last answer was {answer!r}")
