@@ -7,7 +7,6 @@ import errno
 import resource
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -148,17 +147,11 @@ async def test_a_status_line_may_come_byte_by_byte() -> None:
         assert await check(HttpProbe("/"), server.sockets[0].getsockname()[1]) is None
 
 
-async def test_a_reset_instead_of_an_answer_is_told() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        sock: socket.socket = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        why = await check(HttpProbe("/"), server.sockets[0].getsockname()[1])
-    assert why == "connection reset by peer"
+async def test_a_reset_instead_of_an_answer_is_told(
+    mock_backend_factory: Callable[..., ThreadedMockBackend],
+) -> None:
+    backend = mock_backend_factory(script="every connection: read 14 bytes, reset")
+    assert await check(HttpProbe("/"), backend.port) == "connection reset by peer"
 
 
 @pytest.mark.parametrize(
