@@ -148,7 +148,7 @@ def contracts(session: nox.Session) -> None:
     folders = [*folders_of("unit"), *folders_of("integration")]
     session.run(
         *("python", "-m", "pytest", f"--numprocesses={TEST_PROCESSES}", "--dist=worksteal", "-m", "contract"),
-        *(f"--outcomes={outcomes}", "--no-header", "-rfE", *folders),
+        *(f"--outcomes={outcomes}", "--full", "--no-header", "-rfE", *folders),
         # The matrix says which have failed.
         success_codes=[0, 1],
     )

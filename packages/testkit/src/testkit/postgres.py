@@ -48,6 +48,9 @@ _READY = r"database system is ready to accept (read-only )?connections"
 # What was killed leaves backends that need a moment to notice, and they hold the memory that they share.
 _TOO_EARLY = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
 _START_TIMEOUT_S = 30.0
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 2 << 30
+"""A server takes 60 MB; several processes may have several each."""
 
 
 class PostgresServer:
@@ -219,9 +222,7 @@ class PostgresServer:
 @contextmanager
 def postgres_server(binaries: Path, *, standby_of: PostgresServer | None = None) -> Iterator[PostgresServer]:
     """A running server, in a folder of its own that is removed at the end."""
-    # Not below pytest's folders, which no other user may enter.
-    folder = Path(tempfile.mkdtemp(prefix="testkit-postgres-"))
-    give_away(folder)
+    folder = new_folder()
     with reserved_port() as port:
         server = PostgresServer(binaries, folder, port)
         try:
@@ -234,6 +235,15 @@ def postgres_server(binaries: Path, *, standby_of: PostgresServer | None = None)
         finally:
             server.stop()
             shutil.rmtree(folder)
+
+
+def new_folder() -> Path:
+    """A folder of the user of the server; in memory where there is room, for disks take five times longer."""
+    # Not below pytest's folders, which no other user may enter.
+    has_room = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="testkit-postgres-", dir=_MEMORY if has_room else None))
+    give_away(folder)
+    return folder
 
 
 def find_binaries() -> Path | None:

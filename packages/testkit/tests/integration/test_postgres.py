@@ -91,7 +91,7 @@ def test_nothing_is_left_of_a_server(postgres_binaries: Path) -> None:
 def test_server_that_cannot_start_says_why(postgres_binaries: Path) -> None:
     with postgres_server(postgres_binaries) as server:
         server.stop()
-        (server._data / "PG_VERSION").write_text("1")
+        (server.data / "PG_VERSION").write_text("1")
         with pytest.raises(AssertionError, match="incompatible"):
             server.start()
 
@@ -154,7 +154,7 @@ def test_only_root_becomes_somebody_else(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert run_as() == ()
     before = tmp_path.stat()
-    module._give_away(tmp_path)
+    module.give_away(tmp_path)
     assert tmp_path.stat() == before
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert run_as()[0] == "setpriv"

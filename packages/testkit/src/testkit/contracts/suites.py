@@ -16,6 +16,7 @@ _WHERE: Mapping[str, str] = MappingProxyType(
         "circuit_breaker": "testkit.contracts.bugs.circuit_breaker",
         "connection_pool": "testkit.contracts.bugs.connection_pool",
         "event_bus": "testkit.contracts.bugs.event_bus",
+        "failover": "testkit.contracts.bugs.failover",
         "retry": "testkit.contracts.bugs.retry",
         "time_limits": "testkit.contracts.bugs.time_limits",
         "provisioning": "testkit.contracts.bugs.provisioning",
