@@ -40,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "blank(processes=..., containers=...): why the story is not told on that substrate"
     )
     config.addinivalue_line(
-        "markers", "planted(fault, **settings): what makes the story fail, for --plant; see inside/planted"
+        "markers",
+        "planted(fault, by=function, **settings): what makes the story fail, for --plant; see `_plant`",
     )
 
 
@@ -134,10 +135,21 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 def _plant(request: pytest.FixtureRequest, pop: Pop, planted_folder: str) -> None:
+    """Plant what the marker says: settings, a fault of inside/planted, or what a function does to the POP."""
     marker = request.node.get_closest_marker("planted")
     if request.config.getoption("plant") and marker is not None:
         (fault,) = marker.args or (None,)
-        pop.plant(planted_folder, fault, marker.kwargs)
+        if (plant := marker.kwargs.get("by")) is not None:
+            plant(pop)
+        else:
+            pop.plant(planted_folder, fault, marker.kwargs)
+
+
+@pytest.fixture
+def planted(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What the marker of a story plants that is about no POP, for it to use; nothing without ``--plant``."""
+    marker = request.node.get_closest_marker("planted")
+    return dict(marker.kwargs) if request.config.getoption("plant") and marker is not None else {}
 
 
 @pytest.fixture

@@ -23,6 +23,15 @@ METADATA: Final = IPv4Network("169.254.169.0/24")
 METADATA_ADDRESS: Final = "169.254.169.254"
 NETWORKS: Final = {**REGIONS, **INTERNET, "metadata": METADATA}
 
+ROUND_TRIPS_S: Final = {
+    ("sa", "us"): 0.06,
+    ("sa", "eu"): 0.09,
+    ("sa", "ap"): 0.15,
+    ("us", "eu"): 0.04,
+    ("us", "ap"): 0.08,
+    ("eu", "ap"): 0.08,
+}
+"""Between regions, about half of what it is on the way round the world: far enough to be felt."""
 BACKEND_PORT: Final = 9001
 _FIRST_POP: Final = 10
 _FIRST_BACKEND: Final = 20
@@ -107,6 +116,17 @@ CLIENTS: Final = (
     ),
 )
 COUNTRIES: Final = {country: client for client in CLIENTS for country in client.countries}
+
+
+def delays_from(region: str) -> dict[str, float]:
+    """How far the other regions are, by name, in seconds there and back."""
+    return {
+        other: delay_s
+        for pair, delay_s in ROUND_TRIPS_S.items()
+        if region in pair
+        for other in pair
+        if other != region
+    }
 
 
 def gateway_of(name: str) -> str:

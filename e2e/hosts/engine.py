@@ -54,7 +54,7 @@ def reach_engine() -> docker.DockerClient:
 
 
 def _knock(url: str) -> None:
-    """Connect to an engine's Unix socket and hang up: the package ``docker`` leaves its own open when it fails.
+    """Connect to an engine's Unix socket and hang up: the package ``docker`` leaves its own open on failure.
 
     Raises:
         OSError: nobody listens there.

@@ -8,7 +8,7 @@ import os
 import socket
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -161,6 +161,10 @@ class Host:
         """How many packets faults have cost it so far."""
         rules = self.run("iptables", "--numeric", "--verbose", "--exact", "--list")
         return sum(int(line.split()[0]) for line in rules.splitlines() if " DROP " in line)
+
+    def undo(self, what: Callable[..., object], *arguments: object) -> None:
+        """Have :meth:`heal` call this, too."""
+        self._undo.callback(what, *arguments)
 
     def heal(self) -> None:
         """Undo all of that, the last first; a host to which nothing happened is left alone."""

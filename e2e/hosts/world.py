@@ -26,6 +26,7 @@ from e2e.hosts.engine import LABEL, THREADS, engine_to_ourselves, reach_engine, 
 from e2e.hosts.host import ClientHost, Host
 from e2e.hosts.images import HOST, ROOT, provide_images
 from e2e.hosts.measurements import collect
+from testkit.faults import packets
 from testkit.geo import write_country_database
 from testkit.wait import wait_until
 
@@ -33,6 +34,7 @@ PYTHON: Final = "/opt/edgeproxy/bin/python"
 MEASUREMENTS: Final = "/measurements"
 COVERAGE: Final = {"COVERAGE_PROCESS_START": "/opt/inside/coveragerc"}
 """What the environment of a proxy needs to be measured."""
+_TESTKIT: Final = "/testkit"
 MAP: Final = "/etc/edgeproxy/world.mmdb"
 
 _BUSY_TIMEOUT_S: Final = 600
@@ -145,7 +147,10 @@ class _Builder:
             ]
             for done in [pool.submit(step) for step in steps]:
                 done.result()
-            for done in [pool.submit(self._await_boot, pop) for pop in self._world.pops.values()]:
+            for done in [
+                *(pool.submit(self._await_boot, pop) for pop in self._world.pops.values()),
+                *(pool.submit(self._start_distance, place) for place in atlas.POPS.values()),
+            ]:
                 done.result()
         for host in self._world.clients.values():
             wait_until(host.dialler.exists, reason=f"{host} to give out sockets", timeout_s=_BOOT_TIMEOUT_S)
@@ -228,6 +233,33 @@ class _Builder:
         options["tmpfs"] = dict.fromkeys(("/run", "/run/lock", "/tmp"), "")
         container, networks = self._create(place.name, place.addresses, None, **options)
         self._world.pops[place.region] = Host(container, networks)
+
+    def _start_distance(self, place: atlas.PopPlace) -> None:
+        """Put the other regions where they belong: from a container of its own, since a POP may not."""
+        ways = [
+            f"--way={atlas.REGIONS[region]}={1000 * delay_s:g}"
+            for region, delay_s in atlas.delays_from(place.region).items()
+        ]
+        container = self._client.containers.create(
+            HOST,
+            [PYTHON, "-m", packets.__name__, *ways],
+            name=f"edgeproxy-distance-{place.region}",
+            labels={LABEL: "host"},
+            network_mode=f"container:edgeproxy-{place.name}",
+            volumes={str(ROOT / "packages" / "testkit" / "src"): {"bind": _TESTKIT, "mode": "ro"}},
+            environment={"PYTHONPATH": _TESTKIT, "PYTHONDONTWRITEBYTECODE": "1"},
+            devices=["/dev/net/tun"],
+            cap_drop=["ALL"],
+            cap_add=["NET_ADMIN", "NET_RAW"],
+            user="root",
+            **_ORDINARY,
+        )
+        container.start()
+        wait_until(
+            lambda: b"ready" in container.logs(),
+            reason=f"the regions to be as far from {place.name} as they are",
+            timeout_s=_BOOT_TIMEOUT_S,
+        )
 
     def _start_backend(self, place: atlas.BackendPlace) -> None:
         command = ["/opt/edgeproxy/bin/mock-backend", "-port", str(atlas.BACKEND_PORT)]
