@@ -1,39 +1,32 @@
-"""testkit's faults, told of containers: what who asks sees is what simulated nodes and processes show him.
+"""testkit's faults: who asks sees the same of them on simulated nodes, on processes and in containers.
 
-Processes and simulated nodes have their turn in testkit's own tests.
+Simulated nodes have their turn in testkit's own tests.
 """
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from e2e.hosts.images import HOST
 from e2e.hosts.world import World
-from packages.testkit.tests.integration.cluster.stories import (
-    KILLED_NODE,
-    KILLED_OBSERVED,
-    PAUSED_NODE,
-    PAUSED_OBSERVED,
-    every_fault_of_links,
-    two_echoes,
-    unanswered_or_away,
-)
+from packages.testkit.tests.integration.cluster.stories import ECHO_SOURCE, tell, two_echoes
+from testkit.cluster.cluster import Cluster
 from testkit.cluster.containers import ContainerCluster
-from testkit.faults.scenario import run
-
-pytestmark = pytest.mark.blank(processes="testkit's own tests tell it of processes and of simulated nodes")
+from testkit.cluster.processes import ProcessCluster
 
 
-def test_the_same_scenarios_give_the_same_observations(world: World, seed: int) -> None:
-    async def story() -> None:
-        scenario, expected = every_fault_of_links()
-        async with ContainerCluster(two_echoes(HOST), world.engine, seed=seed) as cluster:
-            assert (await run(scenario, cluster)).observations == expected
-            cluster.journal.entries.clear()
-            assert (await run(PAUSED_NODE, cluster)).observations == PAUSED_OBSERVED
-            cluster.journal.entries.clear()
-            assert unanswered_or_away((await run(KILLED_NODE, cluster)).observations) == KILLED_OBSERVED
-
-    asyncio.run(story())
+@pytest.mark.planted(source=ECHO_SOURCE.replace("write(piece)", "write(piece[::-1])"))
+def test_the_same_scenarios_give_the_same_observations(
+    request: pytest.FixtureRequest, substrate: str, tmp_path: Path, seed: int, planted: dict[str, str]
+) -> None:
+    topology = two_echoes(HOST, **planted)
+    cluster: Cluster
+    if substrate == "processes":
+        cluster = ProcessCluster(topology, tmp_path, seed=seed)
+    else:
+        world: World = request.getfixturevalue("world")
+        cluster = ContainerCluster(topology, world.engine, seed=seed)
+    asyncio.run(tell(cluster))

@@ -17,7 +17,10 @@ _INTERVAL_NS = 500_000_000
 """The image's own interval is for machines that run for months."""
 
 
-def test_it_serves_as_an_ordinary_user_tells_its_health_and_stops_in_order(world: World) -> None:
+@pytest.mark.planted(user="root")
+def test_it_serves_as_an_ordinary_user_tells_its_health_and_stops_in_order(
+    world: World, planted: dict[str, str]
+) -> None:
     container = world.engine.containers.create(
         APPLICATION,
         ["sh", "-c", _RUN],
@@ -28,6 +31,7 @@ def test_it_serves_as_an_ordinary_user_tells_its_health_and_stops_in_order(world
         cap_drop=["ALL"],
         # What is not given is as in the image, above all the command.
         healthcheck={"test": [], "interval": _INTERVAL_NS},
+        user=planted.get("user"),
     )
     try:
         container.start()
@@ -46,5 +50,7 @@ def test_it_serves_as_an_ordinary_user_tells_its_health_and_stops_in_order(world
 
 def _health_of(container: Container) -> str:
     container.reload()
+    if container.status == "exited":
+        raise AssertionError(f"it ended: {container.logs().decode(errors='replace')}")
     health: str = container.attrs["State"]["Health"]["Status"]
     return health

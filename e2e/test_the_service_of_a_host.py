@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from e2e.clients import keep_coming
+from e2e.hosts.host import shell
 from e2e.hosts.pop import HostPop
 from e2e.hosts.world import World
 from testkit.wait import wait_until
@@ -40,6 +41,18 @@ def test_a_pop_that_is_killed_is_restarted_while_clients_go_on(host_pop: HostPop
     assert proxy.state("NRestarts") == "1"
 
 
+def _somewhere_else(pop: HostPop) -> None:
+    """An instance that was told a wrong region at its boot."""
+    settings = "/etc/edgeproxy/edgeproxy.env"
+    for wrong, right, now in (("us", "eu", True), ("eu", "us", False)):
+        change = ("sed", "-i", f"s/^EDGEPROXY_REGION={right}$/EDGEPROXY_REGION={wrong}/", settings)
+        if now:
+            pop.host.run(*change)
+        else:
+            pop.host.undo(pop.host.run, *change)
+
+
+@pytest.mark.planted(by=_somewhere_else)
 def test_an_instance_finds_out_where_it_is(host_pop: HostPop, world: World) -> None:
     regions = {
         region: host.run("sed", "-n", "s/^EDGEPROXY_REGION=//p", "/etc/edgeproxy/edgeproxy.env").strip()
@@ -54,6 +67,14 @@ def test_an_instance_finds_out_where_it_is(host_pop: HostPop, world: World) -> N
     assert answer == "401"
 
 
+def _its_own_program(pop: HostPop) -> None:
+    """A proxy that could write over its own program."""
+    program = "/opt/edgeproxy/own/edgeproxy"
+    pop.host.run("chown", "edgeproxy:", program)
+    pop.host.undo(pop.host.run, *shell(f"rm -f {program}/x; chown root: {program}"))
+
+
+@pytest.mark.planted(by=_its_own_program)
 def test_the_proxy_runs_as_a_user_of_its_own_that_may_change_nothing(host_pop: HostPop) -> None:
     pop = host_pop
     pop.start_backends({"mock-eu-1": "DE"})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from testkit.cluster.cluster import Cluster
 from testkit.cluster.simulated import Member
 from testkit.cluster.topology import Between, Node, Program, Topology
 from testkit.faults.exchange import Outcome, echo
-from testkit.faults.scenario import Inject, Look, Recover, Scenario
+from testkit.faults.scenario import Inject, Look, Recover, Scenario, run
 from testkit.faults.vocabulary import (
     DOWN,
     UP,
@@ -53,16 +54,17 @@ async def simulated_echo(member: Member) -> None:
     await member.serve(echo)
 
 
-def echo_program(image: str = "") -> Program:
-    return Program(("{python}", "-c", ECHO_SOURCE, "{host}", "{port}"), image=image, simulated=simulated_echo)
+def echo_program(image: str = "", source: str = ECHO_SOURCE) -> Program:
+    return Program(("{python}", "-c", source, "{host}", "{port}"), image=image, simulated=simulated_echo)
 
 
-def two_echoes(image: str = "") -> Topology:
+def two_echoes(image: str = "", source: str = ECHO_SOURCE) -> Topology:
+    program = echo_program(image, source)
     return Topology(
         nodes=(
             Node("client", "us"),
-            Node("near", "us", echo_program(image)),
-            Node("far", "eu", echo_program(image)),
+            Node("near", "us", program),
+            Node("far", "eu", program),
         ),
         links=(("client", "near"), ("client", "far"), ("near", "far")),
         latencies=(Between("us", "eu", 0.01, jitter_s=0.005),),
@@ -138,3 +140,14 @@ def unanswered_or_away(observed: list[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 KILLED_OBSERVED = [(_LINK, "no answer"), ("client>near", ANSWERED), (_LINK, ANSWERED)]
+
+
+async def tell(cluster: Cluster) -> None:
+    """Run all scenarios, and hold what is observed against what must be."""
+    scenario, expected = every_fault_of_links()
+    async with cluster:
+        assert (await run(scenario, cluster)).observations == expected
+        cluster.journal.entries.clear()
+        assert (await run(PAUSED_NODE, cluster)).observations == PAUSED_OBSERVED
+        cluster.journal.entries.clear()
+        assert unanswered_or_away((await run(KILLED_NODE, cluster)).observations) == KILLED_OBSERVED
