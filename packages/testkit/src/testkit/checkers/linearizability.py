@@ -89,8 +89,11 @@ class Register(Model):
 class Counting(Model):
     """``add(amount)``, ``read() -> sum``."""
 
+    def __init__(self, initial: int = 0) -> None:
+        self._initial = initial
+
     def initial(self) -> Hashable:
-        return 0
+        return self._initial
 
     def apply(self, state: Hashable, operation: Operation) -> tuple[bool, Hashable]:
         assert isinstance(state, int)
