@@ -8,7 +8,7 @@
         latencies=(Between("eu", "us", 0.04),),
     )
     async with ProcessCluster(topology, folder, seed=seed) as cluster:
-        journal = await run(scenario, cluster)
+        journal = await cluster.run(scenario)
 
 | module | nodes are | links are |
 |---|---|---|

@@ -15,6 +15,7 @@ from testkit.cluster.logs import complaints
 from testkit.cluster.topology import Topology, link_name
 from testkit.faults.exchange import Outcome, exchange
 from testkit.faults.journal import Journal
+from testkit.faults.scenario import Scenario, run
 from testkit.faults.vocabulary import Fault, LinkFault
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -116,6 +117,14 @@ class Cluster(ABC):
     async def look(self, link: str, patience_s: float = 10.0) -> Outcome:
         """Ask the node at the end of a link, which must be an echo."""
         return await exchange(lambda: self.connect(link), patience_s=patience_s)
+
+    async def run(self, scenario: Scenario) -> Journal:
+        """Do the steps of a scenario; the journal has what was observed.
+
+        Raises:
+            UnavailableError: this substrate lacks a fault; nothing was done.
+        """
+        return await run(scenario, self)
 
     def links_between(self, one: Iterable[str], other: Iterable[str]) -> list[str]:
         """The links that a partition of these two groups of nodes concerns, either way."""

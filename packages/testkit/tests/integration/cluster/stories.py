@@ -6,7 +6,7 @@ from testkit.cluster.cluster import Cluster
 from testkit.cluster.simulated import Member
 from testkit.cluster.topology import Between, Node, Program, Topology
 from testkit.faults.exchange import Outcome, echo
-from testkit.faults.scenario import Inject, Look, Recover, Scenario, run
+from testkit.faults.scenario import Inject, Look, Recover, Scenario
 from testkit.faults.vocabulary import (
     DOWN,
     UP,
@@ -146,8 +146,8 @@ async def tell(cluster: Cluster) -> None:
     """Run all scenarios, and hold what is observed against what must be."""
     scenario, expected = every_fault_of_links()
     async with cluster:
-        assert (await run(scenario, cluster)).observations == expected
+        assert (await cluster.run(scenario)).observations == expected
         cluster.journal.entries.clear()
-        assert (await run(PAUSED_NODE, cluster)).observations == PAUSED_OBSERVED
+        assert (await cluster.run(PAUSED_NODE)).observations == PAUSED_OBSERVED
         cluster.journal.entries.clear()
-        assert unanswered_or_away((await run(KILLED_NODE, cluster)).observations) == KILLED_OBSERVED
+        assert unanswered_or_away((await cluster.run(KILLED_NODE)).observations) == KILLED_OBSERVED

@@ -23,7 +23,6 @@ from testkit.cluster.processes import ProcessCluster
 from testkit.cluster.simulated import Member, SimulatedCluster
 from testkit.cluster.topology import Node, Program, Topology
 from testkit.faults.exchange import Outcome
-from testkit.faults.scenario import run
 from testkit.faults.vocabulary import ClockJump, Kill, Latency, Partition, Pause, UnavailableError
 from testkit.process import Process
 from testkit.virtual_time import run as run_in_virtual_time
@@ -259,7 +258,7 @@ async def test_containers_are_driven_as_processes_are(tmp_path: Path) -> None:
     engine = FakeEngine(tmp_path)
     cluster: Cluster = ContainerCluster(two_echoes("an image"), engine)
     async with cluster:
-        assert (await run(PAUSED_NODE, cluster)).observations == PAUSED_OBSERVED
+        assert (await cluster.run(PAUSED_NODE)).observations == PAUSED_OBSERVED
         killed = await cluster.inject("far", Kill())
         assert await cluster.look("client>far") is Outcome.TURNED_AWAY
         await cluster.recover("far", killed)

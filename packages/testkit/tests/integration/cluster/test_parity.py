@@ -12,7 +12,7 @@ from packages.testkit.tests.integration.cluster.stories import (
 )
 from testkit.cluster.processes import ProcessCluster
 from testkit.cluster.simulated import SimulatedCluster
-from testkit.faults.scenario import Inject, Look, Scenario, missing, run
+from testkit.faults.scenario import Inject, Look, Scenario, missing
 from testkit.faults.vocabulary import ClockJump, Latency, Loss, UnavailableError
 from testkit.virtual_time import run as run_in_virtual_time
 
@@ -38,7 +38,7 @@ async def test_what_a_substrate_lacks_is_known_before_anything_is_done(tmp_path:
         before = len(cluster.journal.entries)
         assert len(missing(scenario, cluster)) == 2
         with pytest.raises(UnavailableError, match=r"more than .* can: Loss.*kernel.*ClockJump.*clock"):
-            await run(scenario, cluster)
+            await cluster.run(scenario)
         assert len(cluster.journal.entries) == before
 
 
@@ -46,5 +46,5 @@ async def test_nothing_is_in_force_after_a_scenario_that_fails(tmp_path: Path) -
     broken = Scenario("names what is not there", (Inject("client>far", Latency(60)), Look("client>nobody")))
     async with ProcessCluster(two_echoes(), tmp_path) as cluster:
         with pytest.raises(KeyError):
-            await run(broken, cluster)
+            await cluster.run(broken)
         assert (await cluster.look("client>far")).value == "answered"
