@@ -197,6 +197,8 @@ class FaultLink:
             sock, peer = await loop.sock_accept(listener)
             if peer == ignoring:
                 sock.close()
+                # Only once: the next from that address is a client.
+                ignoring = None
                 continue
             self._last += 1
             task = asyncio.create_task(self._serve(sock, self._last))

@@ -81,6 +81,28 @@ async def test_much_data_goes_through_whole_when_the_receiver_is_slow_to_read() 
         assert await reader.read(-1) == sent
 
 
+async def test_a_receiver_that_does_not_read_is_felt_by_the_sender_and_gets_all_in_the_end() -> None:
+    may_read = asyncio.Event()
+    received = asyncio.Queue[int]()
+
+    async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await may_read.wait()
+        received.put_nowait(len(await reader.read(-1)))
+        writer.close()
+
+    async with linked(read_late) as link, connected(link) as (_, writer):
+        sent = 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                while True:
+                    writer.write(bytes(1 << 20))
+                    sent += 1 << 20
+                    await writer.drain()
+        may_read.set()
+        writer.write_eof()
+        assert await received.get() == sent
+
+
 async def test_the_end_of_a_half_goes_through_as_one() -> None:
     async def answer_after_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         said = await reader.read(-1)
