@@ -20,6 +20,7 @@ from edgeproxy.inbound.api_routes import read_body
 from edgeproxy.inbound.api_shapes import Registration
 from packages.proxy.tests.fuzz import hellos
 from packages.proxy.tests.fuzz.dns_queries import DNS_QUERY
+from packages.proxy.tests.fuzz.instrument import INSTRUMENT
 from packages.proxy.tests.fuzz.properties import Target, prefix_reader, stream_reader, whole_parser
 from packages.proxy.tests.fuzz.values import draw_value
 
@@ -231,4 +232,5 @@ TARGETS = (
     ),
     DNS_QUERY,
     whole_parser("api_registration", draw_registration, parse_registration, API_REFUSALS, check_registration),
+    *INSTRUMENT,
 )
