@@ -64,7 +64,7 @@ async def outcome(link: FaultLink, patience_s: float = 5.0) -> Outcome:
 
 
 async def write_until_full(writer: asyncio.StreamWriter) -> int:
-    """Write until there is no room for a while, which must be long before 64 MiB; how many bytes that were."""
+    """Write until there is no room for a while, long before 64 MiB; how many bytes that were."""
     for pieces in range(1, 65):
         writer.write(bytes(1 << 20))
         try:
