@@ -1,14 +1,13 @@
-"""The contract of just-in-time users, held on SQLite and PostgreSQL: real constraints, real races."""
+"""The contract of just-in-time users, held on PostgreSQL: a real constraint, real races, a transaction.
+
+The chat among the examples holds it on SQLite, without a transaction.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -22,8 +21,6 @@ UPDATE users SET email = $1, name = coalesce($2::text, name), avatar_url = coale
 WHERE id = $4 AND (email <> $1 OR name IS DISTINCT FROM coalesce($2::text, name)
                    OR avatar_url IS DISTINCT FROM coalesce($3::text, avatar_url))
 """
-# As SQLite has it.
-UPDATE_SQLITE = UPDATE.replace("$", "?").replace("::text", "").replace("IS DISTINCT FROM", "IS NOT")
 FIND = "SELECT u.id, u.email, u.name, u.avatar_url FROM users u JOIN identities i ON i.user_id = u.id"
 
 
@@ -45,12 +42,13 @@ def checked(claims: Mapping[str, Any]) -> tuple[str, str, tuple[str, str | None,
     return claims["iss"], claims["sub"], (claims["email"], claims.get("name"), claims.get("picture"))
 
 
-class Hook:
-    """What a test has happen between a user's making and its identity's."""
+class PostgresUsers:
+    """A user and its identity in one transaction: the loser's user goes with it."""
 
     refusal = BadRequestError
 
-    def __init__(self) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
         self._meanwhile: Callable[[], Awaitable[object]] | None = None
 
     def before_linking(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
@@ -60,96 +58,6 @@ class Hook:
         meanwhile, self._meanwhile = self._meanwhile, None
         if meanwhile is not None:
             await meanwhile()
-
-
-class SqliteUsers(Hook):
-    """Each statement in a thread, on a connection of its own, as requests of several workers have it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        with self._connection() as database:
-            database.executescript("""
-                CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT NOT NULL, name TEXT, avatar_url TEXT);
-                CREATE TABLE identities (issuer TEXT, subject TEXT, user_id INTEGER NOT NULL REFERENCES users,
-                                         PRIMARY KEY (issuer, subject));
-                CREATE TABLE written (n INTEGER);
-                CREATE TRIGGER i AFTER INSERT ON users BEGIN INSERT INTO written VALUES (1); END;
-                CREATE TRIGGER u AFTER UPDATE ON users BEGIN INSERT INTO written VALUES (1); END;
-                CREATE TRIGGER d AFTER DELETE ON users BEGIN INSERT INTO written VALUES (1); END;
-                CREATE TRIGGER l AFTER INSERT ON identities BEGIN INSERT INTO written VALUES (1); END;
-            """)
-
-    async def provision(self, claims: Mapping[str, Any]) -> User:
-        issuer, subject, values = checked(claims)
-        found = await self._find(issuer, subject)
-        if found is None:
-            user_id = await asyncio.to_thread(self._insert, values)
-            try:
-                await self.let_others_go_first()
-                await asyncio.to_thread(self._link, issuer, subject, user_id)
-            except BaseException as error:
-                await asyncio.to_thread(self._write, "DELETE FROM users WHERE id = ?", user_id)
-                if not isinstance(error, sqlite3.IntegrityError):
-                    raise
-            found = await self._find(issuer, subject)
-            assert found is not None
-        await asyncio.to_thread(self._write, UPDATE_SQLITE, *values, found.id)
-        again = await self._find(issuer, subject)
-        assert again is not None
-        return again
-
-    async def users(self) -> list[User]:
-        return [User(*row) for row in await self._read("SELECT id, email, name, avatar_url FROM users")]
-
-    async def identities(self) -> dict[tuple[str, str], object]:
-        return {(row[0], row[1]): row[2] for row in await self._read("SELECT * FROM identities")}
-
-    async def writes(self) -> int:
-        return int((await self._read("SELECT count(*) FROM written"))[0][0])
-
-    async def _find(self, issuer: str, subject: str) -> User | None:
-        rows = await self._read(f"{FIND} WHERE i.issuer = ? AND i.subject = ?", issuer, subject)
-        return User(*rows[0]) if rows else None
-
-    async def _read(self, statement: str, *values: object) -> list[Any]:
-        def read() -> list[Any]:
-            with self._connection() as database:
-                return database.execute(statement, values).fetchall()
-
-        return await asyncio.to_thread(read)
-
-    def _insert(self, values: tuple[object, ...]) -> int:
-        with self._connection() as database:
-            made = database.execute("INSERT INTO users (email, name, avatar_url) VALUES (?, ?, ?)", values)
-            assert made.lastrowid is not None
-            return made.lastrowid
-
-    def _link(self, *values: object) -> None:
-        self._write("INSERT INTO identities VALUES (?, ?, ?)", *values)
-
-    def _write(self, statement: str, *values: object) -> None:
-        with self._connection() as database:
-            database.execute(statement, values)
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=30)) as database, database:
-            yield database
-
-
-class TestSqlite(ProvisioningContract):
-    @pytest.fixture
-    def harness(self, tmp_path: Path) -> SqliteUsers:
-        return SqliteUsers(tmp_path / "users.db")
-
-
-class PostgresUsers(Hook):
-    """A user and its identity in one transaction: the loser's user goes with it."""
-
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        super().__init__()
-        self._pool = pool
 
     async def provision(self, claims: Mapping[str, Any]) -> User:
         issuer, subject, values = checked(claims)

@@ -1,4 +1,4 @@
-"""The contract of just-in-time users, held by the reference; `integration` has it on real databases."""
+"""The contract of just-in-time users, held by the reference; the chat among the examples holds it on SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of WebSocket services, held by the reference; `integration` has it on real sockets."""
+"""The contract of WebSocket services, held by the reference; the chat among the examples is one."""
 
 from __future__ import annotations
 
