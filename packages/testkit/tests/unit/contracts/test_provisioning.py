@@ -1,4 +1,4 @@
-"""The contract of just-in-time users, held by the reference; the chat among the examples holds it on SQLite."""
+"""The contract of just-in-time users, held by the reference; the chat among the examples has it on SQLite."""
 
 from __future__ import annotations
 
