@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testkit.contracts import suites
-from testkit.contracts.matrix import judge, read_outcomes, to_text
+from testkit.contracts.matrix import is_good, judge, read_outcomes, to_text
 from testkit.coverage.exit_codes import FAILED, OK
 from testkit.seeds import choose_seed
 
@@ -47,4 +47,4 @@ def run(options: argparse.Namespace) -> int:
     outcomes = read_outcomes(options.outcomes) if options.outcomes is not None else []
     rows = [judge(suites.load(name), options.number, seed) for name in names]
     print(to_text(rows, outcomes))
-    return OK if all(row.holds for row in rows) and not any(each.failed for each in outcomes) else FAILED
+    return OK if is_good(rows, outcomes) else FAILED

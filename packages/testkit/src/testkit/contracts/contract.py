@@ -137,8 +137,7 @@ class Contract:
             raise TypeError(f"{cls.__name__} lacks what {cls.contract} does not ask for: {sorted(unknown)}")
         if not 1 <= cls.level <= cls.newest:
             raise TypeError(f"{cls.__name__}: {cls.contract} has levels 1 to {cls.newest}, not {cls.level}")
-        (promised,) = (each for each in cls.__mro__ if "contract" in vars(each))
-        replaced = {name for name, test in _tests(cls) if getattr(promised, name, test) is not test}
+        replaced = {name for name, test in _tests(cls._promised()) if getattr(cls, name) is not test}
         for name in replaced | {*cls.overrides}:
             if name not in replaced or not cls.overrides.get(name):
                 raise TypeError(f"{cls.__name__}: overrides must name {name} and say why it is replaced")
@@ -146,13 +145,18 @@ class Contract:
             raise TypeError(f"{cls.__name__} must say why it lacks what it lacks")
 
     @classmethod
+    def _promised(cls) -> type[Contract]:
+        """The contract itself."""
+        return next(each for each in cls.__mro__ if "contract" in vars(each))
+
+    @classmethod
     def contract_tests(cls) -> list[ContractTest]:
-        """The tests, in the order in which they are written, and how each concerns this implementation."""
+        """The contract's tests, in the order in which they are written, and how each concerns this class."""
         found = []
-        for name, test in _tests(cls):
-            missing = [
-                f"{each}: {cls.lacks[each]}" for each in getattr(test, _NEEDS, ()) if each in cls.lacks
-            ]
+        for name, _ in _tests(cls._promised()):
+            test = getattr(cls, name)
+            wanted = getattr(test, _NEEDS, ())
+            missing = [f"{each}: {cls.lacks[each]}" for each in wanted if each in cls.lacks]
             found.append(ContractTest(name, "; ".join(missing), getattr(test, _SINCE, 1) > cls.level))
         return found
 

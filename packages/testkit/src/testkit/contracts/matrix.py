@@ -12,7 +12,7 @@ from testkit.contracts.mutants import MutantsReport, try_mutants
 from testkit.contracts.planted import Suite
 
 KILLED_PERCENT = 80
-"""Of the mutants tried. Some are the same program in other words."""
+"""Of the mutants tried, all suites together. Some are the same program in other words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class SuiteRow:
 
     @property
     def holds(self) -> bool:
-        is_held = not self.reference.of(Verdict.FAILED) and not self.missed
-        return is_held and self.mutants.killed * 100 >= self.mutants.tried * KILLED_PERCENT
+        """Whether the reference does, and every bug is rejected."""
+        return not self.reference.of(Verdict.FAILED) and not self.missed
 
 
 @dataclass(slots=True)
@@ -45,6 +45,16 @@ class Implementation:
     lacks: dict[str, str] = field(default_factory=dict)
     """Capability and reason."""
     left_out: int = 0
+
+
+def is_good(rows: Sequence[SuiteRow], implementations: Iterable[Implementation]) -> bool:
+    """Whether every contract is held, every bug rejected and most mutants killed."""
+    tried, killed = sum(row.mutants.tried for row in rows), sum(row.mutants.killed for row in rows)
+    return (
+        all(row.holds for row in rows)
+        and not any(each.failed for each in implementations)
+        and killed * 100 >= tried * KILLED_PERCENT
+    )
 
 
 def judge(suite: Suite, number: int, seed: int) -> SuiteRow:

@@ -50,8 +50,10 @@ class Bug:
         """
         report = self.judge()
         missed = {*self.caught_by} - {*report.of(Verdict.FAILED)}
-        assert not missed, f"{self.name} is not caught by {sorted(missed)}"
-        assert report.of(Verdict.PASSED), f"{self.name} passes no test at all"
+        if missed:
+            raise AssertionError(f"{self.name} is not caught by {sorted(missed)}")
+        if not report.of(Verdict.PASSED):
+            raise AssertionError(f"{self.name} passes no test at all")
 
 
 class PlantedBugs:

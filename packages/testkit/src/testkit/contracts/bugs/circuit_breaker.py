@@ -91,7 +91,7 @@ class ForgivesFailuresWhileHalfOpen(MemoryBreaker):
 @BUGS.caught_by(Contract.test_successes_of_an_earlier_trial_do_not_count)
 class AddsUpSuccessesOfAllTrials(MemoryBreaker):
     def state(self, now_s: float) -> State:
-        successes = self._successes
+        successes = getattr(self, "_successes", 0)
         state = super().state(now_s)
         self._successes = successes
         return state

@@ -8,14 +8,16 @@ from testkit.contracts.circuit_breaker import State, Terms
 class MemoryBreaker:
     """Half-open it hands out as many permits as must succeed, and anew after another open time."""
 
+    # These have no value before it has opened.
+    _until_s: float
+    """When it becomes half-open, or gives out permits anew."""
+    _permits: int
+    _successes: int
+
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self._state = State.CLOSED
         self._failures_s: list[float] = []
-        self._until_s = 0.0
-        """When it becomes half-open, or gives out permits anew."""
-        self._permits = 0
-        self._successes = 0
 
     def allows(self, now_s: float) -> bool:
         match self.state(now_s):
