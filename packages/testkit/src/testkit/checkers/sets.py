@@ -32,18 +32,15 @@ def check_set(operations: Iterable[Operation], found: Collection[object], *, cal
 
     Arguments are the elements, and must be hashable. Adding one twice allows it to be there twice.
     """
-    added = Counter[object]()
-    attempted = Counter[object]()
-    for operation in operations:
-        if operation.call == call:
-            added[operation.argument] += operation.fate is Fate.DONE
-            attempted[operation.argument] += operation.fate is not Fate.NOT_DONE
+    adding = [operation for operation in operations if operation.call == call]
+    added = {operation.argument for operation in adding if operation.fate is Fate.DONE}
+    attempted = Counter(operation.argument for operation in adding if operation.fate is not Fate.NOT_DONE)
     there = Counter(found)
     return SetVerdict(
-        lost=_sorted(element for element, times in added.items() if times and not there[element]),
+        lost=_sorted(element for element in added if not there[element]),
         doubled=_sorted(element for element, times in there.items() if times > attempted[element] > 0),
         unexpected=_sorted(element for element in there if not attempted[element]),
-        recovered=_sorted(element for element in there if attempted[element] and not added[element]),
+        recovered=_sorted(element for element in there if attempted[element] and element not in added),
     )
 
 

@@ -121,6 +121,11 @@ def test_anomalies_of_registers_are_found(anomaly: Sequence[Operation]) -> None:
     assert verdict(*anomaly) is Verdict.NOT_LINEARIZABLE
 
 
+def test_the_states_that_were_looked_at_are_counted() -> None:
+    assert check_linearizable([], Register()).tried == 0
+    assert check_linearizable([write(1, 0, 1), read(1, 2, 3)], Register()).tried == 2
+
+
 def test_what_nobody_knows_may_happen_late_or_never() -> None:
     assert verdict(write(1, 0), read(0, 1, 2), read(0, 3, 4)) is Verdict.LINEARIZABLE
     assert verdict(write(1, 0), read(0, 1, 2), read(1, 3, 4)) is Verdict.LINEARIZABLE

@@ -211,6 +211,14 @@ def test_a_reset_of_the_sender_travels_as_bytes_do() -> None:
     assert lane.all_arrivals() == [(1, b"before"), (1, Signal.RESET_RECEIVER)]
 
 
+def test_who_ends_his_half_may_still_reset() -> None:
+    lane = Lane()
+    lane.lane.end(lane.now_s)
+    lane.lane.abort(lane.now_s)
+    assert lane.lane.arrivals(lane.now_s) == [Signal.END]
+    assert lane.lane.arrivals(lane.now_s) == [Signal.RESET_RECEIVER]
+
+
 # ---- datagrams ---------------------------------------------------------------------------------------
 
 
