@@ -287,9 +287,10 @@ class _Connection(web.RequestHandler):
         self.arrival = arrival
 
     def cut(self, *, with_reset: bool) -> None:
-        """End the connection without an answer."""
+        """End the connection without an answer, unless the client has ended it."""
+        if self.transport is None:
+            return
         self._how = "reset" if with_reset else "closed"
-        assert self.transport is not None
         if with_reset:
             accepted = self.transport.get_extra_info("socket")
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

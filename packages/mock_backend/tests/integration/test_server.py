@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from mock_backend.behaviour import Backend
+from mock_backend.journal import select
 from mock_backend.server import ListenError, MockBackend
 
 
@@ -182,3 +183,16 @@ async def test_upload_that_never_ends_does_not_hold_the_stop(monkeypatch: pytest
         async with asyncio.timeout(5):
             await backend.stop()
     writer.close()
+
+
+async def test_client_that_left_before_its_answer_is_cut_off_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with MockBackend(faults="every request: delay 50 ms, reset") as backend:
+        _, writer = await asyncio.open_connection(backend.address, backend.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.close()
+        async with asyncio.timeout(10):
+            while not select(backend.instrument.journal.entries(), event="answer"):
+                await backend.instrument.entries_after(backend.instrument.journal.last_number, 10)
+    assert caplog.records == []
