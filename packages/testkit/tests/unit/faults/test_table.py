@@ -1,0 +1,61 @@
+"""The table of the README says of each fault what the substrates themselves say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from testkit.cluster.processes import ProcessNode
+from testkit.faults import vocabulary
+from testkit.faults.link import FaultLink
+from testkit.faults.link_udp import DatagramFaultLink
+from testkit.faults.simulated import SimulatedLink, SimulatedNode
+from testkit.faults.vocabulary import Fault, LinkFault, NodeFault
+
+README = Path(__file__).parents[3] / "README.md"
+_TABLE = re.compile(r"^\| fault \|.*?\n\n", re.MULTILINE | re.DOTALL)
+
+
+def rows() -> dict[str, list[str]]:
+    """Name of each fault to the cells of its row."""
+    found = _TABLE.search(README.read_text(encoding="utf-8"))
+    assert found is not None
+    return {
+        name: [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in found[0].splitlines()[2:]
+        if line
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+
+
+def one_of(kind: type[Fault]) -> Fault:
+    """A fault of a kind, whatever numbers it takes."""
+    required = [each for each in kind.__dataclass_fields__ if each not in ("direction", "probability")]
+    return kind(*[1 for _ in required])
+
+
+KINDS = [
+    kind
+    for kind in vars(vocabulary).values()
+    if isinstance(kind, type) and issubclass(kind, Fault) and kind not in (Fault, LinkFault, NodeFault)
+]
+
+
+def test_every_fault_has_a_row() -> None:
+    assert sorted(rows()) == sorted(kind.__name__ for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_is_true(kind: type[Fault]) -> None:
+    fault, (tcp, udp, simulated, _) = one_of(kind), rows()[kind.__name__]
+    if isinstance(fault, LinkFault):
+        assert (FaultLink.unavailable(fault) is None) == tcp.startswith("x")
+        assert (DatagramFaultLink.unavailable(fault) is None) == udp.startswith("x")
+        assert SimulatedLink.unavailable(fault) is None
+    else:
+        by_process = ProcessNode.why_no_clock if kind is vocabulary.ClockJump else None
+        assert (by_process is None) == (tcp == udp == "of the process")
+        assert SimulatedNode.unavailable(fault) is None
+    assert simulated in {"x", "datagrams"}
