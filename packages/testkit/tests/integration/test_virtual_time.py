@@ -6,10 +6,11 @@ import asyncio
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
-from testkit.virtual_time import DeadlockError, real_time, run, virtual_time
+from testkit.virtual_time import DeadlockError, _under_way, real_time, run, virtual_time
 
 HEARTBEAT_S = 90.0
 
@@ -95,7 +96,8 @@ def test_who_is_outside_gets_a_moment_before_each_jump() -> None:
         here, there = socket.socketpair()
         heard = asyncio.Event()
         asyncio.get_running_loop().add_reader(here, heard.set)
-        sender = threading.Thread(target=there.sendall, args=(b"x",))
+        # Not before the loop has seen that there is nothing yet.
+        sender = threading.Timer(0.05, there.sendall, args=(b"x",))
         sender.start()
         async with asyncio.timeout(86_400):
             await heard.wait()
@@ -106,6 +108,21 @@ def test_who_is_outside_gets_a_moment_before_each_jump() -> None:
         return now_s()
 
     assert run(story(), patience_s=30) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: socket.create_server(("127.0.0.1", 0)), False),
+        (lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM), True),
+        (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), True),
+        (lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), True),
+    ],
+    ids=["listening", "not connected", "datagrams", "unix"],
+)
+def test_what_may_have_something_under_way(make: Callable[[], socket.socket], expected: bool) -> None:
+    with make() as one:
+        assert _under_way(iter([one.fileno()])) is expected
 
 
 @virtual_time
