@@ -17,6 +17,8 @@ _WHERE: Mapping[str, str] = MappingProxyType(
         "connection_pool": "testkit.contracts.bugs.connection_pool",
         "event_bus": "testkit.contracts.bugs.event_bus",
         "failover": "testkit.contracts.bugs.failover",
+        "health_thresholds": "testkit.contracts.bugs.health_thresholds",
+        "rate_limiter": "testkit.contracts.bugs.rate_limiter",
         "retry": "testkit.contracts.bugs.retry",
         "time_limits": "testkit.contracts.bugs.time_limits",
         "provisioning": "testkit.contracts.bugs.provisioning",
