@@ -21,8 +21,8 @@ from edgeproxy.inbound import status as status_module
 from edgeproxy.inbound.metrics_port import MetricsPort
 from edgeproxy.inbound.metrics_server import MetricsServer
 from edgeproxy.inbound.status import StatusPage, status
-from packages.proxy.tests.integration.inbound.browser import Page, open_browser
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, edit, greeting, row
+from packages.testkit.tests.integration.browser import Page, open_browser
 from testkit.wait import wait_until_async
 
 pytestmark = pytest.mark.proxies_unmeasured

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from packages.proxy.tests.integration.inbound.browser import Page, open_browser
+from packages.testkit.tests.integration.browser import Page, open_browser
 from packages.testkit.tests.unit.coverage.reports.assessments import EVIL, HOSTILE, make_assessment
 from testkit.coverage.reports.history import FILE_NAME, write_history
 from testkit.coverage.reports.page import write_page
