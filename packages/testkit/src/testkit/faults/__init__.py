@@ -7,5 +7,5 @@
 | `simulated` | a network inside the process, in the event loop's time |
 | `scenario` | steps of inject, recover and look, run on any of them |
 | `listeners` | ports that refuse, do not answer, or say nothing |
-| `packets` | faults of a container's packets, where the kernel has no netem |
+| `packets` | faults of a container's packets; needs no netem of the kernel |
 """

@@ -1,4 +1,4 @@
-"""Faults of packets, inside a network namespace, where the kernel has no netem: a link in userspace.
+"""Faults of packets, inside a network namespace: a link in userspace, for kernels without netem and with it.
 
 ``python -m testkit.faults.packets --way 10.50.2.0/24=40,5,0.01 --seed 7`` sends what leaves for that network
 through a TUN device and on by the interface that it would have taken: 40 ms later, give or take 5, and
