@@ -20,6 +20,7 @@ from mock_backend.driver import DriverError
 from mock_backend.plugin import RunningMockBackend
 from testkit.pki import Pki
 from testkit.proxy_protocol import encode_v1, encode_v2
+from testkit.wait import wait_until
 
 Start = Callable[..., RunningMockBackend]
 TIMEOUT_S = 10.0
@@ -52,14 +53,24 @@ def statuses(backend: RunningMockBackend, count: int) -> list[int]:
     return [ask(backend, "/api/latency")[0] for _ in range(count)]
 
 
+def as_it_began(backend: RunningMockBackend) -> RunningMockBackend:
+    """Have a shared backend forget the test before, to the last connection of it."""
+    backend.driver.reset()
+    wait_until(
+        lambda: backend.driver.status()["open_connections"] == 0,
+        reason="the connections of another test to end",
+    )
+    backend.driver.forget()
+    return backend
+
+
 class InstrumentContract:
     """Subclass it and define the fixtures ``plain`` and ``secured``, of class scope."""
 
     @pytest.fixture
     def backend(self, plain: RunningMockBackend) -> RunningMockBackend:
         """A backend with TCP and UDP echo, as it began."""
-        plain.driver.reset()
-        return plain
+        return as_it_began(plain)
 
     # ---- identity and answers --------------------------------------------------------------------------
 
@@ -242,6 +253,11 @@ class InstrumentContract:
             hanging.setblocking(False)
             with pytest.raises(BlockingIOError):
                 hanging.recv(1)
+            hanging.settimeout(TIMEOUT_S)
+            backend.driver.reset()
+            # With the request unread, the end is a reset.
+            with suppress(ConnectionResetError):
+                assert read_all(hanging) == b""
 
     def test_client_that_leaves_too_early_is_told_in_the_journal(self, backend: RunningMockBackend) -> None:
         backend.driver.set_script("connection 1: read 10 bytes, serve")
@@ -399,7 +415,7 @@ class InstrumentContract:
     def test_proxy_header_tls_and_certificate_are_read_out(
         self, secured: RunningMockBackend, pki: Pki, header: bytes, version: int
     ) -> None:
-        secured.driver.reset()
+        as_it_began(secured)
         request = b"GET /connection HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         with connected(secured) as raw:
             raw.sendall(header)
@@ -419,7 +435,7 @@ class InstrumentContract:
     def test_connection_of_the_proxys_own_keeps_its_address(
         self, secured: RunningMockBackend, pki: Pki
     ) -> None:
-        secured.driver.reset()
+        as_it_began(secured)
         with connected(secured) as raw:
             raw.sendall(encode_v2())
             context = pki.client(certificate_for="probe")
@@ -430,7 +446,7 @@ class InstrumentContract:
         assert opened.client == proxied.client
 
     def test_client_without_a_certificate_is_turned_away(self, secured: RunningMockBackend, pki: Pki) -> None:
-        secured.driver.reset()
+        as_it_began(secured)
         with connected(secured) as raw:
             raw.sendall(encode_v1())
             # In TLS 1.3 a client hears of it when it reads, as an alert, a reset or an end.
@@ -455,7 +471,7 @@ class InstrumentContract:
     def test_connection_without_a_good_proxy_header_is_closed_and_told(
         self, secured: RunningMockBackend, sent: bytes, reason: str
     ) -> None:
-        secured.driver.reset()
+        as_it_began(secured)
         received = b""
         # What is left unread when it is closed becomes a reset.
         with suppress(OSError), connected(secured) as client:

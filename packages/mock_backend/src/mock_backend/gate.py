@@ -173,7 +173,8 @@ class Gate:
                     reset(accepted)  # feature: testing.mock_backend.scripts
                     return "reset"
                 case Verb.HANG:
-                    await self._loop.create_future()
+                    await self._instrument.until_reset()
+                    return "closed: reset of the instrument"
                 case _:
                     await self._do(step, accepted, arrival)
         return "closed"

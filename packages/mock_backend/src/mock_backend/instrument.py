@@ -66,6 +66,7 @@ class Instrument:
         self._first_of_script = 0
         self._faults = Faults(faults, seed)
         self._first_of_faults = 0
+        self._resets = 0
         self.connections = 0
         self.open_connections = 0
         self.requests = 0
@@ -116,7 +117,11 @@ class Instrument:
         self.note("control", detail=f"faults with seed {seed}")
 
     def reset(self) -> None:
-        """Be ready, without script, faults, counts and entries; connections that are open stay."""
+        """Be ready, without script, faults, counts and entries.
+
+        Connections that a script has hang are closed, all others stay open.
+        """
+        self._resets += 1
         self.set_script("")
         self.set_faults("")
         self.set_state(State.READY)
@@ -178,6 +183,12 @@ class Instrument:
     async def running(self) -> None:
         """Wait while the state is hung."""
         while self._state is State.HUNG:
+            await self._next_entry()
+
+    async def until_reset(self) -> None:
+        """Wait for the next `reset`."""
+        resets = self._resets
+        while self._resets == resets:
             await self._next_entry()
 
     async def entries_after(self, number: int, timeout_s: float) -> list[Entry]:

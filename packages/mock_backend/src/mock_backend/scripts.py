@@ -10,7 +10,7 @@
 
 Connections are counted from when the script was set; the first statement that names one decides, and a
 connection that none names is served. A script sees the bytes as they come from the wire: PROXY header and TLS
-are read by ``serve`` alone.
+are read by ``serve`` alone. What hangs does so until the instrument is reset.
 """
 
 from __future__ import annotations
