@@ -22,6 +22,12 @@ REQUIREMENTS = ROOT / "requirements"
 PACKAGES = ("proxy", "mock_backend", "testkit")
 MEASUREMENTS = ROOT / "coverage_reports" / "data"
 DIST = ROOT / "dist"
+TESTKIT_EXTRAS = "containers,jwt,pki,postgres,s3,valkey"
+TESTKIT_TESTS_NEED = (
+    *("aiohttp", "anyio", "asyncpg", "blinker", "boto3", "geoip2"),
+    *("hypothesis", "saq", "stamina", "tenacity"),
+    *("pytest-asyncio", "pytest-randomly", "pytest-timeout", "pytest-xdist"),
+)
 SINGLE_FILE_PYTHONS = ("3.11", "3.12", "3.13")
 SINGLE_FILE_PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
@@ -215,6 +221,35 @@ def dist(session: nox.Session) -> None:
             session.run("hatchling", "build", "--directory", str(DIST))
     for program in ("edgeproxy", "mock-backend"):
         build_single_file(session, program)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Install testkit's built wheel into an empty environment, and run testkit's own tests there."""
+    prepare(session)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        folder = Path(elsewhere)
+        # PostgreSQL runs as somebody else where the tests run as root.
+        folder.chmod(0o755)
+        with session.chdir(ROOT / "packages" / "testkit"):
+            session.run("hatchling", "build", "--target", "wheel", "--directory", elsewhere, silent=True)
+        (built,) = folder.glob("*.whl")
+        session.run("uv", "venv", "--quiet", "--python", sys.executable, str(folder / "venv"))
+        session.run(
+            *("uv", "pip", "install", "--quiet", "--python", str(folder / "venv" / "bin" / "python")),
+            *("--constraints", str(REQUIREMENTS / "dev.txt")),
+            *(f"{built}[{TESTKIT_EXTRAS}]", *TESTKIT_TESTS_NEED),
+        )
+        # Nothing of the repository but the tests and the settings of pytest.
+        shutil.copytree(ROOT / "packages" / "testkit" / "tests", folder / "packages" / "testkit" / "tests")
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        with session.chdir(folder):
+            session.run(
+                *(str(folder / "venv" / "bin" / "python"), "-m", "pytest", "packages/testkit/tests"),
+                *(f"--numprocesses={TEST_PROCESSES}", "--dist=worksteal", *session.posargs),
+                external=True,
+                env={"PATH": f"{folder / 'venv' / 'bin'}{os.pathsep}{os.defpath}", "PYTHONPATH": ""},
+            )
 
 
 def build_single_file(session: nox.Session, program: str) -> None:
