@@ -55,12 +55,10 @@ class Instance:
         self._held[name] = owner, self._clock() + ttl_s
         return True
 
-    def give_back(self, name: str, owner: str) -> bool:
+    def give_back(self, name: str, owner: str) -> None:
         held = self.owner(name)
-        if held is None or held[0] != owner:
-            return False
-        del self._held[name]
-        return True
+        if held is not None and held[0] == owner:
+            del self._held[name]
 
     def forget(self) -> None:
         self._held.clear()
