@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from testkit.faults.blocking import BlockingLinks
     from testkit.issuer import TokenIssuer
     from testkit.postgres import PostgresServer
+    from testkit.postgres_nodes import PostgresNodes, Template
     from testkit.process import ProcessFactory
     from testkit.s3 import S3Server
     from testkit.valkey import ValkeyServer
@@ -237,6 +238,24 @@ def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
 def postgres_database(postgres: PostgresServer) -> str:
     """The name of a new, empty database in the shared server."""
     return postgres.create_database()
+
+
+@pytest.fixture(scope="session")
+def postgres_node_template(postgres_binaries: Path) -> Iterator[Template]:
+    """What the nodes of all tests of this process begin with."""
+    from testkit.postgres_nodes import node_template
+
+    with node_template(postgres_binaries) as template:
+        yield template
+
+
+@pytest.fixture
+def postgres_nodes(postgres_binaries: Path, postgres_node_template: Template) -> Iterator[PostgresNodes]:
+    """Servers of this test alone, by name, to replicate, crash, promote, back up and restore; none yet."""
+    from testkit.postgres_nodes import postgres_nodes as start
+
+    with start(postgres_binaries, postgres_node_template) as nodes:
+        yield nodes
 
 
 @pytest.fixture

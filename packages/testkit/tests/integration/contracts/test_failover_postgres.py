@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from testkit.contracts.failover import FailoverContract
 from testkit.contracts.references.failover import WatchedCluster
-from testkit.postgres_nodes import PostgresNodes, Template, node_template, postgres_nodes
+from testkit.postgres_nodes import PostgresNodes
 
 
 class PostgresHarness:
@@ -34,18 +31,9 @@ SMALL = {
 """What runs without ``--full``: each test starts two servers or three."""
 
 
-@pytest.fixture(scope="module")
-def template(postgres_binaries: Path) -> Iterator[Template]:
-    with node_template(postgres_binaries) as made:
-        yield made
-
-
 class TestPostgres(FailoverContract, level=2):
     @pytest.fixture
-    def harness(
-        self, request: pytest.FixtureRequest, postgres_binaries: Path, template: Template
-    ) -> Iterator[PostgresHarness]:
+    def harness(self, request: pytest.FixtureRequest) -> PostgresHarness:
         if request.node.originalname not in SMALL and not request.config.getoption("full", True):
             pytest.skip("only with --full, as in the session contracts")
-        with postgres_nodes(postgres_binaries, template) as nodes:
-            yield PostgresHarness(nodes)
+        return PostgresHarness(request.getfixturevalue("postgres_nodes"))
