@@ -37,11 +37,19 @@ class JobService:
         return str(job.key)
 
     async def work(self) -> None:
-        """Do all jobs that wait, and those that others put in meanwhile, until there are none."""
-        worker: Worker[Any] = Worker(
-            self._queue, [("run", self._run)], concurrency=4, burst=True, dequeue_timeout=0.05
-        )
-        await worker.start()
+        """Do all jobs that wait, and those that others put in meanwhile, until there are none.
+
+        Tasks must bear to be done twice: a job whose worker vanished is given to another, and when saq sweeps
+        it takes one for such that was taken from the queue and has not been marked as begun.
+        """
+        # Before any worker of this instance takes a job; those that begin in the next minute need not sweep.
+        await self._queue.sweep()
+        while await self._queue.count("incomplete"):
+            # It ends when one of its takers found nothing, whatever the others are about.
+            worker: Worker[Any] = Worker(
+                self._queue, [("run", self._run)], concurrency=4, burst=True, dequeue_timeout=0.05
+            )
+            await worker.start()
 
     async def result(self, job_id: str) -> Any:
         """What the task returned, ``None`` while it has not."""
