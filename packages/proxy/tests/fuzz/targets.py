@@ -13,7 +13,8 @@ from edgeproxy.core.controlplane.leases import registration
 from edgeproxy.core.controlplane.registry import Refusal
 from edgeproxy.core.dataplane.client import normalise
 from edgeproxy.core.geography import Geography
-from edgeproxy.core.wire import client_hello, frames, proxy_protocol
+from edgeproxy.core.replication.handshake import HELLO, Acceptor, Dialler, HandshakeError, Hello, Peer, Terms
+from edgeproxy.core.wire import client_hello, frames, peer_frames, proxy_protocol
 from edgeproxy.core.wire.client_hello import ClientHello, read_client_hello
 from edgeproxy.core.wire.proxy_protocol import Header, TlvType, encode_v1, encode_v2, read_header, tls_tlv
 from edgeproxy.inbound.api_routes import read_body
@@ -166,6 +167,50 @@ def frames_of(kind: object, name: str) -> Target:
     )
 
 
+# ---- what replicas say to each other -------------------------------------------------------------
+
+
+def draw_peer_frames(rng: Random) -> bytes:
+    return b"".join(
+        peer_frames.encode(
+            peer_frames.Frame(rng.randrange(128), rng.randbytes(rng.randint(0, 3)) * rng.choice((1, 3, 700)))
+        )
+        for _ in range(rng.randint(1, 3))
+    )
+
+
+PEER_TERMS = Terms("cluster", "b", "run", (b"k" * 32,))
+PEER_NONCE, PEER_CERTIFICATE = b"n" * 32, b"f" * 32
+
+
+def draw_handshake(rng: Random) -> bytes:
+    """All that a dialler sends to the acceptor of :func:`accept_peer`."""
+    terms = Terms(
+        "cluster", rng.choice(("a", "c", "ü" * 20)), "run", PEER_TERMS.keys, 1, rng.choice((1, 2, 99))
+    )
+    dialler = Dialler(terms, rng.randbytes(32), PEER_CERTIFICATE)
+    sent = dialler.begin()
+    for answer in Acceptor(PEER_TERMS, PEER_NONCE, PEER_CERTIFICATE).receive(sent[0]):
+        sent += dialler.receive(answer)
+    return b"".join(map(peer_frames.encode, sent))
+
+
+def accept_peer(data: bytes) -> Peer:
+    acceptor = Acceptor(PEER_TERMS, PEER_NONCE, PEER_CERTIFICATE)
+    for frame in peer_frames.PeerFrameReader(max_bytes=4096).feed(data):
+        acceptor.receive(frame)
+    if acceptor.peer is None:
+        raise ValueError("incomplete")
+    return acceptor.peer
+
+
+def check_peer(peer: Peer, data: bytes) -> None:
+    """Who gets this far has sent a hello that says so."""
+    first = next(iter(peer_frames.PeerFrameReader().feed(data)))
+    assert first.kind == HELLO
+    assert msgspec.msgpack.decode(first.body, type=Hello).node == peer.node
+
+
 # ---- what backends say of themselves -------------------------------------------------------------
 
 API_REFUSALS = (msgspec.ValidationError, ValueError, RecursionError)
@@ -222,6 +267,14 @@ TARGETS = (
     ),
     frames_of(frames.ToWorker, "frames_to_worker"),
     frames_of(frames.FromWorker, "frames_from_worker"),
+    stream_reader(
+        "peer_frames",
+        draw_peer_frames,
+        lambda: peer_frames.PeerFrameReader().feed,
+        peer_frames.PeerFrameError,
+        peer_frames.encode,
+    ),
+    whole_parser("peer_handshake", draw_handshake, accept_peer, (HandshakeError, ValueError), check_peer),
     whole_parser(
         "address",
         lambda rng: draw_address(rng).encode(),
