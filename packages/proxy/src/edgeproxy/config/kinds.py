@@ -7,6 +7,7 @@ value. ``parse(format(value)) == value`` holds for every value that ``parse`` re
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from collections.abc import Callable
@@ -276,6 +277,26 @@ def _parse_peers(text: str) -> tuple[Address, ...]:
 
 
 peers = Kind(_PEERS, _parse_peers, lambda items: ",".join(map(str, items)), (list, str))
+
+
+_KEYS = "keys of 32 bytes in base64, separated by commas"
+_KEY_BYTES = 32
+
+
+def _parse_keys(text: str) -> tuple[bytes, ...]:
+    found = []
+    for item in text.split(","):
+        try:
+            key = base64.b64decode(item.strip(" "), validate=True)
+        except ValueError:
+            raise InvalidValueError(f"holds something that is no base64; write {_KEYS}") from None
+        if len(key) != _KEY_BYTES:
+            raise InvalidValueError(f"holds a key of {len(key)} bytes; write {_KEYS}")
+        found.append(key)
+    return tuple(found)
+
+
+keys = Kind(_KEYS, _parse_keys, lambda found: ",".join(base64.b64encode(key).decode() for key in found))
 
 
 _NETWORKS = "networks such as 192.0.2.0/24, separated by commas"
