@@ -2,8 +2,8 @@
 
 Commands to the store are carried out one after the other in the order in which they were given, each in one
 transaction. The shell reports how each came out with the method of
-:class:`~edgeproxy.core.replication.replica.Replica` that it names, or with its ``store_failed`` when the store
-cannot be read or written now.
+:class:`~edgeproxy.core.replication.replica.Replica` that it names, or with its ``store_failed`` when the
+store cannot be read or written now.
 """
 
 from __future__ import annotations

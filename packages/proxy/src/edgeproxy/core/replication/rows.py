@@ -57,7 +57,7 @@ def is_garbage(cells: Cells, stable: Covers) -> bool:
 
 
 def row_fingerprint(row_id: str, dots: Iterable[tuple[Group, Dot]]) -> int:
-    """A row's part in the fingerprint of a state, which is their sum over all present rows, cut to 64 bits."""
+    """A row's part in the fingerprint of a state, which is the sum over all present rows, in 64 bits."""
     return (
         sum(
             int.from_bytes(

@@ -129,7 +129,7 @@ def _within(spans: Spans, sequence: int) -> bool:
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> Spans:
-    """Put in order, with those made one that touch or overlap; what begins below 1 or is empty is left out."""
+    """Put in order, made one where they touch or overlap; what begins below 1 or is empty is left out."""
     result: list[tuple[int, int]] = []
     for first, last in sorted(spans):
         if first < 1 or last < first:
