@@ -11,8 +11,8 @@ come out; the machine reads no clock and touches nothing. Three things happen:
   a snapshot instead, part by part, and after it what was written meanwhile.
 
 Beside its vector a digest bears a fingerprint of the rows. Two members that know the same writes have the
-same rows, unless a member came back after it had been forgotten, or a file was tampered with. Then both pull a
-snapshot of each other, which makes their rows equal (:func:`edgeproxy.core.replication.rows.installed`).
+same rows, unless a member came back after it had been forgotten, or a file was tampered with. Then both pull
+a snapshot of each other, which makes their rows equal (:func:`~edgeproxy.core.replication.rows.installed`).
 
 Nothing here grows with a slow peer: pushes that it does not take are dropped by the transport, one pull is
 under way at a time, and while the store is behind what is pushed to us is not taken.
@@ -20,7 +20,7 @@ under way at a time, and while the store is behind what is pushed to us is not t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -99,12 +99,24 @@ class _Pull(msgspec.Struct):
 class Replica:
     """The machine of one node. Every fact returns what to do about it, in order.
 
-    The shell reports local writes once they are durable, and each result of the store in the order of the
-    commands.
+    The shell reports local writes once they are durable, and what became of the commands to the store, all in
+    the order in which the store did it.
     """
 
-    def __init__(self, node: str, origin: str, known: Ranges, terms: Terms, now: Now) -> None:
-        """``origin`` and ``known`` are those of the store."""
+    def __init__(
+        self,
+        node: str,
+        origin: str,
+        known: Ranges,
+        terms: Terms,
+        now: Now,
+        members: Iterable[str] | None = None,
+    ) -> None:
+        """``origin`` and ``known`` are those of the store, ``members`` those remembered from the last run.
+
+        A node that remembers none, as a new one, may not have heard of all: it collects no tombstone before
+        a member it does not know of would have been forgotten.
+        """
         self.node = node
         self.origin = origin
         self.drift_ms: dict[str, int] = {}
@@ -112,6 +124,9 @@ class Replica:
         self._terms = terms
         self._known = Known(known)
         self._acknowledgements = Acknowledgements(terms.retention_s)
+        for member in members or ():
+            self._acknowledgements.alive(member)
+        self._collect_from_s = now.s + (terms.retention_s if members is None else 0.0)
         self._peers: list[str] = []
         self._next_sync_s = now.s
         self._pull: _Pull | None = None
@@ -147,7 +162,7 @@ class Replica:
         return None if self._pull is None else self._pull.peer
 
     def alive(self, node: str) -> None:
-        """Membership: it is a member, and not known to be dead. Also for members remembered from before."""
+        """Membership: it is a member, and not known to be dead."""
         self._acknowledgements.alive(node)
 
     def dead(self, node: str, now: Now) -> None:
@@ -190,7 +205,7 @@ class Replica:
         place, jitter = divmod(draw * max(1, len(self._peers)), 1)
         # In step, all would compare at once; so intervals differ by up to a quarter.
         self._next_sync_s = now.s + self._terms.sync_interval_s * (0.75 + jitter / 2)
-        commands += self._collect()
+        commands += self._collect(now)
         known = self._known.ranges
         if known == self._quiet and self._fingerprint is None and self._known.covers(self._owing.ranges):
             commands.append(ReadFingerprint())
@@ -395,7 +410,9 @@ class Replica:
         self._renewing = True
         return [Warn(Cause.NUMBERS_REUSED, peer, origin), Renew(origin)]
 
-    def _collect(self) -> Commands:
+    def _collect(self, now: Now) -> Commands:
+        if now.s < self._collect_from_s:
+            return []
         stable = self._acknowledgements.stable(self._known)
         if stable is None or stable == self._collected:
             return []
