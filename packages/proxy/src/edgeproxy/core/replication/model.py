@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-Value = None | int | float | str | bytes
+if TYPE_CHECKING:
+    Value = None | int | float | str | bytes
+else:
+    Value = Any  # msgspec decodes no union of texts and bytes; who reads from outside checks
 """What SQLite can hold."""
 
 Vector = Mapping[str, int]
