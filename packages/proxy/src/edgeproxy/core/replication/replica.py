@@ -137,7 +137,7 @@ class Replica:
         self._quiet: Ranges | None = None
         """What was known at the last comparison that this node began."""
         self._owing = Known()
-        """What parts of snapshots may have brought; before it is all known, rows and vector do not agree."""
+        """Vectors of snapshots. A part removes rows, so before all of it is known rows and vector disagree."""
 
     # ---- what is known of the others ---------------------------------------------------------------
 
@@ -246,6 +246,9 @@ class Replica:
     def installed(self, command: InstallRows, now: Now) -> Commands:
         """The store has merged this part of a snapshot."""
         self._fingerprint = None
+        for row in command.rows:
+            for cell in row.cells.values():
+                self._known.add(cell.dot)
         if command.learn:
             self._known.learn(command.known)
         pull = self._pull
@@ -353,7 +356,7 @@ class Replica:
                     return [_too_early(cell.stamp, cell.dot, early_ms)]
         if pull.origin is None:
             pull.origin, pull.known = message.origin, message.known
-        self._owing.learn(message.known)
+        self._owing.learn(pull.known)
         pull.after = message.until
         pull.deadline_s = now.s + PULL_TIMEOUT_S
         last = message.until is None
