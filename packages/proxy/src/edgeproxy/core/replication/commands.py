@@ -52,9 +52,9 @@ class ReadRows(msgspec.Struct, frozen=True):
 class InstallRows(msgspec.Struct, frozen=True):
     """Merge part of a snapshot as :func:`edgeproxy.core.replication.rows.installed` says.
 
-    In the same transaction the dot of every cell in ``rows`` becomes known: since a write is of one row, all of
-    it is in that row or overwritten. So no cell is ever in the store whose dot is not known, not even when the
-    rest of the snapshot never comes. With the last part all of ``known`` becomes known. Report with
+    In the same transaction the dot of every cell in ``rows`` becomes known: since a write is of one row, all
+    of it is in that row or overwritten. So no cell is ever in the store whose dot is not known, not even when
+    the rest of the snapshot never comes. With the last part all of ``known`` becomes known. Report with
     ``installed``.
     """
 

@@ -137,7 +137,7 @@ class Replica:
         self._quiet: Ranges | None = None
         """What was known at the last comparison that this node began."""
         self._owing = Known()
-        """Vectors of snapshots. A part removes rows, so before all of it is known rows and vector disagree."""
+        """Vectors of snapshots. A part removes rows, so until all is known rows and vector disagree."""
 
     # ---- what is known of the others ---------------------------------------------------------------
 
