@@ -44,11 +44,14 @@ class Group(StrEnum):
 PRESENT: Final = "present"
 """In :attr:`Group.PRESENCE`: 1 where there is a row, 0 in a tombstone. No column of the table."""
 
+EXPIRED: Final = "expired"
+"""In :attr:`Group.HEALTH`: 1 where ``healthy = 0`` is the doing of the row's lease. A column of the lease."""
+
 COLUMNS: Final[Mapping[Group, tuple[str, ...]]] = {
     Group.PRESENCE: (PRESENT, "deleted"),
     Group.IDENTITY: ("app", "region", "country", "wg_ip", "port"),
     Group.LIMITS: ("weight", "soft_limit", "hard_limit"),
-    Group.HEALTH: ("healthy",),
+    Group.HEALTH: ("healthy", EXPIRED),
     Group.LEASE: ("owner", "registered_at"),
 }
 
