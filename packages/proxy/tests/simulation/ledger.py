@@ -59,7 +59,7 @@ class Ledger:
             cells = rows.get(row_id, {})
             presences = self._may_stand(by_cell[row_id, Group.PRESENCE])
             if not is_present(cells):
-                if not any(map(_removes, presences)):
+                if not any(map(_removes, presences)) and any(each.dot not in self.lost for each in presences):
                     self.violations.append(f"{row_id} is gone, and was not removed")
                 continue
             dot = cells[Group.PRESENCE].dot
