@@ -238,8 +238,8 @@ class ReplicaStore(Protocol):
     def renew(self, origin: str) -> str:
         """Begin a new incarnation if ``origin`` is the present one, and return that which is present then.
 
-        What was written under the old one is written anew, since others may have other writes under its
-        numbers.
+        What was written under the old one is written anew and then forgotten, since others may have other
+        writes under its numbers.
         """
         ...
 

@@ -112,7 +112,7 @@ class SqliteReplica:
             if work.tables.origin == origin:
                 self._renew(work)
                 work.tables.origin = position(work.connection).origin
-                work.tables.drop_origin(origin)
+                work.tables.forget_origin(origin)
                 work.capture.reissue(origin)
         assert self._origin is not None
         return self._origin

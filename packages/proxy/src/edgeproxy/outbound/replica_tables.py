@@ -170,9 +170,10 @@ class ReplicaTables:
                 "DELETE FROM edgeproxy_writes WHERE origin = ? AND sequence <= ?", (origin, sequence)
             )
 
-    def drop_origin(self, origin: str) -> None:
-        """Drop all that the log has of an origin. It stays known."""
+    def forget_origin(self, origin: str) -> None:
+        """Know nothing of an origin any more: under its numbers others have other writes."""
         self._connection.execute("DELETE FROM edgeproxy_writes WHERE origin = ?", (origin,))
+        self.known = Known({each: spans for each, spans in self.known.ranges.items() if each != origin})
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:

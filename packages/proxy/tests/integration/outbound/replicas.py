@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeproxy.core.replication.clock import Clock
 from edgeproxy.core.replication.model import Write
+from edgeproxy.core.replication.vector import lacking
 from edgeproxy.outbound.change_log_sqlite import LogSettings, inconsistencies
 from edgeproxy.outbound.replica_sqlite import ReplicaSettings, SqliteReplica
 from edgeproxy.outbound.store_sqlite import SqliteStore
@@ -87,17 +88,12 @@ def sync(*pops: Pop) -> None:
 
 
 def pull(target: Pop, source: Pop) -> None:
-    while True:
-        lacking = {
-            origin: tuple((first, last) for first, last in spans)
-            for origin, spans in source.replica.known().items()
-        }
-        read = source.replica.read_log(lacking)
+    while missing := lacking(source.replica.known(), target.replica.known()):
+        read = source.replica.read_log(missing)
         if read.gone:
             pull_snapshot(target, source)
             return
-        if not target.replica.apply(read.writes):
-            return
+        assert target.replica.apply(read.writes)
 
 
 def pull_snapshot(target: Pop, source: Pop) -> None:

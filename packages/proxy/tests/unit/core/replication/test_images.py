@@ -82,7 +82,7 @@ def test_row_and_lease_are_what_the_cells_say() -> None:
 def test_row_of_which_a_group_is_missing_or_that_was_removed_is_none() -> None:
     cells = cells_of(ROW, lease={"owner": "pop-1", "registered_at": 10.5})
     removed = {**cells, Group.PRESENCE: Cell(LATE, Dot("a/1", 2), {PRESENT: 0, "deleted": None})}
-    partial = {group: cell for group, cell in cells.items() if group is not Group.HEALTH}
+    partial: dict[Group, Cell] = {group: cell for group, cell in cells.items() if group is not Group.HEALTH}
     incomplete: list[dict[Group, Cell]] = [removed, partial, {}]
     for each in incomplete:
         assert row_of(each) is None
