@@ -18,6 +18,8 @@ from edgeproxy.ports import ChangeLog, LeaseStore, RowStore
 if TYPE_CHECKING:
     from edgeproxy.outbound.backup_sqlite import Restored
     from edgeproxy.outbound.integrity_sqlite import Findings
+    from edgeproxy.outbound.node_file import NodeFile
+    from edgeproxy.outbound.replica_sqlite import SqliteReplica
     from edgeproxy.outbound.tokens_files import TokenFiles
 
 PATIENCE_AT_START_S: Final = 30.0
@@ -112,9 +114,36 @@ def open_leases(config: Config, store: Store) -> LeaseStore:
 def open_file(config: Config, author: str, path: Path | None = None) -> SqliteStore:
     """The store in the file at ``path``, which is by default that of the settings."""
     log = LogSettings(
-        author, config.replication_node_id, config.change_log_max_changes, config.change_log_max_age_secs
+        author,
+        config.replication_node_id,
+        config.change_log_max_changes,
+        config.change_log_max_age_secs,
+        replicated=config.replication_enabled,
     )
     return SqliteStore(path or config.db_path, log)
+
+
+def open_replica(config: Config, warn: Callable[[str], None]) -> tuple[SqliteReplica, NodeFile]:
+    """What the database replicates by, and what this node remembers; ``warn`` is told if that was lost.
+
+    Raises:
+        StoreError: what is remembered cannot be read.
+    """
+    from edgeproxy.core.replication.clock import Clock
+    from edgeproxy.outbound.node_file import NodeFile
+    from edgeproxy.outbound.replica_sqlite import ReplicaSettings, SqliteReplica
+
+    node = config.replication_node_id
+    file = NodeFile(config.replication_db_path, node, warn)
+    store = open_file(config, "proxy")
+    if file.state.origin:
+        store.expect(file.state.origin, file.state.sequence)
+
+    def keep(clock_ms: int, origin: str, sequence: int) -> None:
+        file.write(clock_ms=clock_ms, origin=origin, sequence=sequence)
+
+    settings = ReplicaSettings(node, config.change_log_max_changes, config.change_log_max_age_secs)
+    return SqliteReplica(store, Clock(node, file.state.clock_ms), settings, keep=keep), file
 
 
 def open_tokens(config: Config) -> TokenFiles:

@@ -59,8 +59,8 @@ def _wall_ms() -> int:
 class SqliteReplica:
     """A :class:`edgeproxy.ports.ReplicaStore` in the file of ``store``.
 
-    Its methods block and may be called from any thread. ``keep_clock`` writes down a new high-water mark of
-    ``clock`` before a stamp beyond the old one is used.
+    Its methods block and may be called from any thread. ``keep`` writes down a new high-water mark of
+    ``clock`` before a stamp beyond the old one is used, and how far the numbers of which origin have come.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class SqliteReplica:
         clock: Clock,
         settings: ReplicaSettings,
         *,
-        keep_clock: Callable[[int], None] = lambda _: None,
+        keep: Callable[[int, str, int], None] = lambda *_: None,
         wall_ms: Callable[[], int] = _wall_ms,
     ) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
-        self._keep_clock = keep_clock
+        self._keep = keep
         self._wall_ms = wall_ms
         self._lock = threading.Lock()
         self._seen: object = None
@@ -249,7 +249,8 @@ class SqliteReplica:
                 refused = {row.id: row.refused or "" for row in tables.rows("refused IS NOT NULL")}
                 # Stamps are used from the end of the transaction on.
                 if self._clock.rises():
-                    self._keep_clock(self._clock.high_water_ms)
+                    at = position(connection)
+                    self._keep(self._clock.high_water_ms, at.origin, at.sequence)
             self._refused = refused
             self._origin = tables.origin
             self._has_replicated = True

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy import stores
+from edgeproxy.config import load
 from edgeproxy.core.replication.clock import Clock
 from edgeproxy.errors import StoreError
 from edgeproxy.outbound.node_file import NodeFile, NodeState
+from edgeproxy.outbound.store_sqlite import SqliteStore
 from packages.proxy.tests.integration.outbound.replicas import Pop, assert_same, sync
 
 
@@ -91,3 +94,25 @@ def test_losing_the_file_does_no_harm(tmp_path: Path, path: Path) -> None:
         sync(first, second)
     assert first.table["x"][6] == 7
     assert_same(first, second)
+
+
+def test_replica_of_the_settings_remembers_how_far_it_came(tmp_path: Path) -> None:
+    config = load(
+        {
+            "EDGEPROXY_DB_PATH": str(tmp_path / "routing.db"),
+            "EDGEPROXY_REPLICATION_ENABLED": "true",
+            "EDGEPROXY_REPLICATION_NODE_ID": "pop-1",
+            "EDGEPROXY_REPLICATION_DB_PATH": str(tmp_path / "state.db"),
+        },
+        {},
+        None,
+    )
+    SqliteStore.create(config.db_path)
+    replica, file = stores.open_replica(config, no_warning)
+    origin = replica.capture().origin
+    assert file.state.origin == origin
+    assert file.state.clock_ms > 0
+    file.write(sequence=70)
+    # The database has counted fewer: it went back while nobody looked.
+    again, _ = stores.open_replica(config, no_warning)
+    assert again.capture().origin != origin

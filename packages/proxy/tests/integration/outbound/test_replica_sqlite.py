@@ -634,7 +634,7 @@ def test_file_that_never_was_replicated_knows_nothing(make: Make) -> None:
 def test_stamp_is_used_only_after_the_clocks_mark_is_written_down(make: Make) -> None:
     pop = make("pop-1")
     marks: list[int] = []
-    pop.replica._keep_clock = marks.append
+    pop.replica._keep = lambda mark_ms, _origin, _sequence: marks.append(mark_ms)
     pop.add("a")
     pop.captured()
     pop.edit("UPDATE backends SET weight = 9")
