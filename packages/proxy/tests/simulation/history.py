@@ -125,7 +125,7 @@ class History:
         self.seen[warning.cause] += 1
         if warning.cause is Cause.FORGOTTEN and warning.node not in self._gone:
             self.ledger.any_forgotten = True
-        if warning.cause is Cause.DIFFERENT_ROWS and not self.ledger.any_forgotten:
+        if warning.cause is Cause.DIFFERENT_ROWS and not self.ledger.may_differ:
             self.ledger.violations.append(f"{node.name} and {warning.node} know the same, but differ")
 
     def _deliver(self, sender: str, receiver: str, message: Message) -> None:
@@ -164,7 +164,11 @@ class History:
         else:
             groups = {rng.choice((Group.IDENTITY, Group.LIMITS, Group.HEALTH)): {"n": number}}
         known = node.disk.known.ranges
-        self.ledger.acknowledged(node.write(row_id, groups), before, known)
+        write = node.write(row_id, groups)
+        self.ledger.acknowledged(write, before, known)
+        others = (other.members for other in self.nodes.values() if other is not node)
+        if any(members is not None and node.name not in members for members in others):
+            self.ledger.uncounted.add(write.dot)
 
     # ---- what befalls them -------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ Every write that a node acknowledged is noted. For each group of each row the on
 stand in the end, on every member. Two things make this less than exact, and only where they happened:
 
 - A write that was lost with the only disk it was on (a backup restored, a member gone for ever) may be gone.
-- A member that came back after it had been forgotten may bring a row of its own that was removed elsewhere
-  meanwhile: nobody remembers that removal. Only a removal that knew of the row keeps it from coming back.
+- A member that came back after it had been forgotten, or that has joined and not been heard of by all, may
+  bring a row of its own that was removed elsewhere at about the same time: nobody remembers that removal.
+  Only a removal that knew of the row keeps it from coming back.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ class Ledger:
         self.lost: set[Dot] = set()
         """Writes that may be gone."""
         self.any_forgotten = False
+        self.uncounted: set[Dot] = set()
+        """Writes of nodes that some other did not count as a member then."""
         self.violations: list[str] = []
+
+    @property
+    def may_differ(self) -> bool:
+        """Whether members that know the same may have different rows, until they compare them."""
+        return self.any_forgotten or bool(self.uncounted)
 
     def acknowledged(self, write: Write, overwritten: Cells, known: Ranges) -> None:
         """A node wrote; ``overwritten`` are the row's cells that it saw before."""
@@ -74,9 +82,9 @@ class Ledger:
     def _check_cell(self, row_id: str, group: Group, cell: Cell | None, writes: list[Write]) -> None:
         standing = {write.dot for write in self._may_stand(writes)}
         if cell is None:
-            if writes and not self.any_forgotten:
+            if writes and not self.may_differ:
                 self.violations.append(f"{row_id} has no {group} any more")
-        elif cell.dot not in standing and not self.any_forgotten:
+        elif cell.dot not in standing and not self.may_differ:
             self.violations.append(f"{row_id} {group} is {cell.dot} and not one of {standing}")
         elif cell.values != self.writes[cell.dot].groups[group]:
             self.violations.append(f"{row_id} {group} has values that {cell.dot} did not write")
@@ -88,7 +96,7 @@ class Ledger:
 
     def _nobody_remembers(self, dot: Dot, writes: list[Write]) -> bool:
         """Whether no removal after this write knew of it, so that forgetting those made it stand."""
-        if not self.any_forgotten or dot not in self.writes:
+        if dot not in self.writes or not (self.any_forgotten or dot in self.uncounted):
             return False
         stamp = self.writes[dot].stamp
         return not any(

@@ -128,10 +128,15 @@ class Replica:
             self._acknowledgements.alive(member)
         self._collect_from_s = now.s + (terms.retention_s if members is None else 0.0)
         self._peers: list[str] = []
+        self._round: list[str] = []
+        """Peers that are still to be compared with, before any is again."""
         self._next_sync_s = now.s
         self._pull: _Pull | None = None
         self._applying = 0
         self._collected: Ranges = {}
+        """What tombstones were last collected for."""
+        self._may_collect = False
+        """Whether a snapshot has come since, which may have brought some that were collected here."""
         self._renewing = False
         self._fingerprint: tuple[Ranges, int] | None = None
         self._quiet: Ranges | None = None
@@ -202,7 +207,8 @@ class Replica:
         ]
         if now.s < self._next_sync_s:
             return commands
-        place, jitter = divmod(draw * max(1, len(self._peers)), 1)
+        self._round = [each for each in self._round if each in self._peers] or list(self._peers)
+        place, jitter = divmod(draw * max(1, len(self._round)), 1)
         # In step, all would compare at once; so intervals differ by up to a quarter.
         self._next_sync_s = now.s + self._terms.sync_interval_s * (0.75 + jitter / 2)
         commands += self._collect(now)
@@ -210,8 +216,8 @@ class Replica:
         if known == self._quiet and self._fingerprint is None and self._known.covers(self._owing.ranges):
             commands.append(ReadFingerprint())
         self._quiet = known
-        if self._peers:
-            commands.append(Send(self._peers[int(place)], self._digest(now, answer=True)))
+        if self._round:
+            commands.append(Send(self._round.pop(int(place)), self._digest(now, answer=True)))
         return commands
 
     # ---- the store ---------------------------------------------------------------------------------
@@ -246,6 +252,7 @@ class Replica:
     def installed(self, command: InstallRows, now: Now) -> Commands:
         """The store has merged this part of a snapshot."""
         self._fingerprint = None
+        self._may_collect = True
         for row in command.rows:
             for cell in row.cells.values():
                 self._known.add(cell.dot)
@@ -417,9 +424,10 @@ class Replica:
         if now.s < self._collect_from_s:
             return []
         stable = self._acknowledgements.stable(self._known)
-        if stable is None or stable == self._collected:
+        if stable is None or (stable == self._collected and not self._may_collect):
             return []
         self._collected = stable
+        self._may_collect = False
         return [Collect(stable)]
 
 
