@@ -154,7 +154,7 @@ class SqliteChangeLog:
                 return why
             found = _Found.by(connection, self._path)
             compare = found.has_all_tables and any(_unseen(connection, found.columns))
-            if not compare and self._is_complete(found):
+            if not compare and self._is_complete(found) and not self._has_old(connection, found):
                 self._remember(connection)
                 return None
         with writing(self._path) as connection:
@@ -238,10 +238,23 @@ class SqliteChangeLog:
             # Gone since it was opened, so what is written now would be, too.
             raise StoreError(f"routing database {self._path} cannot be reached: {error.strerror}") from error
 
+    def _has_old(self, connection: sqlite3.Connection, found: _Found) -> bool:
+        """Whether there are entries to drop: those that our own processes made call for nothing else."""
+        assert found.state is not None
+        query = "SELECT change, at FROM edgeproxy_changes ORDER BY change LIMIT 1"
+        first = connection.execute(query).fetchone()
+        if first is None:
+            return False
+        change, at = first
+        return change <= found.state.last_change - self._settings.max_changes or _text(at) < self._oldest()
+
+    def _oldest(self) -> str:
+        """What was logged before is too old."""
+        return _written(datetime.now(UTC) - timedelta(seconds=self._settings.max_age_s))
+
     def _drop_old(self, connection: sqlite3.Connection, state: _State) -> None:
-        oldest = datetime.now(UTC) - timedelta(seconds=self._settings.max_age_s)
         query = "SELECT min(change) FROM edgeproxy_changes WHERE at >= ?"
-        (first_young,) = connection.execute(query, (_written(oldest),)).fetchone()
+        (first_young,) = connection.execute(query, (self._oldest(),)).fetchone()
         # Whole beginnings are dropped, so that numbers stay without gaps even when a clock was set back.
         drop_up_to = max(
             state.last_change if first_young is None else first_young - 1,
