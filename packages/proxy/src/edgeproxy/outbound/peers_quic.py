@@ -21,6 +21,7 @@ from edgeproxy.core.replication.dialling import Dialling, survivor
 from edgeproxy.core.replication.handshake import NONCE_BYTES, Acceptor, Dialler, Refused, Terms
 from edgeproxy.core.replication.refusals import Refusals
 from edgeproxy.core.wire.peer_frames import MAX_FRAME_BYTES, Frame, encode
+from edgeproxy.core.wire.peer_messages import NAMES
 from edgeproxy.outbound.peer_session import Session
 from edgeproxy.outbound.quic_certificate import certify
 from edgeproxy.outbound.quic_endpoint import IDLE_TIMEOUT_S, Link, QuicEndpoint, SocketAddress
@@ -123,12 +124,13 @@ class QuicPeers:
     # ---- what the replica asks ---------------------------------------------------------------
 
     def want(self, members: Mapping[str, Address]) -> None:
-        """Be connected to exactly these members, at these addresses."""
+        """Dial exactly these members, at these addresses, until there is a connection with each.
+
+        One with somebody else stays: he may know of us before we know of him.
+        """
         self._dialling.want(members, _now_s())
-        for node, session in list(self._sessions.items()):
-            if node not in members:
-                # It may know of us before we know of it, and then it is the one who is right.
-                self._log.info("a peer is no member, or none yet", peer=node, address=session.link.address)
+        for node in self._sessions:
+            self._dialling.connected(node)
         self._wake.set()
 
     def hurry(self, node: str) -> None:
@@ -153,6 +155,14 @@ class QuicPeers:
                 wire = wire or encode(frame)
                 is_taken = session.send(wire, len(frame.body))
                 self.counts["sent" if is_taken else "dropped", kind] += 1
+
+    def frames(self) -> dict[str, dict[str, int]]:
+        """How many were ``sent``, ``received`` and ``dropped``, by kind of message."""
+        counted: dict[str, dict[str, int]] = {"sent": {}, "received": {}, "dropped": {}}
+        for (direction, kind), count in self.counts.items():
+            name = NAMES.get(int(kind), "unknown")
+            counted[direction][name] = counted[direction].get(name, 0) + count
+        return counted
 
     def status(self) -> list[PeerStatus]:
         """Every connection that stands."""

@@ -13,23 +13,14 @@ _REMEMBERED: Final = 1_024
 """Anybody can send datagrams, so what is remembered of them is bounded."""
 
 
-class Refusals:
-    """Counts since the start. ``now_s`` is a clock that nobody sets."""
+class Telling:
+    """When to say what happens again and again. ``now_s`` is a clock that nobody sets."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter(dict.fromkeys(map(str, Refused), 0))
         self._told: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def note(self, reason: Refused, who: str, now_s: float) -> int | None:
-        """Count one; return how many like it went untold, when it is time to tell of them.
-
-        ``who`` is an address without port, since each attempt has a port of its own.
-        """
-        self.counts[reason] += 1
-        return self.may_tell(reason, who, now_s)
-
     def may_tell(self, what: str, who: str, now_s: float) -> int | None:
-        """As :meth:`note`, for what is no refusal of ours."""
+        """Return how many like it went untold, when it is time to tell of them."""
         told_s, untold = self._told.get((what, who), (-TOLD_EVERY_S, 0))
         if now_s - told_s < TOLD_EVERY_S:
             self._told[what, who] = told_s, untold + 1
@@ -39,3 +30,19 @@ class Refusals:
             self._told.pop(next(iter(self._told)))
         self._told[what, who] = now_s, 0
         return untold
+
+
+class Refusals(Telling):
+    """Counts since the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter(dict.fromkeys(map(str, Refused), 0))
+
+    def note(self, reason: Refused, who: str, now_s: float) -> int | None:
+        """Count one; return as :meth:`may_tell` does.
+
+        ``who`` is an address without port, since each attempt has a port of its own.
+        """
+        self.counts[reason] += 1
+        return self.may_tell(reason, who, now_s)
