@@ -60,9 +60,12 @@ class Acknowledgements:
             del self._members[node]
         return found
 
-    def said(self, node: str, ranges: Ranges) -> None:
+    def said(self, node: str, ranges: Ranges, now_s: float) -> None:
         """A digest of a member came."""
         member = self._members.setdefault(node, _Member())
+        if member.dead_since_s is not None:
+            # Whoever found it dead was wrong, or is not here to say that it lives again.
+            member.dead_since_s = now_s
         member.said = ranges
         if member.awaited is None:
             member.awaited = ranges

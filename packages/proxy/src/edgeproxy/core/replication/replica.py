@@ -125,7 +125,9 @@ class Replica:
         self._known = Known(known)
         self._acknowledgements = Acknowledgements(terms.retention_s)
         for member in members or ():
+            # Perhaps nobody will ever say a word about it, because it is gone for ever.
             self._acknowledgements.alive(member)
+            self._acknowledgements.dead(member, now.s)
         self._collect_from_s = now.s + (terms.retention_s if members is None else 0.0)
         self._peers: list[str] = []
         self._round: list[str] = []
@@ -300,7 +302,7 @@ class Replica:
                 return self._received_gone(peer, now)
             case SnapshotWanted():
                 return [ReadRows(peer, message.after)]
-            case SnapshotPart():
+            case _:
                 return self._received_part(peer, message, now)
 
     def _received_changes(self, peer: str, message: Changes, now: Now) -> Commands:
@@ -320,7 +322,7 @@ class Replica:
         return commands
 
     def _received_digest(self, peer: str, message: Digest, now: Now) -> Commands:
-        self._acknowledgements.said(peer, message.known)
+        self._acknowledgements.said(peer, message.known, now.s)
         self.drift_ms[peer] = message.wall_ms - now.wall_ms
         commands: list[Command] = []
         if message.answer:

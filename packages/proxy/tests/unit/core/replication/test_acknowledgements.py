@@ -21,15 +21,15 @@ def make(*members: str) -> Acknowledgements:
 
 def test_nothing_is_stable_before_all_have_spoken() -> None:
     acknowledgements = make("b", "c")
-    acknowledgements.said("b", {"a/1": ((1, 3),)})
+    acknowledgements.said("b", {"a/1": ((1, 3),)}, 0.0)
     assert acknowledgements.stable(Known({"a/1": ((1, 3),)})) is None
     assert list(acknowledgements.others_know()) == [{"a/1": ((1, 3),)}]
 
 
 def test_what_all_know_is_stable() -> None:
     acknowledgements = make("b", "c")
-    acknowledgements.said("b", {"a/1": ((1, 3),)})
-    acknowledgements.said("c", {"a/1": ((1, 2),)})
+    acknowledgements.said("b", {"a/1": ((1, 3),)}, 0.0)
+    acknowledgements.said("c", {"a/1": ((1, 2),)}, 0.0)
     assert acknowledgements.stable(Known({"a/1": ((1, 5),)})) == {"a/1": ((1, 2),)}
 
 
@@ -40,7 +40,7 @@ def test_alone_everything_is_stable() -> None:
 def test_a_digest_counts_once_all_of_it_is_known_here() -> None:
     acknowledgements = make("b")
     known = Known({"a/1": ((1, 5),)})
-    acknowledgements.said("b", {"a/1": ((1, 5),), "b/1": ((1, 1),)})
+    acknowledgements.said("b", {"a/1": ((1, 5),), "b/1": ((1, 1),)}, 0.0)
     assert acknowledgements.stable(known) is None
     known.learn({"b/1": ((1, 1),)})
     assert acknowledgements.stable(known) == {"a/1": ((1, 5),), "b/1": ((1, 1),)}
@@ -49,9 +49,9 @@ def test_a_digest_counts_once_all_of_it_is_known_here() -> None:
 def test_an_earlier_digest_counts_while_later_ones_are_ahead() -> None:
     acknowledgements = make("b")
     known = Known({"a/1": ((1, 5),)})
-    acknowledgements.said("b", {"a/1": ((1, 1),), "b/1": ((1, 1),)})
-    acknowledgements.said("b", {"a/1": ((1, 2),), "b/1": ((1, 2),)})
-    acknowledgements.said("b", {"a/1": ((1, 3),), "b/1": ((1, 3),)})
+    acknowledgements.said("b", {"a/1": ((1, 1),), "b/1": ((1, 1),)}, 0.0)
+    acknowledgements.said("b", {"a/1": ((1, 2),), "b/1": ((1, 2),)}, 0.0)
+    acknowledgements.said("b", {"a/1": ((1, 3),), "b/1": ((1, 3),)}, 0.0)
     known.learn({"b/1": ((1, 1),)})
     assert acknowledgements.stable(known) == {"a/1": ((1, 1),), "b/1": ((1, 1),)}
     known.learn({"b/1": ((2, 2),)})
@@ -70,7 +70,7 @@ def test_who_left_does_not_count() -> None:
 
 def test_the_dead_count_for_a_while() -> None:
     acknowledgements = make("b", "c")
-    acknowledgements.said("c", {})
+    acknowledgements.said("c", {}, 0.0)
     acknowledgements.dead("b", 1_000.0)
     acknowledgements.dead("b", 1_050.0)
     acknowledgements.dead("stranger", 1_000.0)
@@ -87,9 +87,17 @@ def test_who_lives_again_is_not_forgotten() -> None:
     assert acknowledgements.forget(9_000.0) == []
 
 
+def test_who_still_speaks_is_not_forgotten() -> None:
+    acknowledgements = make("b")
+    acknowledgements.dead("b", 0.0)
+    acknowledgements.said("b", {}, 90.0)
+    assert acknowledgements.forget(RETENTION_S) == []
+    assert acknowledgements.forget(90.0 + RETENTION_S) == ["b"]
+
+
 def test_who_returns_after_that_has_to_acknowledge_anew() -> None:
     acknowledgements = make("b")
-    acknowledgements.said("b", {})
+    acknowledgements.said("b", {}, 0.0)
     acknowledgements.dead("b", 0.0)
     acknowledgements.forget(RETENTION_S)
     acknowledgements.alive("b")
