@@ -22,8 +22,6 @@ from edgeproxy.core.wire.sealing import NONCE_BYTES, Keyring
 FAREWELL_TIMEOUT_S: Final = 0.5
 """With the usual interval that is two goodbyes to everybody; whoever hears neither misses us soon."""
 RESOLVE_TIMEOUT_S: Final = 5.0
-MAX_UNSENT_BYTES: Final = 256 << 10
-"""What is sent while more waits for the network card is lost, which is what networks do to datagrams."""
 
 
 class Log(Protocol):
@@ -48,7 +46,7 @@ class Gossip(asyncio.DatagramProtocol):
         resolve: Callable[[str], Awaitable[Sequence[str]]],
         has_keys: bool,
     ) -> None:
-        """``resolve`` gives the addresses of a host. Without keys, what comes from another machine is refused."""
+        """``resolve`` gives the addresses of a host. Without keys, other machines are not listened to."""
         self.membership = membership
         self._keyring = keyring
         self._seeds = seeds
@@ -60,6 +58,7 @@ class Gossip(asyncio.DatagramProtocol):
         self._telling = Telling()
         self._transport: asyncio.DatagramTransport | None = None
         self._is_ipv6 = False
+        self._is_full = False
         self._finding: asyncio.Task[None] | None = None
 
     @property
@@ -102,6 +101,13 @@ class Gossip(asyncio.DatagramProtocol):
         # Before Python 3.12, what the loop makes is none by type.
         self._transport = cast("asyncio.DatagramTransport", transport)
 
+    def pause_writing(self) -> None:
+        """So much waits for the network card that what is sent now is lost, as it may be on any other way."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+
     def datagram_received(self, data: bytes, address: tuple[Any, ...]) -> None:
         source = Endpoint(_plain_host(address[0]), address[1])
         try:
@@ -140,7 +146,7 @@ class Gossip(asyncio.DatagramProtocol):
                     )
 
     def _send(self, to: Endpoint, payload: bytes) -> None:
-        if self._transport is None or self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        if self._transport is None or self._is_full:
             return
         host = f"::ffff:{to.host}" if self._is_ipv6 and ":" not in to.host else to.host
         # One that cannot be sent is one that got lost.

@@ -312,7 +312,7 @@ class Membership:
             assert member is not None
             member.deadline_s = now_s + self._suspicion_s()
         if happened is not Happened.RENEWED:
-            self._out.append(Changed(happened, claim))
+            self._out.append(Changed(happened, claim))  # feature: replication.membership
         return happened
 
     def _hear_of_myself(self, claim: Claim, now_s: float) -> None:
