@@ -27,6 +27,7 @@ from edgeproxy.core.replication.replica import Terms
 from edgeproxy.core.wire.sealing import Keyring
 from edgeproxy.errors import StoreError
 from edgeproxy.inbound.replication_ports import ReplicationPort
+from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.runtime.gossip import Gossip
 from edgeproxy.runtime.replication import Replication
 from edgeproxy.stores import open_replica
@@ -168,6 +169,8 @@ class ReplicationPart:
         async with _lock(lock_path(self._config.replication_db_path), self._log):
             try:
                 await self._be(*await self._until_possible(self._open))
+            except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
+                self._log.error("replication failed, this POP goes on by itself", exc_info=error)
             finally:
                 if self._gossip is not None:
                     if self._is_leaving():
@@ -223,6 +226,7 @@ class ReplicationPart:
             self._member_changed,
             self._log,
             has_keys=bool(keys),
+            resolve=SystemResolver().resolve,
         )
         await peers.listen(self._transport_port.socket)
         await gossip.listen(self._gossip_port.socket)
