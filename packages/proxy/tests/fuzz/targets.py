@@ -31,6 +31,7 @@ from edgeproxy.inbound.api_routes import read_body
 from edgeproxy.inbound.api_shapes import Registration
 from packages.proxy.tests.fuzz import hellos
 from packages.proxy.tests.fuzz.dns_queries import DNS_QUERY
+from packages.proxy.tests.fuzz.gossip import GOSSIP, GOSSIP_SEALED
 from packages.proxy.tests.fuzz.properties import Target, prefix_reader, stream_reader, whole_parser
 from packages.proxy.tests.fuzz.values import draw_value
 
@@ -321,6 +322,8 @@ TARGETS = (
     ),
     whole_parser("peer_message", draw_peer_message, read_peer_message, ValueError, check_peer_message),
     whole_parser("peer_handshake", draw_handshake, accept_peer, (HandshakeError, ValueError), check_peer),
+    GOSSIP,
+    GOSSIP_SEALED,
     whole_parser(
         "address",
         lambda rng: draw_address(rng).encode(),
