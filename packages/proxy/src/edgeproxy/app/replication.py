@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import random
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from edgeproxy.config import Address, Config
@@ -253,7 +253,8 @@ class ReplicationPart:
         return Claim(
             node=config.replication_node_id,
             run=run,
-            incarnation=0,
+            # Greater than at the last start, unless the clock went back; then the others say so.
+            incarnation=int(time()),
             state=State.ALIVE,
             gossip=Endpoint(*gossip),
             transport=Endpoint(*transport),
