@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, permutations
 from random import Random
 
 import msgspec
 
 from edgeproxy.core.replication.commands import Cause, Warn
+from edgeproxy.core.replication.members import Endpoint
 from edgeproxy.core.replication.messages import Message, SnapshotWanted, Want
 from edgeproxy.core.replication.model import PRESENT, Group, Value
 from edgeproxy.core.replication.replica import Terms
@@ -60,24 +61,30 @@ class History:
         self.limits = Limits(log=rng.choice((20, 60, 1_000)))
         self.ledger = Ledger()
         self.seen: Counter[str] = Counter()
+        self._by_address: dict[Endpoint, Node] = {}
+        self._connecting = False
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         # Small ones find most, and large ones cost most.
         self.nodes: dict[str, Node] = {}
+        self._gone: set[str] = set()
+        self._leaving: set[str] = set()
         for _ in range(3 + int((max_nodes - 2) * rng.random() ** 4)):
             self._new_node()
-        self._gone: set[str] = set()
         self._blocked: set[tuple[str, str]] = set()
-        self._connected: set[tuple[str, str]] = set()
         self._loss = rng.choice((0.0, 0.0, 0.01, 0.1, 0.3))
         self._repeats = rng.choice((0.0, 0.05, 0.2))
         self._latency_s = rng.choice((0.005, 0.05, 0.5))
+        # Elsewhere an oracle tells who is there, which takes less time than asking.
+        self.has_membership = rng.random() < 0.2
         # What is sent is encoded only in some, because that takes longer than all else.
         self._wire = rng.random() < 0.1
         self._ids = [f"row-{number}" for number in range(rng.choice((2, 6, 20)))]
 
     def run(self) -> Outcome:
         """Live, settle, and look."""
+        if self.has_membership:
+            self.seen["membership"] += 1
         rng = self.rng
         size = len(self.nodes)
         lasts_s = rng.uniform(20.0, 150.0)
@@ -120,6 +127,32 @@ class History:
         for _ in range(1 + (self.rng.random() < self._repeats)):
             self.at(self.rng.random() * self._latency_s, partial(self._deliver, sender, receiver, message))
 
+    def send_datagram(self, sender: str, to: Endpoint, payload: bytes) -> None:
+        """A datagram of membership sets out; it fares no better."""
+        receiver = self._by_address[to]
+        if (sender, receiver.name) in self._blocked or self.rng.random() < self._loss:
+            return
+        source = self.nodes[sender].address
+        for _ in range(1 + (self.rng.random() < self._repeats)):
+            self.at(
+                self.rng.random() * self._latency_s,
+                partial(self._deliver_datagram, receiver, payload, source),
+            )
+
+    def seeds(self) -> list[Endpoint]:
+        """What the name of the cluster is resolved to."""
+        return [node.address for node in self.nodes.values() if node.is_up]
+
+    def noticed(self) -> None:
+        """A node has changed its mind about another."""
+        if not self._connecting:
+            self._connecting = True
+            self.at(self.rng.uniform(0.05, 0.5), self._connect_all)
+
+    def failed(self, why: str) -> None:
+        """A node has found what must not be."""
+        self.ledger.violations.append(why)
+
     def warned(self, node: Node, warning: Warn) -> None:
         """A node tells its operator."""
         self.seen[warning.cause] += 1
@@ -132,6 +165,10 @@ class History:
         node = self.nodes.get(receiver)
         if node is not None and node.is_up and sender in node.peers:
             node.receive(sender, message)
+
+    def _deliver_datagram(self, receiver: Node, payload: bytes, source: Endpoint) -> None:
+        if receiver.is_up:
+            receiver.receive_datagram(payload, source)
 
     def _live_until(self, end_s: float) -> None:
         heap = self._heap
@@ -233,8 +270,13 @@ class History:
         self._notice()
 
     def _leave(self) -> None:
-        if (node := self._somebody_up()) is not None and len(self.nodes) > 2:
+        if (node := self._somebody_up()) is not None and len(self.nodes) - len(self._leaving) > 2:
             self.seen["leave"] += 1
+            if self.has_membership:
+                self._leaving.add(node.name)
+                node.say_farewell()
+                self.at(2.0, partial(self._remove, node))
+                return
             self._remove(node)
             for other in self.nodes.values():
                 self.at(self.rng.uniform(0.0, TELL_S), partial(self._tell_left, other, node.name))
@@ -246,15 +288,17 @@ class History:
             node.members.discard(gone)
 
     def _vanish(self) -> None:
-        if (node := self._somebody_up()) is not None and len(self.nodes) > 2:
+        if (node := self._somebody_up()) is not None and len(self.nodes) - len(self._leaving) > 2:
             self.seen["vanish"] += 1
             self._remove(node)
 
     # ---- parts of the above ------------------------------------------------------------------------
 
     def _new_node(self) -> Node:
-        node = Node(f"n{len(self.nodes) + len(getattr(self, '_gone', ()))}", self)
+        number = len(self.nodes) + len(self._gone)
+        node = Node(f"n{number}", number, self)
         self.nodes[node.name] = node
+        self._by_address[node.address] = node
         return node
 
     def _somebody_up(self) -> Node | None:
@@ -262,9 +306,13 @@ class History:
         return self.rng.choice(up) if up else None
 
     def _remove(self, node: Node) -> None:
-        self._take_down(node)
+        if node.name not in self.nodes:
+            return
+        if node.is_up:
+            self._take_down(node)
         self._replace_disk(node, lambda: None, gone=True)
         del self.nodes[node.name]
+        self._leaving.discard(node.name)
         self._gone.add(node.name)
 
     def _take_down(self, node: Node) -> None:
@@ -285,33 +333,42 @@ class History:
             node.start()
             self._notice()
 
-    # ---- membership that knows everything, a little late ---------------------------------------------
+    # ---- who is connected with whom ------------------------------------------------------------------
 
     def _notice(self) -> None:
         self.at(self.rng.uniform(0.1, TELL_S), self._connect_all)
 
     def _connect_all(self) -> None:
-        for node in self.nodes.values():
-            if node.is_up:
-                for name in node.members or ():
-                    if name not in node.peers and (name in self._gone or not self.nodes[name].is_up):
-                        node.died(name)
+        self._connecting = False
+        if not self.has_membership:
+            self._tell_of_the_gone()
         for a, b in combinations(self.nodes.values(), 2):
             reachable = (
                 a.is_up
                 and b.is_up
                 and (a.name, b.name) not in self._blocked
                 and (b.name, a.name) not in self._blocked
+                and (a.wants(b.name) or b.wants(a.name))
             )
             if not reachable:
                 self._disconnect(a.name, b.name)
-                for one, other in ((a, b), (b, a)):
-                    if one.is_up:
-                        one.alive(other.name) if other.name not in (one.members or ()) else None
-                        one.died(other.name)
+                if not self.has_membership:
+                    for one, other in ((a, b), (b, a)):
+                        if one.is_up:
+                            if other.name not in (one.members or ()):
+                                one.alive(other.name)
+                            one.died(other.name)
             elif b.name not in a.peers:
                 a.connect(b.name)
                 b.connect(a.name)
+
+    def _tell_of_the_gone(self) -> None:
+        """Be the oracle: who is gone is dead."""
+        for node in self.nodes.values():
+            if node.is_up:
+                for name in node.members or ():
+                    if name not in node.peers and (name in self._gone or not self.nodes[name].is_up):
+                        node.died(name)
 
     def _disconnect(self, a: str, b: str) -> None:
         for one, other in ((a, b), (b, a)):
@@ -339,6 +396,7 @@ class History:
         return (
             all(node.disk.known.ranges == ranges for node in others)
             and all(is_present(cells) for node in self.nodes.values() for cells in node.disk.rows.values())
+            and all(other.name in node.peers for node, other in permutations(self.nodes.values(), 2))
             and len({node.store.fingerprint() for node in self.nodes.values()}) == 1
         )
 
@@ -351,6 +409,8 @@ class History:
             if _present(other.disk) != _present(first.disk):
                 violations.append(f"{first.name} and {other.name} have different rows")
         for node in self.nodes.values():
+            if missing := self.nodes.keys() - node.peers - {node.name}:
+                violations.append(f"{node.name} is not connected with {sorted(missing)}")
             tombstones = len(node.disk.rows) - len(_present(node.disk))
             if tombstones:
                 violations.append(f"{node.name} keeps {tombstones} tombstones")

@@ -1,12 +1,13 @@
-"""One simulated POP: the machine under test, a store in memory, and a shell between them."""
+"""One simulated POP: the machines under test, a store in memory, and a shell between them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Protocol
 
+from edgeproxy.core.replication import membership
 from edgeproxy.core.replication.clock import Clock
 from edgeproxy.core.replication.commands import (
     ApplyWrites,
@@ -22,6 +23,8 @@ from edgeproxy.core.replication.commands import (
     Send,
     Warn,
 )
+from edgeproxy.core.replication.members import Claim, Endpoint, Happened, State
+from edgeproxy.core.replication.membership import Changed, FindSeeds, Membership
 from edgeproxy.core.replication.messages import Message
 from edgeproxy.core.replication.model import Group, Value, Write
 from edgeproxy.core.replication.replica import Now, Replica, Terms
@@ -29,6 +32,8 @@ from packages.proxy.tests.simulation.plants import Plant
 from packages.proxy.tests.simulation.store import Disk, Limits, MemoryStore
 
 START_MS = 1_750_000_000_000
+GOSSIP_INTERVAL_S = 1.0
+PAYLOAD_BYTES = 1_300
 STORE_DELAY_S = 0.02
 """The longest that a command waits for the store."""
 
@@ -41,17 +46,23 @@ class Outside(Protocol):
     plant: Plant | None
     terms: Terms
     limits: Limits
+    has_membership: bool
 
     def at(self, delay_s: float, what: Callable[[], None]) -> None: ...
     def send(self, sender: str, receiver: str, message: Message) -> None: ...
+    def send_datagram(self, sender: str, to: Endpoint, payload: bytes) -> None: ...
+    def seeds(self) -> list[Endpoint]: ...
     def warned(self, node: Node, warning: Warn) -> None: ...
+    def noticed(self) -> None: ...
+    def failed(self, why: str) -> None: ...
 
 
 class Node:
     """A node that runs, or is down."""
 
-    def __init__(self, name: str, world: Outside) -> None:
+    def __init__(self, name: str, number: int, world: Outside) -> None:
         self.name = name
+        self.address = Endpoint(f"10.0.0.{number + 1}", 4001)
         self.offset_ms = 0
         """How far its wall clock is ahead."""
         self.is_up = False
@@ -73,6 +84,8 @@ class Node:
         self._ticks = 0
         self.store: MemoryStore
         self.replica: Replica
+        self.membership: Membership | None = None
+        """None where an oracle tells who is there."""
 
     # ---- its life ----------------------------------------------------------------------------------
 
@@ -91,6 +104,18 @@ class Node:
         self._queue.clear()
         self._ticks_s = float("inf")
         self._tick()
+        if world.has_membership:
+            # As the shell does it: an incarnation that is greater than the last one, if the clock is right.
+            began_s = self.now().wall_ms // 1000
+            me = Claim(
+                *(self.name, world.rng.getrandbits(60), began_s, State.ALIVE),
+                *(self.address, self.address, 1, 1),
+            )
+            self.membership = Membership(
+                *(me, GOSSIP_INTERVAL_S, PAYLOAD_BYTES, world.rng.random, world.now_s),
+                forget_s=world.terms.retention_s,
+            )
+            self._beat()
 
     def crash(self) -> None:
         """Stop at once. What was not synced may be gone; local writes are, before they are acknowledged."""
@@ -133,7 +158,8 @@ class Node:
     def connect(self, peer: str) -> None:
         """There is a connection to a peer."""
         self.peers.add(peer)
-        self.alive(peer)
+        if self.membership is None:
+            self.alive(peer)
         self._do(self.replica.connected(peer, self.now()))
 
     def disconnect(self, peer: str) -> None:
@@ -159,6 +185,52 @@ class Node:
             self.members.discard(peer)
         self.dead.discard(peer)
         self.replica.left(peer)
+
+    # ---- membership --------------------------------------------------------------------------------
+
+    def wants(self, peer: str) -> bool:
+        """Whether it would be connected with a peer."""
+        if self.membership is None:
+            return True
+        member = self.membership.members.get(peer)
+        return member is not None and member.claim.state < State.DEAD
+
+    def receive_datagram(self, payload: bytes, source: Endpoint) -> None:
+        """A datagram came."""
+        if self.membership is not None:
+            self._tell(self.membership.receive(payload, source, self._world.now_s))
+
+    def say_farewell(self) -> None:
+        """Begin to leave."""
+        if self.membership is not None:
+            self._tell(self.membership.leave())
+
+    def _beat(self) -> None:
+        assert self.membership is not None
+        self._tell(self.membership.tick(self._world.now_s))
+        self._later(self.membership.next_s() - self._world.now_s, self._beat)
+
+    def _tell(self, outputs: Iterable[membership.Output]) -> None:
+        assert self.membership is not None
+        for output in outputs:
+            match output:
+                case membership.Send(to, payload):
+                    self._world.send_datagram(self.name, to, payload)
+                case FindSeeds():
+                    self._tell(self.membership.seeds_found(self._world.seeds()))
+                case Changed(happened, claim):
+                    self._member_changed(happened, claim.node)
+                case _:
+                    self._world.failed(f"{self.name} believes that another has its name")
+
+    def _member_changed(self, happened: Happened, node: str) -> None:
+        if happened is Happened.UP:
+            self.alive(node)
+        elif happened is Happened.DEAD:
+            self.died(node)
+        elif happened is Happened.LEFT:
+            self.left(node)
+        self._world.noticed()
 
     # ---- commands ----------------------------------------------------------------------------------
 

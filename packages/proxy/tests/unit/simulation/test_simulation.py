@@ -37,7 +37,18 @@ class TestHistories:
         seen: Counter[str] = Counter()
         for seed in range(100, 130):
             seen += run(seed, SMALL).seen
-        faults = ("crash", "partition", "one_way", "jump", "join", "leave", "restore", "vanish", "lose_state")
+        faults = (
+            "crash",
+            "partition",
+            "one_way",
+            "jump",
+            "join",
+            "leave",
+            "restore",
+            "vanish",
+            "lose_state",
+            "membership",
+        )
         warnings = (Cause.CLOCK_AHEAD, Cause.SNAPSHOT, Cause.FORGOTTEN)
         assert not [each for each in (*faults, *warnings) if not seen[each]]
 

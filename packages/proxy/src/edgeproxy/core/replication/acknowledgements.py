@@ -61,8 +61,9 @@ class Acknowledgements:
         return found
 
     def said(self, node: str, ranges: Ranges, now_s: float) -> None:
-        """A digest of a member came."""
-        member = self._members.setdefault(node, _Member())
+        """A digest came. Of one that left, or has not been heard of yet, it is worth nothing."""
+        if (member := self._members.get(node)) is None:
+            return
         if member.dead_since_s is not None:
             # Whoever found it dead was wrong, or is not here to say that it lives again.
             member.dead_since_s = now_s

@@ -140,6 +140,8 @@ class Replica:
         self._may_collect = False
         """Whether a snapshot has come since, which may have brought some that were collected here."""
         self._renewing = False
+        self._given = 0
+        """The last number that the store is known to have given, perhaps to a write of another process."""
         self._fingerprint: tuple[Ranges, int] | None = None
         self._quiet: Ranges | None = None
         """What was known at the last comparison that this node began."""
@@ -181,10 +183,9 @@ class Replica:
         self._acknowledgements.left(node)
 
     def connected(self, peer: str, now: Now) -> Commands:
-        """Messages can be sent to a peer, and it has proven who it is."""
+        """Messages can be sent to a peer, and it has proven who it is. That makes it no member yet."""
         if peer not in self._peers:
             self._peers = sorted((*self._peers, peer))
-        self.alive(peer)
         return [Send(peer, self._digest(now, answer=True))]
 
     def disconnected(self, peer: str) -> None:
@@ -248,6 +249,8 @@ class Replica:
         self, command: ReadRows, rows: Sequence[RowState], until: str | None, known: Ranges
     ) -> Commands:
         """The store has read these rows and, in the same transaction, what is known."""
+        if spans := known.get(self.origin):
+            self._given = max(self._given, spans[-1][1])
         part = SnapshotPart(self.origin, command.after, until, known, tuple(rows))
         return [Send(command.peer, part)]
 
@@ -276,6 +279,7 @@ class Replica:
     def renewed(self, origin: str) -> None:
         """What is written here from now on belongs to this new origin."""
         self.origin = origin
+        self._given = 0
         self._renewing = False
 
     def store_failed(self, command: Command) -> None:
@@ -417,7 +421,7 @@ class Replica:
 
     def _own_numbers(self, peer: str, origin: str, sequence: int) -> Commands:
         """See to it that no number is given again that a peer has a write under."""
-        if origin != self.origin or self._renewing or sequence <= self._known.last(origin):
+        if origin != self.origin or self._renewing or sequence <= max(self._known.last(origin), self._given):
             return []
         self._renewing = True
         return [Warn(Cause.NUMBERS_REUSED, peer, origin), Renew(origin)]

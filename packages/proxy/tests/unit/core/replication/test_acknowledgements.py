@@ -68,6 +68,12 @@ def test_who_left_does_not_count() -> None:
     assert acknowledgements.stable(Known()) == {}
 
 
+def test_who_is_no_member_acknowledges_nothing() -> None:
+    acknowledgements = make()
+    acknowledgements.said("b", {"a/1": ((1, 1),)}, 0.0)
+    assert acknowledgements.stable(Known()) == {}
+
+
 def test_the_dead_count_for_a_while() -> None:
     acknowledgements = make("b", "c")
     acknowledgements.said("c", {}, 0.0)

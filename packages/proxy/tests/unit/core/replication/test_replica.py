@@ -45,6 +45,7 @@ def make(*peers: str, known: Ranges | None = None, remembered: tuple[str, ...] |
     """Node a with its first comparison behind it, connected with these."""
     replica = Replica("a", "a/1", known or {}, TERMS, NOW, remembered)
     for peer in peers:
+        replica.alive(peer)
         replica.connected(peer, NOW)
     replica.tick(NOW, 0.0)
     return replica
@@ -402,6 +403,13 @@ class TestOwnNumbers:
         replica.received("b", Gone(), NOW)
         commands = replica.received("b", SnapshotPart("b/1", None, None, {"a/1": ((1, 1),)}, ()), NOW)
         assert tuple(commands[:2]) == self.RENEWAL
+
+    def test_that_the_store_gave_to_another_process_are_ours(self) -> None:
+        replica = make("b")
+        replica.rows_read(ReadRows("b", None), [row("a/1", 3)], None, {"a/1": ((1, 3),)})
+        replica.rows_read(ReadRows("b", None), [], None, {})
+        digests = [replica.received("b", digest({"a/1": ((1, last),)}), NOW) for last in (3, 4)]
+        assert [tuple(each[:2]) == self.RENEWAL for each in digests] == [False, True]
 
     def test_a_renewal_that_failed_is_tried_again(self) -> None:
         replica = make("b")
