@@ -130,7 +130,7 @@ class QuicPeers:
         """
         self._dialling.want(members, _now_s())
         for node in self._sessions:
-            self._dialling.connected(node)
+            self._dialling.connected(node, _now_s())
         self._wake.set()
 
     def hurry(self, node: str) -> None:
@@ -190,7 +190,7 @@ class QuicPeers:
         self._diallers.pop(session, None)
         assert session.peer is not None
         node, former = session.peer.node, self._sessions.get(session.peer.node)
-        self._dialling.connected(node)
+        self._dialling.connected(node, _now_s())
         if former is not None:
             if not self._replaces(session, former):
                 session.close("another connection stands")
@@ -246,7 +246,7 @@ class QuicPeers:
         elif session.peer is not None and self._sessions.get(session.peer.node) is session:
             node = session.peer.node
             del self._sessions[node]
-            self._dialling.lost(node, _now_s())
+            self._dialling.lost(node, _now_s(), random())
             self._log.info("lost the connection to a peer", peer=node, why=why)
             self._observer.peer_lost(node)
         self._wake.set()

@@ -248,10 +248,10 @@ class Replication:
         self._failing = False
         self._carry_out(follow())
         if isinstance(command, ApplyWrites | InstallRows):
-            self._on_rows_written()
             self._on_leases_written()
-            # The transaction may have made writes of edits that nobody has told yet.
-            self._capture_wanted = True
+            # While much is being fetched, the whole table is not read again for each part of it.
+            if replica.pulling is None:
+                self._on_rows_written()
 
     def _ask_in_thread(self, replica: Replica, command: Command) -> Callable[[], Iterable[Command]]:
         """Have the store do it; return what then tells the machine, which belongs to the loop."""

@@ -16,6 +16,8 @@ A = TypeVar("A")
 GRACE_S: Final = 1.0
 """How long the member with the greater name waits to be dialled."""
 FIRST_DELAY_S: Final = 0.2
+LASTED_S: Final = 10.0
+"""A connection that ends sooner counts as an attempt that failed: something is wrong with one of the two."""
 MAX_DELAY_S: Final = 15.0
 """Between two attempts. Each is shortened by up to half, lest all members dial one in step."""
 
@@ -25,6 +27,7 @@ class _Wanted(msgspec.Struct, Generic[A]):
     due_s: float | None
     """``None`` while it is connected, or being dialled."""
     failures: int = 0
+    connected_s: float | None = None
 
 
 class Dialling(Generic[A]):
@@ -57,15 +60,21 @@ class Dialling(Generic[A]):
         """When somebody is due next."""
         return min((each.due_s for each in self._wanted.values() if each.due_s is not None), default=None)
 
-    def connected(self, node: str) -> None:
+    def connected(self, node: str, now_s: float) -> None:
         """It has proven itself, whoever dialled."""
         if (wanted := self._wanted.get(node)) is not None:
-            wanted.due_s, wanted.failures = None, 0
+            wanted.due_s = None
+            wanted.connected_s = now_s if wanted.connected_s is None else wanted.connected_s
 
-    def lost(self, node: str, now_s: float) -> None:
+    def lost(self, node: str, now_s: float, draw: float) -> None:
         """The connection has ended."""
-        if (wanted := self._wanted.get(node)) is not None:
-            wanted.due_s = self._first_s(node, now_s)
+        if (wanted := self._wanted.get(node)) is None:
+            return
+        since_s, wanted.connected_s = wanted.connected_s, None
+        if since_s is not None and now_s - since_s >= LASTED_S:
+            wanted.due_s, wanted.failures = self._first_s(node, now_s), 0
+        else:
+            self.failed(node, now_s, draw)
 
     def failed(self, node: str, now_s: float, draw: float) -> None:
         """An attempt came to nothing."""

@@ -32,7 +32,6 @@ NAMES: Final[Mapping[int, str]] = {kind: type_.__name__.lower() for kind, type_ 
 MAX_SEQUENCE: Final = (1 << 63) - 1
 MAX_WALL_MS: Final = 253_402_300_800_000
 """The end of the year 9999, which is the last that dates are written of."""
-MAX_COUNTER: Final = 1 << 32
 
 _encoder = msgspec.msgpack.Encoder()
 _kinds: Final[Mapping[type, int]] = {type_: kind for kind, type_ in KINDS.items()}
@@ -88,7 +87,7 @@ def _problems(message: Message) -> Iterator[str]:
 def _of_write(dot: Dot, stamp: Stamp, groups: Iterable[Mapping[str, object]]) -> Iterator[str]:
     if not 1 <= dot.sequence <= MAX_SEQUENCE:
         yield "a number of a write that is none"
-    if not (0 <= stamp.wall_ms <= MAX_WALL_MS and 0 <= stamp.counter <= MAX_COUNTER):
+    if not (0 <= stamp.wall_ms <= MAX_WALL_MS and 0 <= stamp.counter <= MAX_SEQUENCE):
         yield "a stamp that is none"
     for value in chain.from_iterable(values.values() for values in groups):
         if isinstance(value, int):

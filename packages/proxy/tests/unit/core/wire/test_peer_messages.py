@@ -90,7 +90,7 @@ def wrong(**changes: object) -> Frame:
         wrong(_0=["a/1f", 1 << 63]),
         wrong(_1=[-1, 0, "a"]),
         wrong(_1=[1 << 60, 0, "a"]),
-        wrong(_1=[1, 1 << 40, "a"]),
+        wrong(_1=[1, 1 << 63, "a"]),
         wrong(_3={"health": {"healthy": (1 << 64) - 1}}),
         wrong(_3={"health": {"healthy": [1]}}),
         wrong(_3={"health": {"healthy": {}}}),
