@@ -135,8 +135,10 @@ class Replica:
         self._next_sync_s = now.s
         self._pull: _Pull | None = None
         self._applying = 0
-        self._collected: Ranges = {}
-        """What tombstones were last collected for."""
+        self._stable: Ranges = {}
+        """What all members had acknowledged when tombstones were last collected."""
+        self._collected = Known()
+        """All that tombstones were ever collected for. With a new member less is stable than before."""
         self._may_collect = False
         """Whether a snapshot has come since, which may have brought some that were collected here."""
         self._renewing = False
@@ -344,7 +346,7 @@ class Replica:
 
     def _received_want(self, peer: str, message: Want) -> Commands:
         # Whoever lacks what all had acknowledged may have rows whose tombstones are gone.
-        if common([message.ranges, self._collected]):
+        if common([message.ranges, self._collected.ranges]):
             return [Send(peer, Gone())]
         return [ReadLog(peer, bounded(message.ranges, MAX_RANGES))]
 
@@ -430,9 +432,10 @@ class Replica:
         if now.s < self._collect_from_s:
             return []
         stable = self._acknowledgements.stable(self._known)
-        if stable is None or (stable == self._collected and not self._may_collect):
+        if stable is None or (stable == self._stable and not self._may_collect):
             return []
-        self._collected = stable
+        self._stable = stable
+        self._collected.learn(stable)
         self._may_collect = False
         return [Collect(stable)]
 

@@ -43,12 +43,21 @@ def installed(mine: Cells, theirs: Cells, i_know: Covers, they_know: Covers) -> 
         cell = mine.get(group)
         other = theirs.get(group)
         if cell is not None and other is not None:
-            result[group] = merged(cell, other)
+            result[group] = _of_two(cell, other, i_know, they_know)
         elif cell is not None and not they_know(cell.dot):
             result[group] = cell
         elif other is not None and not i_know(other.dot):
             result[group] = other
     return result
+
+
+def _of_two(mine: Cell, theirs: Cell, i_know: Covers, they_know: Covers) -> Cell:
+    """Return which cell stands: the later one, unless the other side had it and has removed it since.
+
+    There the earlier one came after the tombstone had been collected. A tombstone itself stands, of course.
+    """
+    later, earlier, knows = (mine, theirs, they_know) if mine.stamp > theirs.stamp else (theirs, mine, i_know)
+    return earlier if knows(later.dot) and later.values.get(PRESENT) != 0 else later
 
 
 def is_garbage(cells: Cells, stable: Covers) -> bool:

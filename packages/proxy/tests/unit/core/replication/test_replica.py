@@ -295,6 +295,11 @@ class TestSnapshot:
         assert Collect({"a/1": ((1, 2),)}) in replica.tick(later(10), 0.0)
         assert replica.received("b", Want({"a/1": ((2, 4),)}), NOW) == [Send("b", Gone())]
         assert replica.received("b", Want({"a/1": ((3, 4),)}), NOW) == [ReadLog("b", {"a/1": ((3, 4),)})]
+        # A newcomer has acknowledged less than was collected.
+        replica.alive("c")
+        replica.received("c", digest({}, origin="c/1"), NOW)
+        assert Collect({}) in replica.tick(later(20), 0.0)
+        assert replica.received("c", Want({"a/1": ((2, 4),)}), NOW) == [Send("c", Gone())]
 
 
 class TestCollecting:

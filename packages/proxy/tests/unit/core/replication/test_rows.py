@@ -46,7 +46,10 @@ def test_a_row_is_there_when_its_presence_says_so() -> None:
     ("mine", "theirs", "i_know", "they_know", "expected"),
     [
         pytest.param(1, 2, knows(1), knows(2), 2, id="theirs is later"),
-        pytest.param(2, 1, knows(2), knows(1, 2), 2, id="mine is later"),
+        pytest.param(2, 1, knows(2), knows(1), 2, id="mine is later"),
+        pytest.param(2, 2, knows(2), knows(2), 2, id="they are the same"),
+        pytest.param(2, 1, knows(1, 2), knows(1, 2), 1, id="mine was removed there before theirs came"),
+        pytest.param(1, 2, knows(1, 2), knows(1, 2), 1, id="theirs was removed here before mine came"),
         pytest.param(1, None, knows(1), knows(1), None, id="they removed it"),
         pytest.param(1, None, knows(1), knows(), 1, id="they have not heard of it"),
         pytest.param(None, 1, knows(1), knows(1), None, id="we removed it"),
@@ -63,6 +66,12 @@ def test_of_a_snapshot(
         they_know.__contains__,
     )
     assert cells == ({} if expected is None else {Group.HEALTH: cell(expected)})
+
+
+def test_a_tombstone_that_one_side_has_collected_stands_against_earlier_writes() -> None:
+    tombstone, row = {Group.PRESENCE: cell(2, present=0)}, {Group.PRESENCE: cell(1)}
+    for mine, theirs in ((tombstone, row), (row, tombstone)):
+        assert installed(mine, theirs, knows(1, 2).__contains__, knows(1, 2).__contains__) == tombstone
 
 
 def test_what_is_left_of_a_row_is_garbage_when_all_know_all_of_it() -> None:
