@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, permutations
@@ -13,7 +13,7 @@ from random import Random
 import msgspec
 
 from edgeproxy.core.replication.commands import Cause, Warn
-from edgeproxy.core.replication.members import Endpoint
+from edgeproxy.core.replication.members import Endpoint, State
 from edgeproxy.core.replication.messages import Message, SnapshotWanted, Want
 from edgeproxy.core.replication.model import PRESENT, Group, Value
 from edgeproxy.core.replication.replica import Terms
@@ -28,6 +28,9 @@ RETENTION_S = 60.0
 SETTLED_S = 900.0
 """After the last fault all must agree within this time, most of which is for members that are gone for ever,
 and for clocks that ran ahead."""
+MAX_DATAGRAMS = 30
+MAX_DATAGRAMS_FOR_EACH = 4
+"""Of membership, from one node within one second: while there is news, and when all lists are exchanged."""
 TELL_S = 3.0
 """Until membership has noticed, at most."""
 
@@ -62,6 +65,8 @@ class History:
         self.ledger = Ledger()
         self.seen: Counter[str] = Counter()
         self._by_address: dict[Endpoint, Node] = {}
+        self._datagrams: Counter[tuple[str, int]] = Counter()
+        """By sender and second."""
         self._connecting = False
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -129,8 +134,11 @@ class History:
 
     def send_datagram(self, sender: str, to: Endpoint, payload: bytes) -> None:
         """A datagram of membership sets out; it fares no better."""
+        self._datagrams[sender, int(self.now_s)] += 1
         receiver = self._by_address[to]
         if (sender, receiver.name) in self._blocked or self.rng.random() < self._loss:
+            return
+        if self.plant is Plant.DEAD_NOT_ASKED and receiver.name in self.nodes[sender].dead:
             return
         source = self.nodes[sender].address
         for _ in range(1 + (self.rng.random() < self._repeats)):
@@ -398,7 +406,16 @@ class History:
             and all(is_present(cells) for node in self.nodes.values() for cells in node.disk.rows.values())
             and all(other.name in node.peers for node, other in permutations(self.nodes.values(), 2))
             and len({node.store.fingerprint() for node in self.nodes.values()}) == 1
+            and not any(self._wrong_company())
         )
+
+    def _wrong_company(self) -> Iterator[str]:
+        """Whom members see alive, and are not the others."""
+        for node in self.nodes.values():
+            if node.membership is not None:
+                alive = {member.claim.node for member in node.membership.members.within(State.ALIVE)}
+                if wrong := alive ^ (self.nodes.keys() - {node.name}):
+                    yield f"{node.name} is wrong about who is there: {sorted(wrong)}"
 
     def _check(self) -> None:
         violations = self.ledger.violations
@@ -420,6 +437,10 @@ class History:
                 violations.append(f"{node.name} has a cell that it does not know")
             if len(node.disk.log) > self.limits.log:
                 violations.append(f"{node.name} has {len(node.disk.log)} entries in its log")
+        violations.extend(self._wrong_company())
+        most = max(self._datagrams.values(), default=0)
+        if most > MAX_DATAGRAMS + MAX_DATAGRAMS_FOR_EACH * (len(self.nodes) + len(self._gone)):
+            violations.append(f"a node sent {most} datagrams of membership within a second")
         self.ledger.check_rows(_present(first.disk))
 
 

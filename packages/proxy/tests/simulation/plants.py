@@ -21,3 +21,5 @@ class Plant(StrEnum):
     """Changes are pushed, and never compared."""
     VECTOR_BEFORE_ROWS = "vector-before-rows"
     """The vector of a snapshot is learnt with its first part."""
+    DEAD_NOT_ASKED = "dead-not-asked"
+    """Whom a member believes dead, it sends nothing any more."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_DELAY_INTERVALS: Final = 30.0
+MAX_DELAY_INTERVALS: Final = 10.0
 """Between two attempts of a node that is alone."""
 COMPANY_INTERVALS: Final = 60.0
 """Between two attempts of a node that is not."""

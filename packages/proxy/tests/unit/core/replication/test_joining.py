@@ -15,7 +15,7 @@ def times(joining: Joining, until_s: int, *, start_s: int = 0, is_alone: bool = 
 
 def test_who_is_alone_tries_ever_more_seldom_and_for_ever() -> None:
     found = times(Joining(1.0, 0.0), 100_000)
-    assert found[:6] == [0, 1, 3, 7, 15, 31]
+    assert found[:6] == [0, 1, 3, 7, 15, 25]
     assert found[6] - found[5] == found[-1] - found[-2] == MAX_DELAY_INTERVALS
 
 
