@@ -5,7 +5,7 @@ Apart from :mod:`edgeproxy.app`, because commands need a store and nothing else 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -16,6 +16,8 @@ from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import ChangeLog, LeaseStore, RowStore
 
 if TYPE_CHECKING:
+    from edgeproxy.core.controlplane.history import Restorable, RowDifference, Rows
+    from edgeproxy.outbound.archive import ArchiveKeeper
     from edgeproxy.outbound.backup_sqlite import Restored
     from edgeproxy.outbound.integrity_sqlite import Findings
     from edgeproxy.outbound.node_file import NodeFile
@@ -185,6 +187,49 @@ def restore(config: Config, backup: Path) -> Restored:
     from edgeproxy.outbound import backup_sqlite
 
     return backup_sqlite.restore(open_file(config, "restore"), SqliteStore(backup))
+
+
+def rows_at(config: Config, at: str) -> Rows:
+    """What the table was; see :func:`edgeproxy.outbound.history_sqlite.rows_at`."""
+    from edgeproxy.outbound import history_sqlite
+
+    return history_sqlite.rows_at(open_file(config, "restore"), at)
+
+
+def restore_rows(config: Config, wanted: Rows, *, dry_run: bool) -> Sequence[RowDifference]:
+    """Make the rows what they were, or tell what that would change.
+
+    See :func:`edgeproxy.outbound.history_sqlite.restore_rows`.
+    """
+    from edgeproxy.outbound import history_sqlite
+
+    store = open_file(config, "restore")
+    # Edits that no trigger saw are changes since then, too.
+    if not dry_run:
+        store.tend()
+    return history_sqlite.plan(store, wanted) if dry_run else history_sqlite.restore_rows(store, wanted)
+
+
+def open_archive(config: Config, url: str) -> ArchiveKeeper:
+    """What adds the changes of the settings' database to the archive at ``url``.
+
+    Raises:
+        ConfigError: ``url`` names no archive.
+        StoreError: what it takes to reach it is not installed.
+    """
+    from edgeproxy.outbound.archive import Archive, ArchiveKeeper
+    from edgeproxy.outbound.archive_places import open_place
+
+    archive = Archive(open_place(url), config.replication_node_id)
+    return ArchiveKeeper(open_file(config, "archive"), archive, config.archive_keep_secs)
+
+
+def read_archive(url: str, node: str, at: str) -> Restorable:
+    """What the rows of ``node`` were; see :meth:`edgeproxy.outbound.archive.Archive.rows_at`."""
+    from edgeproxy.outbound.archive import Archive
+    from edgeproxy.outbound.archive_places import open_place
+
+    return Archive(open_place(url), node).rows_at(at)
 
 
 def look_through(path: Path) -> Findings:

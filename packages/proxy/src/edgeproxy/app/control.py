@@ -53,6 +53,7 @@ from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.ports import Operation, RowChange
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
+from edgeproxy.runtime.archive_upkeep import keep_archive
 from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.event_bus import EventFeed, TopicLog
@@ -68,7 +69,7 @@ from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from edgeproxy.runtime.upgrade import Successor, command_line, reclaim_rows, start_successor
 from edgeproxy.runtime.verdict_feed import VerdictFeed
-from edgeproxy.stores import open_leases, open_store, open_store_to_serve
+from edgeproxy.stores import open_archive, open_leases, open_store, open_store_to_serve
 from edgeproxy.worker.shared_state import SharedState, create_segment, has_capacities
 
 if TYPE_CHECKING:
@@ -417,6 +418,10 @@ class App:
             ),
             reclaim_rows(self._state.reclaim_rows),
         ]
+        if (url := config.archive_url) is not None:
+            jobs.append(
+                keep_archive(lambda: open_archive(config, url), config.archive_interval_secs, self._log)
+            )
         if config.worker_hang_timeout_secs:
             jobs.append(self._supervisor.watch_for_hangs(config.worker_hang_timeout_secs))
         if self._verdicts is not None:

@@ -185,6 +185,11 @@ domain = matching(
 url_path = matching(r"/[!-~]*", "path that begins with /")
 _HOST_AND_PORT = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
 # What is refused here is not shown, unlike what the driver would say of it.
+archive_url = matching(
+    r"file:///[!-~]+|s3://[a-z0-9][a-z0-9.-]+(/[!-~]*)?",
+    "file:///FOLDER or s3://BUCKET/PREFIX",
+)
+
 postgres_url = matching(
     # The user's part may hold any character that can be typed but / ? and #, which would end it.
     rf"postgres(ql)?://([!\"$-.0->@-~]*@)?({_HOST_AND_PORT}(,{_HOST_AND_PORT})*)?(/[!\"$->@-~]*)?(\?[!\"$-~]*)?",

@@ -201,6 +201,11 @@ class _Merging:
                 f"{self.labels['postgres_enabled']}: needs {SETTINGS['postgres_url'].variable}; "
                 "set it, or unset this"
             )
+        if self.values.get("postgres_enabled") and self.values.get("archive_url") is not None:
+            yield (
+                f"{self.labels['archive_url']}: databases in files are archived, and PostgreSQL has means of "
+                f"its own; unset it, or {SETTINGS['postgres_enabled'].variable}"
+            )
         if self.values.get("replication_enabled"):
             yield from self._wrong_replication()
         least, most = "postgres_min_connections", "postgres_max_connections"

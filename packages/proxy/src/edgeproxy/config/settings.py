@@ -224,6 +224,22 @@ class Config:
         ROUTING,
         "Entries older than this are dropped from the change log.",
     )
+    archive_url: str | None = _setting(
+        kinds.optional(kinds.archive_url),
+        "",
+        ROUTING,
+        "Where changes of the routing table are copied to while the proxy runs, so that any time can be "
+        "restored. S3 takes credentials and endpoint from the environment, as its other tools do.",
+    )
+    archive_interval_secs: float = _setting(
+        kinds.seconds(1, 86_400), "60", ROUTING, "Time between two additions to the archive."
+    )
+    archive_keep_secs: float = _setting(
+        kinds.seconds(3_600, 3_153_600_000),
+        "2592000",
+        ROUTING,
+        "How far back the archive can restore. What is older is removed from it.",
+    )
     geoip_path: Path | None = _setting(
         kinds.optional(kinds.path),
         "",

@@ -39,7 +39,7 @@ from edgeproxy.core.controlplane.row_text import row_from_text, row_text_sql
 from edgeproxy.errors import StoreError
 from edgeproxy.outbound.sqlite_file import connect, is_writable, translated_errors, writing
 from edgeproxy.outbound.sqlite_schema import columns_of
-from edgeproxy.ports import Change
+from edgeproxy.ports import Change, Row
 
 OUTSIDE: Final = "outside"
 """Author of what a trigger saw some other program do."""
@@ -481,6 +481,63 @@ def read_changes(connection: sqlite3.Connection, path: Path, since: str, limit: 
         "WHERE at >= ? ORDER BY change DESC LIMIT ?"
     )
     return [_change(*row) for row in reversed(connection.execute(query, (since, limit)).fetchall())]
+
+
+def read_logged_rows(connection: sqlite3.Connection) -> dict[str, Row]:
+    """Return every row as the log has it, by its id.
+
+    Raises:
+        StoreError: somebody wrote there what no trigger writes.
+    """
+    if not _has_log(connection):
+        return {}
+    rows: dict[str, Row] = {}
+    for row_id, image in connection.execute("SELECT id, image FROM edgeproxy_rows"):
+        try:
+            rows[_text(row_id)] = row_from_text(_text(image))
+        except ValueError as error:
+            raise StoreError(f"the row {_text(row_id)!r} of the change log was altered: {error}") from error
+    return rows
+
+
+def read_changes_after(connection: sqlite3.Connection, number: int, limit: int = -1) -> list[Change]:
+    """Return the changes whose number is greater, oldest first, at most ``limit``.
+
+    Raises:
+        StoreError: somebody wrote into the log what no trigger writes.
+    """
+    query = (
+        "SELECT change, at, author, origin, sequence, id, old, new FROM edgeproxy_changes "
+        "WHERE change > ? ORDER BY change LIMIT ?"
+    )
+    return [_change(*row) for row in connection.execute(query, (number, limit))]
+
+
+def find_change_at(connection: sqlite3.Connection, at: str) -> int:
+    """Return the number of the last change that was made by ``at``, or that before the first one."""
+    query = "SELECT max(change) FROM edgeproxy_changes WHERE at <= ?"
+    (last,) = connection.execute(query, (at,)).fetchone()
+    if last is None:
+        query = "SELECT coalesce(min(change) - 1, 0) FROM edgeproxy_changes"
+        (last,) = connection.execute(query).fetchone()
+    return int(last)
+
+
+def read_horizon(connection: sqlite3.Connection, path: Path) -> str | None:
+    """Return since when every change is in the log, ``None`` when there is none."""
+    if not _Found.by(connection, path).has_all_tables:
+        return None
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'edgeproxy_horizon'"
+    if connection.execute(query).fetchone() is not None:
+        row = connection.execute("SELECT at FROM edgeproxy_horizon").fetchone()
+    else:
+        row = connection.execute("SELECT at FROM edgeproxy_changes ORDER BY change LIMIT 1").fetchone()
+    return None if row is None else _text(row[0])
+
+
+def _has_log(connection: sqlite3.Connection) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'edgeproxy_rows'"
+    return connection.execute(query).fetchone() is not None
 
 
 def forget_file(connection: sqlite3.Connection, path: Path) -> None:

@@ -383,3 +383,16 @@ def test_any_input_gives_a_configuration_or_problems_of_one_line(
         found = error.problems
     assert found
     assert all(problem.isprintable() for problem in found)
+
+
+def test_archive_is_of_a_database_in_a_file() -> None:
+    environ = {
+        "EDGEPROXY_ARCHIVE_URL": "s3://ours",
+        "EDGEPROXY_POSTGRES_ENABLED": "true",
+        "EDGEPROXY_POSTGRES_URL": "postgresql://h/d",
+    }
+    (problem,) = problems(environ)
+    assert problem == (
+        "EDGEPROXY_ARCHIVE_URL: databases in files are archived, and PostgreSQL has means of its own; "
+        "unset it, or EDGEPROXY_POSTGRES_ENABLED"
+    )
