@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.errors import EdgeproxyError
 
 if TYPE_CHECKING:
-    from edgeproxy.outbound.archive import Step
     from edgeproxy.runtime.logs import Logger
+
+
+class Step(Protocol):
+    """What was added."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there is more to add at once."""
+        ...
 
 
 class Keeper(Protocol):
