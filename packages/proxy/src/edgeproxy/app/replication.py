@@ -105,7 +105,7 @@ class ReplicationPart:
         """All there is to see."""
         config, running, peers, gossip = self._config, self._replication, self._peers, self._gossip
         replica = running.replica if running is not None else None
-        return ReplicationView(
+        return ReplicationView(  # feature: replication.shown
             node=config.replication_node_id,
             cluster=config.replication_cluster_name,
             sealed=bool(config.replication_keys),

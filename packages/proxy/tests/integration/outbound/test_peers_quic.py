@@ -213,11 +213,14 @@ async def test_a_peer_that_works_nothing_off_costs_a_bounded_amount_of_memory() 
         assert status.waiting_bytes <= QUEUE_BYTES
         assert status.dropped == a.peers.counts["dropped", str(KIND)] > 0
         await until(lambda: len(b.messages) == WINDOW_BYTES // len(body), "what may come has come")
-        while len(b.messages) < 30 - status.dropped:
+
+        def work_off() -> bool:
             for done in b.waiting:
                 done()
             b.waiting.clear()
-            await asyncio.sleep(0.01)
+            return len(b.messages) == 30 - status.dropped
+
+        await until(work_off, "all that was taken arrives")
         await until(lambda: a.peers.status()[0].waiting_bytes == 0, "what waited has left")
         assert a.connected == ["b"]
 
