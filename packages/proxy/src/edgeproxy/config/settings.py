@@ -590,7 +590,7 @@ class Config:
         "",
         REPLICATION,
         "What all POPs of a cluster know and nobody else: the first key seals, each of them opens. Without "
-        "one, only POPs on this machine are spoken to. `openssl rand -base64 32` makes one.",
+        "one, only POPs on this machine are spoken to. `edgeproxy replication key` makes one.",
         secret=True,
     )
     replication_gossip_addr: Address = _setting(

@@ -253,7 +253,7 @@ class TestContradictions:
         (problem,) = problems(environ)
         assert problem == (
             f"EDGEPROXY_{name}: 0.0.0.0:4009 can be reached from other machines, and there is no key; set "
-            "EDGEPROXY_REPLICATION_KEYS, or listen on 127.0.0.1"
+            "EDGEPROXY_REPLICATION_KEYS to what `edgeproxy replication key` prints, or listen on 127.0.0.1"
         )
         config = load({**environ, "EDGEPROXY_REPLICATION_KEYS": self.KEY}, {}, None)
         assert config.replication_keys == (b"A" * 32,)
