@@ -229,8 +229,8 @@ class _Merging:
                 if not ip_address(address.host).is_loopback:
                     yield (
                         f"{self.labels[name]}: {address} can be reached from other machines, and there is no "
-                        f"key; set {SETTINGS['replication_keys'].variable} to what `edgeproxy replication key` "
-                        "prints, or listen on 127.0.0.1"
+                        f"key; set {SETTINGS['replication_keys'].variable} to what "
+                        "`edgeproxy replication key` prints, or listen on 127.0.0.1"
                     )
 
     def _take(self, setting: Setting, text: str, *, source: str, label: str) -> None:
