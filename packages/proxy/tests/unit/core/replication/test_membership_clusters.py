@@ -37,6 +37,19 @@ def test_nothing_is_said_but_questions_when_nothing_happens() -> None:
     assert cluster.datagrams - before < 3.5 * 60 * 12, "per node and interval"
 
 
+def test_each_node_asks_one_other_in_an_interval_and_everybody_is_asked_as_often() -> None:
+    cluster = started(5)
+    cluster.run(10.0)
+    before = {node: each.sent.copy() for node, each in cluster.nodes.items()}
+    cluster.run(200.0)
+    for node, membership in cluster.nodes.items():
+        since = membership.sent - before[node]
+        assert 170 <= since["ping"] <= 200, "beats are a quarter of an interval apart"
+        assert 160 <= since["ack"] <= 210
+        assert since["pingrequest"] == since["gossip"] == 0
+        assert 5 <= since["sync"] <= 30
+
+
 def test_who_is_killed_is_dead_to_all_and_comes_back_under_its_name() -> None:
     cluster = started(6)
     cluster.kill("n3")
