@@ -3,7 +3,7 @@
 None of it is needed to be right, so the file may be lost: the database holds the greatest stamp that it saw,
 peers notice numbers that are in use, bootstrap peers lead to the others. With the file all of that is known
 at once: that the database went back while the proxy was down, that stamps must go on above those given
-before the wall clock was set back, and whom to wait for before tombstones are collected.
+before the wall clock was set back, and where the others are, and whom to wait for.
 
 A file is one line with the checksum of what follows, and msgpack. It is replaced as a whole, so that a crash
 leaves the old one or the new one.
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
-from edgeproxy.core.replication.messages import Ranges
 from edgeproxy.errors import StoreError
 
 
@@ -34,18 +34,20 @@ class NodeState(msgspec.Struct, frozen=True):
     """High-water mark of the clock; see :class:`edgeproxy.core.replication.clock.Clock`."""
     members: Mapping[str, str] = {}
     """Name to gossip address."""
-    acknowledged: Mapping[str, Ranges] = {}
-    """Member to what it is known to know."""
 
 
 _DECODER = msgspec.msgpack.Decoder(NodeState)
 
 
 class NodeFile:
-    """The file at ``path``, of this ``node``. ``warn`` is told when what is there cannot be used."""
+    """The file at ``path``, of this ``node``. ``warn`` is told when what is there cannot be used.
+
+    It may be written from any thread.
+    """
 
     def __init__(self, path: Path, node: str, warn: Callable[[str], None]) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._state = self._read(node, warn)
 
     @property
@@ -79,9 +81,13 @@ class NodeFile:
         Raises:
             StoreError: the file cannot be written; it is as it was.
         """
-        state = msgspec.structs.replace(self._state, **changes)
-        if state == self._state:
-            return
+        with self._lock:
+            state = msgspec.structs.replace(self._state, **changes)
+            if state != self._state:
+                self._replace(state)
+                self._state = state
+
+    def _replace(self, state: NodeState) -> None:
         packed = msgspec.msgpack.encode(state)
         try:
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
@@ -96,4 +102,3 @@ class NodeFile:
                 aside.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written: {error.strerror}") from error
-        self._state = state

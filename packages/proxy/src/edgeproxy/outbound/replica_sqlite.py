@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edgeproxy.core.replication.clock import Clock
 from edgeproxy.core.replication.messages import (
@@ -41,6 +41,9 @@ from edgeproxy.outbound.replica_tables import (
 )
 from edgeproxy.outbound.store_sqlite import SqliteStore, Transaction
 from edgeproxy.ports import Captured, LogRead, RowsRead
+
+RETRIES: Final = 100
+"""Of refused rows, in one transaction."""
 
 
 class ReplicaSettings(NamedTuple):
@@ -85,6 +88,8 @@ class SqliteReplica:
         self._new: list[Write] = []
         self._has_replicated = False
         self._refused: Mapping[str, str] = {}
+        self._retried = ""
+        """Up to which id refused rows were tried again last."""
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -242,11 +247,11 @@ class SqliteReplica:
                 capture.install(lambda: self._renew(work), is_first=not self._has_replicated)
                 capture.catch_up(lambda: self._renew(work))
                 yield work
-                work.retry()
+                self._retry(work)
                 oldest_ms = now_ms - int(self._settings.max_age_s * 1000)
                 tables.drop_old(self._settings.max_writes, oldest_ms)
                 tables.save()
-                refused = {row.id: row.refused or "" for row in tables.rows("refused IS NOT NULL")}
+                refused = tables.refused()
                 # Stamps are used from the end of the transaction on.
                 if self._clock.rises():
                     at = position(connection)
@@ -255,6 +260,17 @@ class SqliteReplica:
             self._origin = tables.origin
             self._has_replicated = True
             self._new += capture.writes
+
+    def _retry(self, work: _Work) -> None:
+        """Try again what the table refused: its owner may have changed its mind.
+
+        Some of it each time: a rule that forbids all rows must not make every transaction a long one.
+        """
+        condition = "refused IS NOT NULL AND id > ?"
+        rows = [*work.tables.rows(condition, self._retried, limit=RETRIES)]
+        for row in rows:
+            work.put(row.id, row.cells, _latest(row.cells))
+        self._retried = rows[-1].id if len(rows) == RETRIES else ""
 
     def _renew(self, work: _Work) -> None:
         self._store.renew(work.connection)
@@ -276,11 +292,6 @@ class _Work:
         """Make these the cells of a row, and the table what they say."""
         why = put_row(self._transaction, row_id, cells, _node(dot.origin), dot)
         self.tables.put(row_id, cells, why)
-
-    def retry(self) -> None:
-        """Try again what the table refused: its owner may have changed its mind."""
-        for row in self.tables.rows("refused IS NOT NULL"):
-            self.put(row.id, row.cells, _latest(row.cells))
 
 
 def _between(after: str | None, until: str | None) -> tuple[str, ...]:

@@ -126,6 +126,11 @@ class ReplicaTables:
         for row_id, cells, refused in self._connection.execute(query, (*values, limit)).fetchall():
             yield Row(row_id, _decoded(_CELLS, cells), refused)
 
+    def refused(self) -> dict[str, str]:
+        """Row to why the table does not take it."""
+        query = "SELECT id, refused FROM edgeproxy_cells WHERE refused IS NOT NULL"
+        return dict(self._connection.execute(query))
+
     def put(self, row_id: str, cells: Cells, refused: str | None) -> None:
         """Make these the cells of a row; a row without any is forgotten."""
         if not cells:

@@ -29,9 +29,9 @@ def test_what_was_written_is_read_by_the_next_process(path: Path) -> None:
     file = NodeFile(path, "pop-1", no_warning)
     assert file.state == NodeState("pop-1")
     file.write(origin="pop-1/ab", sequence=7, clock_ms=99, members={"pop-2": "192.0.2.1:4001"})
-    file.write(acknowledged={"pop-2": {"pop-1/ab": ((1, 7),)}})
+    file.write(sequence=8)
     assert NodeFile(path, "pop-1", no_warning).state == file.state
-    assert file.state.acknowledged == {"pop-2": {"pop-1/ab": ((1, 7),)}}
+    assert file.state == NodeState("pop-1", "pop-1/ab", 8, 99, {"pop-2": "192.0.2.1:4001"})
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
 
 

@@ -655,3 +655,19 @@ def test_part_of_a_snapshot_makes_known_what_is_in_it(two: tuple[Pop, Pop], make
     assert third.replica.known()[origin] == ((1, 1),)
     assert spans == ((1, 2),)
     assert third.replica.read_log({origin: ((1, 2),)}).gone
+
+
+def test_rows_that_are_refused_are_tried_again_some_at_a_time(
+    two: tuple[Pop, Pop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeproxy.outbound.replica_sqlite.RETRIES", 2)
+    first, second = two
+    second.edit("CREATE TRIGGER rule BEFORE INSERT ON backends BEGIN SELECT RAISE(ABORT, 'full'); END")
+    first.add(*"cdefg")
+    second.replica.apply(first.captured())
+    assert set(second.replica.refused) == set("cdefg")
+    second.edit("DROP TRIGGER rule")
+    for left in ("cdg", "cd", ""):
+        second.replica.apply([])
+        assert set(second.replica.refused) == set(left)
+    assert_same(first, second)
