@@ -18,7 +18,12 @@ import pytest
 
 from edgeproxy.admin_client import AdminClient
 from edgeproxy.config import Address
+from edgeproxy.core.replication.members import Claim, Endpoint, State
+from edgeproxy.core.wire.gossip_datagrams import Ack, Gossip, Ping
+from edgeproxy.core.wire.gossip_datagrams import decode as decode_datagram
+from edgeproxy.core.wire.gossip_datagrams import encode as encode_datagram
 from edgeproxy.core.wire.peer_frames import Frame, encode
+from edgeproxy.core.wire.sealing import Keyring
 from packages.proxy.tests.integration.clusters import CLUSTER, KEY, Cluster
 from packages.proxy.tests.integration.outbound.quic_nodes import Node, running, until
 from packages.proxy.tests.integration.proxies import (
@@ -134,22 +139,22 @@ def test_edits_by_hand_at_two_pops_both_stand_unless_they_are_about_the_same(
 
 
 @pytest.mark.feature("replication.shown")
-def test_members_and_what_they_know_are_shown_and_measured(cluster: Cluster) -> None:
+def test_members_and_what_they_know_are_shown_and_measured(cluster: Cluster, unique: str) -> None:
     from urllib.request import urlopen
 
-    settings = environment({"admin_socket": cluster.pops["pop-a"].admin_path})
+    body = {"id": f"{unique}-1", "app": "test", "region": "eu", "ip": "127.0.0.1", "port": 9000}
+    assert cluster.api("pop-a").ask("POST", "/api/v1/register", body)[0] == 201
+    cluster.wait(
+        lambda: any(each.startswith("pop-a/") for each in cluster.replication("pop-a")["known"]),
+        "a change that was made here",
+    )
+
     cluster.wait(
         lambda: all(each["drift_ms"] is not None for each in cluster.replication("pop-a")["members"][1:]),
         "every clock to be known",
     )
     for what, expected in (("members", "dialled, version 1"), ("replication", "POP       pop-a of cluster")):
-        shown = subprocess.run(
-            [*EDGEPROXY, "ctl", "show", what],
-            env={**os.environ, **settings},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        shown = show(cluster, "pop-a", what)
         assert expected in shown
         assert "pop-b" in shown or what == "replication"
     (listening,) = cluster.pops["pop-a"].log("listening")
@@ -160,6 +165,20 @@ def test_members_and_what_they_know_are_shown_and_measured(cluster: Cluster) -> 
     assert 'edgeproxy_replication_frames_total{direction="sent",kind="digest"}' in text
     assert 'edgeproxy_replication_clock_drift_seconds{pop="pop-b"}' in text
     assert 'edgeproxy_replication_lag_changes{pop="pop-a"} 0.0' in text
+    assert 'edgeproxy_replication_datagrams_total{kind="ping"}' in text
+    assert "edgeproxy_replication_doubt" in text
+
+
+def show(cluster: Cluster, pop: str, what: str) -> str:
+    """What ``edgeproxy ctl show`` prints."""
+    settings = environment({"admin_socket": cluster.pops[pop].admin_path})
+    return subprocess.run(
+        [*EDGEPROXY, "ctl", "show", what],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def test_a_pop_that_is_killed_during_writes_comes_back_and_brings_nothing_back_that_was_removed(
@@ -267,6 +286,25 @@ async def test_strangers_are_refused_and_counted_by_reason(cluster: Cluster) -> 
     log = cluster.pops["pop-a"].log("a peer is refused")
     assert {"malformed"} <= {line["reason"] for line in log}
     assert not {"pop-x", "pop-y"} & {m["node"] for m in before["members"]}
+
+
+def test_another_pop_of_the_same_name_is_told_to_people(cluster: Cluster) -> None:
+    ring, gossip = Keyring(CLUSTER, (KEY,)), ("127.0.0.1", cluster.relay._bound["pop-b", "gossip"])
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(30.0)
+        here = Endpoint(*sock.getsockname())
+        me = Claim("pop-b", 7, 0, State.ALIVE, here, here, 1, 1)
+        sock.sendto(ring.seal(encode_datagram(Gossip(me, ())), bytes(12)), gossip)
+        asked = decode_datagram(ring.open(sock.recv(2_000)))
+        assert isinstance(asked, Ping)
+        answer = Ack(me, (), asked.sequence, "pop-b")
+        sock.sendto(ring.seal(encode_datagram(answer), bytes([1] * 12)), gossip)
+        cluster.wait(lambda: cluster.replication("pop-b")["namesake"] == str(here), "it to be noticed")
+    (line,) = [each for each in cluster.pops["pop-b"].log() if "has our name" in each["event"]]
+    assert (line["node"], line["address"]) == ("pop-b", str(here))
+    shown = show(cluster, "pop-b", "replication")
+    assert f"{here}: another POP goes by it" in shown
 
 
 def test_an_upgrade_hands_the_node_over(cluster: Cluster, unique: str, ended_at_last: list[int]) -> None:

@@ -127,6 +127,9 @@ class ReplicationPart:
             counts=running.counts if running is not None else ReplicationCounts(),
             frames=peers.frames() if peers is not None else {},
             refused_peers=dict(peers.refusals.counts) if peers is not None else {},
+            namesake=str(gossip.membership.twin) if gossip is not None and gossip.membership.twin else None,
+            doubt=gossip.membership.doubt if gossip is not None else 0,
+            datagrams=dict(gossip.membership.sent) if gossip is not None else {},
             refused_datagrams=(
                 {str(reason): count for reason, count in gossip.refused.items()} if gossip is not None else {}
             ),

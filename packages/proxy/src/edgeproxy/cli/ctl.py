@@ -226,6 +226,8 @@ def replication(json: Json = False, config_file: ConfigFile = None) -> None:
         ("refused", ", ".join(f"{reason} {n}" for reason, n in sorted(refused.items()) if n) or "nothing"),
         ("warnings", ", ".join(f"{cause} {n}" for cause, n in counts["warnings"].items()) or "none"),
     ]
+    if answer["namesake"]:
+        rows.append(("same name", f"{answer['namesake']}: another POP goes by it; change one of the two"))
     console.print(screen.table(("", ""), rows))
     if answer["known"]:
         lacking = [(origin, known, answer["lag"].get(origin, 0)) for origin, known in answer["known"].items()]

@@ -70,6 +70,17 @@ def replication_metrics(view: ReplicationView) -> Iterator[Metric]:
         {(direction, kind): n for direction, kinds in view.frames.items() for kind, n in kinds.items()},
         ("direction", "kind"),
     )
+    yield counter(
+        "replication_datagrams",
+        "Datagrams of membership that were sent, by kind",
+        {(kind,): count for kind, count in view.datagrams.items()},
+        ("kind",),
+    )
+    yield gauge(
+        "replication_doubt",
+        "From 0 to 4: how far this POP doubts itself, because others do not answer it in time",
+        {(): view.doubt},
+    )
     refused: dict[tuple[str, ...], float] = {
         ("connection", reason): count for reason, count in view.refused_peers.items()
     }

@@ -63,8 +63,9 @@ class Gossip(asyncio.DatagramProtocol):
 
     @property
     def refused(self) -> Counter[Refusal]:
-        """Datagrams that came to nothing, by reason, since the start."""
-        return self._refused + self.membership.refused
+        """Datagrams, or a part of one, that came to nothing, by reason, since the start."""
+        no_room = Counter({Refusal.NO_ROOM: self.membership.members.turned_away})
+        return self._refused + self.membership.refused + no_room
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve on a bound socket, which belongs to this from now on."""

@@ -56,6 +56,10 @@ class ReplicationView(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     running: bool
     """False while another process is this node: a predecessor that has not ended."""
+    namesake: str | None
+    """Where another POP of this one's name was found."""
+    doubt: int
+    """From 0 to 4: of this POP in itself, because members do not answer it in time."""
     members: tuple[MemberView, ...]
     known: Mapping[str, int]
     """Origin to how many of its writes are known."""
@@ -72,4 +76,6 @@ class ReplicationView(msgspec.Struct, frozen=True, kw_only=True):
     """``sent``, ``received`` and ``dropped``, by kind of message."""
     refused_peers: Mapping[str, int]
     """Connections and frames that were refused, by reason."""
+    datagrams: Mapping[str, int]
+    """Of membership, sent from here, by kind."""
     refused_datagrams: Mapping[str, int]

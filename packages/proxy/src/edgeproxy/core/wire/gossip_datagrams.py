@@ -45,6 +45,8 @@ class Refusal(StrEnum):
     """It answers a question that nobody waits for any more: it is late, came twice or was sent again."""
     SAME_NODE = "same_node"
     """It comes from a node that goes by our own name."""
+    NO_ROOM = "no_room"
+    """What it says of one more node is passed over, since as many are known as can be."""
     TOO_MANY = "too_many"
     """As many as are answered at a time have asked already."""
 
