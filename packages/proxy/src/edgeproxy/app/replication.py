@@ -215,10 +215,9 @@ class ReplicationPart:
             self._log,
             self._on_rows_written,
             self._on_leases_written,
+            file.state.members,
         )
         self._peers = peers = QuicPeers(PeerTerms(cluster, node, f"{run:x}", keys), replication, self._log)
-        for each in file.state.members:
-            replication.member_alive(each)
         await self._until_possible(lambda: replication.start(peers))
         keyring = Keyring(cluster, keys)
         interval_s = config.replication_gossip_interval_ms / 1000

@@ -78,8 +78,12 @@ class Replication:
         log: Log,
         on_rows_written: Callable[[], None],
         on_leases_written: Callable[[], None],
+        members: Iterable[str] = (),
     ) -> None:
-        """``on_rows_written`` is called when changes of others have been written to the store."""
+        """``on_rows_written`` is called when changes of others have been written to the store.
+
+        ``members`` are the other nodes that this one remembers; none when it is new.
+        """
         self._node = node
         self._store = store
         self._terms = terms
@@ -94,6 +98,7 @@ class Replication:
         self._wake_clock = asyncio.Event()
         self._telling = Telling()
         self._connected: set[str] = set()
+        self._members = set(members)
         self._alive: set[str] = set()
         self._failing = False
         self.counts = ReplicationCounts()
@@ -111,7 +116,8 @@ class Replication:
     async def _begin(self, origin: str) -> None:
         """Begin anew, with what the store knows: it may have become another one, or gone back."""
         known = await asyncio.to_thread(self._store.known)
-        self._replica = replica = Replica(self._node, origin, known, self._terms, _now())
+        members = self._members or None
+        self._replica = replica = Replica(self._node, origin, known, self._terms, _now(), members)
         while self._jobs:
             self._jobs.popleft()[1]()  # the peer that asked need not wait for what nobody does any more
         for node in self._alive:
@@ -145,6 +151,7 @@ class Replication:
 
     def member_alive(self, node: str) -> None:
         self._alive.add(node)
+        self._members.add(node)
         if self._replica is not None:
             self._replica.alive(node)
 
@@ -155,6 +162,7 @@ class Replication:
 
     def member_left(self, node: str) -> None:
         self._alive.discard(node)
+        self._members.discard(node)
         if self._replica is not None:
             self._replica.left(node)
 
@@ -242,8 +250,10 @@ class Replication:
             return
         except (ValueError, OverflowError, TypeError) as error:
             # What a peer says passed all checks, and still does not fit.
+            if not isinstance(command, ApplyWrites | InstallRows | ReadLog | ReadRows):
+                raise
             replica.store_failed(command)
-            self._refuse(getattr(command, "peer", self._node), f"the store cannot take it: {error}")
+            self._refuse(command.peer, f"the store cannot take it: {error}")
             return
         self._failing = False
         self._carry_out(follow())
