@@ -19,6 +19,7 @@ from edgeproxy.core.replication.membership import (
     Output,
     Send,
 )
+from edgeproxy.core.replication.news import size_of
 from edgeproxy.core.replication.probing import MAX_RELAYED
 from edgeproxy.core.wire.gossip_datagrams import (
     Ack,
@@ -43,11 +44,19 @@ ELSEWHERE = Endpoint("198.51.100.9", 999)
 class Node:
     """The machine of a node called m, and a clock."""
 
-    def __init__(self, *others: str) -> None:
-        draws = cycle(DRAWS)
+    def __init__(
+        self,
+        *others: str,
+        interval_s: float = 1.0,
+        draws: Iterable[float] = DRAWS,
+        payload_bytes: int = PAYLOAD_BYTES,
+    ) -> None:
+        drawn = cycle(draws)
         self.now_s = 100.0
         self.me = claim("m", incarnation=5, run=55, number=0)
-        self.machine = Membership(self.me, 1.0, PAYLOAD_BYTES, lambda: next(draws), self.now_s, 600.0)
+        self.machine = Membership(
+            self.me, interval_s, payload_bytes, lambda: next(drawn), self.now_s, 600.0 * interval_s
+        )
         for number, node in enumerate(others, 1):
             self.hear(Gossip(claim(node, number=number), ()))
 
@@ -326,6 +335,57 @@ def test_standing_still_makes_nobody_suspect_or_dead() -> None:
     assert told(node.machine.tick(190.0)) == []
     assert told(node.beats(193.0)) in ([], [("b", Happened.SUSPECT)])
     assert ("a", Happened.DEAD) in told(node.beats(200.0))
+
+
+@pytest.mark.parametrize(("draw", "period_s"), [(0.0, 1.0), (0.25, 1.0), (0.99, 1.25)])
+def test_questions_are_an_interval_apart_give_or_take_a_tenth(draw: float, period_s: float) -> None:
+    node = Node("a", "b", "c", "d", draws=[draw])
+    asked_s = []
+    while node.now_s < 104.0:
+        at_s = node.now_s
+        for _, message in sent(node.beats(at_s), Ping):
+            assert isinstance(message, Ping)
+            asked_s.append(at_s)
+            node.hear(Ack(claim(message.target, number="_abcd".index(message.target)), (),
+                          message.sequence, message.target))  # fmt: skip
+        node.now_s += 0.25
+    assert asked_s[:3] == [100.0, 100.0 + period_s, 100.0 + 2 * period_s]
+
+
+def test_all_times_grow_with_the_interval() -> None:
+    def life(interval_s: float) -> list[tuple[float, str]]:
+        node = Node("a", "b", "c", interval_s=interval_s)
+        node.hear(Gossip(claim("c", number=3), (claim("a", State.SUSPECT),)))
+        story: list[tuple[float, str]] = []
+        while (beats := (node.now_s - 100.0) / interval_s) < 1_300.0:
+            story += [(beats, type(each).__name__) for each in node.machine.tick(node.now_s)]
+            node.now_s = node.machine.next_s()
+            if beats == 650.0:
+                story += [(beats, repr(each)) for each in node.hear(Gossip(claim("b", incarnation=9), ()))]
+        return story
+
+    assert life(1.0) == life(4.0)
+    assert len(life(1.0)) > 300
+
+
+@pytest.mark.parametrize("interval_s", [1.0, 4.0])
+def test_an_answer_for_another_is_waited_for_two_intervals(interval_s: float) -> None:
+    for intervals, is_passed_on in ((1.75, True), (2.25, False)):
+        node = Node("a", "b", interval_s=interval_s)
+        node.beats(100.0)
+        ((_, ping),) = sent(node.hear(PingRequest(claim("a"), (), 77, "b", endpoint(2))))
+        assert isinstance(ping, Ping)
+        node.beats(100.0 + intervals * interval_s)
+        assert bool(sent(node.hear(Ack(claim("b", number=2), (), ping.sequence, "b")), Ack)) == is_passed_on
+
+
+def test_a_list_that_just_fits_goes_into_one_datagram() -> None:
+    others = [f"n{number}" for number in range(9)]
+    sizes = sum(size_of(each.claim) for each in Node(*others).machine.members.all())
+    whole = sizes + len(encode(Sync(Node().me, (), is_question=True))) + 2
+    for payload_bytes, datagrams in ((whole, 1), (whole - 1, 2)):
+        node = Node(*others, payload_bytes=payload_bytes)
+        assert len(sent(node.machine.seeds_found([endpoint(99)]))) == datagrams
 
 
 def test_a_beat_that_is_not_due_does_nothing() -> None:

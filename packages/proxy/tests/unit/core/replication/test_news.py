@@ -42,6 +42,13 @@ def test_what_was_told_least_goes_first_and_nothing_beyond_the_room() -> None:
     assert news.take(size_of(claim("a")) - 1, 9, but="") == []
 
 
+def test_what_was_told_before_waits_behind_what_was_not() -> None:
+    news = News()
+    for node in "aba":
+        news.add(claim(node))
+    assert [each.node for each in news.take(size_of(claim("a")), 9, but="")] == ["b"]
+
+
 def test_nobody_is_told_about_himself() -> None:
     news = News()
     news.add(claim("a"))

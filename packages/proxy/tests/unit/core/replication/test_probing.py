@@ -84,6 +84,14 @@ def test_who_gets_no_answers_doubts_itself_and_waits_for_longer() -> None:
     assert probing.doubt == 4
 
 
+def test_who_gets_answers_does_not_doubt_itself() -> None:
+    probing = make()
+    probing.doubt_itself()
+    for _ in range(3):
+        assert probing.answered(probing.begin("a", 0.0, 1.0), "a")
+        assert probing.doubt == 0
+
+
 def test_standing_still_puts_off_what_is_due() -> None:
     probing = make()
     sequence = probing.begin("a", 0.0, 1.0)
