@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -566,6 +567,7 @@ def test_row_that_was_collected_elsewhere_goes_with_the_snapshot(two: tuple[Pop,
     second.captured()
     pull_snapshot(second, first)
     assert set(second.table) == {"b", "late"}
+    assert second.replica.known().items() >= first.replica.known().items()
     sync(first, second)
     assert_same(first, second)
 
@@ -601,7 +603,9 @@ def test_entries_that_are_no_writes_yet_are_not_dropped(make: Make) -> None:
     for name in "abcdefgh":
         pop.add(name)
     pop.store.tend()
-    assert len(pop.captured()) == 8
+    writes = pop.captured()
+    assert dots(writes) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert all(write.stamp.wall_ms for write in writes), "each has the time of its entry"
     pop.add("i")
     pop.store.tend()
     assert pop.select("SELECT count(*) FROM edgeproxy_changes") == [(3,)]
@@ -671,3 +675,68 @@ def test_rows_that_are_refused_are_tried_again_some_at_a_time(
         second.replica.apply([])
         assert set(second.replica.refused) == set(left)
     assert_same(first, second)
+
+
+def test_rule_that_ends_whole_transactions_is_named(two: tuple[Pop, Pop]) -> None:
+    first, second = two
+    second.edit(
+        "CREATE TRIGGER rule BEFORE UPDATE ON backends WHEN NEW.weight > 100 "
+        "BEGIN SELECT RAISE(ROLLBACK, 'too heavy'); END"
+    )
+    first.edit(
+        "UPDATE backends SET weight = 200 WHERE id = 'a'; UPDATE backends SET weight = 3 WHERE id = 'b'"
+    )
+    writes = first.captured()
+    before = second.table, second.replica.known()
+    with pytest.raises(StoreError, match=r"ends whole transactions at backend 'a' \(too heavy\)"):
+        second.replica.apply(writes)
+    assert (second.table, second.replica.known()) == before
+    second.edit("DROP TRIGGER rule")
+    second.replica.apply(writes)
+    assert_same(first, second)
+
+
+def test_full_disk_is_an_error_of_the_batch_and_not_of_a_row(
+    two: tuple[Pop, Pop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two
+    first.edit("UPDATE backends SET weight = 3 WHERE id = 'b'")
+    writes = first.captured()
+
+    def full(*_: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeproxy.outbound.replica_rows._put", full)
+        with pytest.raises(StoreError, match="disk is full"):
+            second.replica.apply(writes)
+    assert second.replica.apply(writes) == 1
+    assert_same(first, second)
+
+
+def test_entry_that_somebody_altered_is_made_up_for_by_comparing(two: tuple[Pop, Pop]) -> None:
+    first, second = two
+    first.edit("UPDATE backends SET weight = 8 WHERE id = 'a'; UPDATE backends SET weight = 9 WHERE id = 'b'")
+    first.edit("UPDATE edgeproxy_changes SET new = 'nonsense' WHERE id = 'a' AND author IS NULL")
+    assert first.replica.capture().is_new
+    sync(first, second)
+    assert {row_id: values[6] for row_id, values in second.table.items()} == {"a": 8, "b": 9}
+    assert_same(first, second)
+
+
+def test_row_that_is_refused_is_no_difference(two: tuple[Pop, Pop], tmp_path: Path) -> None:
+    first, second = two
+    second.edit("CREATE TRIGGER rule BEFORE UPDATE ON backends BEGIN SELECT RAISE(ABORT, 'no'); END")
+    first.edit("UPDATE backends SET weight = 8 WHERE id = 'a'")
+    sync(first, second)
+    second.edit("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy2(second.path, tmp_path / "pop-3.db")
+    third = Pop(tmp_path / "pop-3.db", "pop-3")
+    third.captured()
+    assert list(third.replica.refused) == ["a"]
+    third.edit("DROP TRIGGER rule")
+    sync(first, third)
+    assert third.table["a"][6] == 8
+    assert third.table == first.table
