@@ -10,6 +10,7 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -37,7 +38,6 @@ from packages.proxy.tests.integration.proxies import (
 
 pytestmark = [
     pytest.mark.feature("replication.changes", "replication.peers", "replication.membership"),
-    pytest.mark.proxies_unmeasured,
     pytest.mark.timeout(180),
 ]
 
@@ -242,6 +242,35 @@ def test_both_sides_of_a_partition_take_writes_and_agree_when_it_heals(
     cluster.wait_same_rows(*ALL)
     (found,) = (each for each in a.ask("table")["backends"] if each["id"] == f"{unique}-both")
     assert found["weight"] == 9, "the later one"
+
+
+@pytest.mark.feature("recovery.point_in_time")
+def test_a_time_that_is_restored_at_one_pop_is_restored_at_all(cluster: Cluster, unique: str) -> None:
+    cluster.wait_connected(*ALL)
+    a = cluster.pops["pop-a"]
+    body = {"id": unique, "app": "test", "region": "eu", "ip": "127.0.0.1", "port": 9000}
+    assert cluster.api("pop-b").ask("POST", "/api/v1/register", body)[0] == 201
+    cluster.wait(lambda: unique in cluster.ids("pop-a") & cluster.ids("pop-c"), "the row everywhere")
+    good = datetime.now(UTC).isoformat()
+    edit(cluster.pops["pop-c"].db_path, f"UPDATE backends SET port = 1 WHERE id = '{unique}'")
+
+    def port(name: str) -> list[int]:
+        return [each["port"] for each in cluster.pops[name].ask("table")["backends"] if each["id"] == unique]
+
+    cluster.wait(lambda: all(port(name) == [1] for name in ALL), "the mistake everywhere")
+    settings = {
+        "db_path": a.db_path,
+        "replication_enabled": True,
+        "replication_node_id": "pop-a",
+        "admin_socket": a.admin_path,
+    }
+    subprocess.run(
+        [*EDGEPROXY, "db", "restore", "--to", good],
+        env={**os.environ, **environment(settings)},
+        capture_output=True,
+        check=True,
+    )
+    cluster.wait(lambda: all(port(name) == [9000] for name in ALL), "the time before the mistake everywhere")
 
 
 @pytest.mark.feature("replication.keys")
