@@ -9,6 +9,9 @@ from edgeproxy.core.replication.handshake import Refused
 
 TOLD_EVERY_S: Final = 60.0
 """The same is not told again before. A peer with a wrong key comes back every few seconds."""
+LINES: Final = 20
+"""So many are told in that time, of whomever: senders of datagrams can be invented, and a line for each would
+fill the disk."""
 _REMEMBERED: Final = 1_024
 """Anybody can send datagrams, so what is remembered of them is bounded."""
 
@@ -18,6 +21,8 @@ class Telling:
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, str], tuple[float, int]] = {}
+        self._began_s = -TOLD_EVERY_S
+        self._lines = 0
 
     def may_tell(self, what: str, who: str, now_s: float) -> int | None:
         """Return how many like it went untold, when it is time to tell of them."""
@@ -25,6 +30,11 @@ class Telling:
         if now_s - told_s < TOLD_EVERY_S:
             self._told[what, who] = told_s, untold + 1
             return None
+        if now_s - self._began_s >= TOLD_EVERY_S:
+            self._began_s, self._lines = now_s, 0
+        if self._lines >= LINES:
+            return None
+        self._lines += 1
         self._told.pop((what, who), None)
         if len(self._told) >= _REMEMBERED:
             self._told.pop(next(iter(self._told)))

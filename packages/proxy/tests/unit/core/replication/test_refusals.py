@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.core.replication import refusals
 from edgeproxy.core.replication.handshake import Refused
-from edgeproxy.core.replication.refusals import TOLD_EVERY_S, Refusals
+from edgeproxy.core.replication.refusals import LINES, TOLD_EVERY_S, Refusals, Telling
 
 pytestmark = pytest.mark.feature("replication.peers")
 
@@ -36,3 +36,10 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert counted.note(Refused.MALFORMED, f"192.0.2.{number}", 0.0) == 0
     assert counted.note(Refused.MALFORMED, "192.0.2.9", 0.0) is None
     assert counted.note(Refused.MALFORMED, "192.0.2.0", 0.0) == 0, "forgotten, so told again"
+
+
+def test_so_many_are_told_in_a_minute_of_whomever() -> None:
+    telling = Telling()
+    told = [telling.may_tell("malformed", f"192.0.2.{number}", number / 10) for number in range(200)]
+    assert told == [0] * LINES + [None] * (200 - LINES)
+    assert telling.may_tell("malformed", "192.0.2.250", TOLD_EVERY_S) == 0
