@@ -101,7 +101,7 @@ class History:
             self.at(rng.uniform(0.0, lasts_s), self._write_somewhere)
         faults = (
             *(self._crash, self._partition, self._partition_one_way, self._jump, self._join),
-            *(self._leave, self._restore, self._vanish, self._lose_state),
+            *(self._leave, self._restore, self._vanish, self._lose_state, self._stop),
         )
         likely = [rng.random() ** 2 for _ in faults]
         for fault in rng.choices(faults, likely, k=rng.randint(0, 12)):
@@ -276,6 +276,24 @@ class History:
         self.seen["join"] += 1
         self._new_node().start()
         self._notice()
+
+    def _stop(self) -> None:
+        """As an operator does: it says farewell, is not waited for, and comes back with what it had."""
+        if (node := self._somebody_up()) is not None:
+            self.seen["stop"] += 1
+            node.say_farewell()
+            if not self.has_membership:
+                for other in self.nodes.values():
+                    if other is not node:
+                        self.at(self.rng.uniform(0.0, 1.0), partial(self._tell_left, other, node.name))
+            self.at(2.0, partial(self._stop_one, node))
+
+    def _stop_one(self, node: Node) -> None:
+        if node.is_up:
+            others = [other.disk.known for other in self.nodes.values() if other is not node]
+            self.ledger.departed(node.disk.known, others)
+            self._take_down(node)
+        self.at(self.rng.choice((0.5, 5.0, 20.0, 100.0)), partial(self._bring_up, node))
 
     def _leave(self) -> None:
         if (node := self._somebody_up()) is not None and len(self.nodes) - len(self._leaving) > 2:

@@ -57,6 +57,13 @@ class Ledger:
             if before.has(dot) and not any(known.has(dot) for known in kept):
                 self.lost.add(dot)
 
+    def departed(self, knew: Known, others: Iterable[Known]) -> None:
+        """A node stopped counting as a member; not all others have what it knew."""
+        rest = list(others)
+        self.uncounted |= {
+            dot for dot in self.writes if knew.has(dot) and not all(known.has(dot) for known in rest)
+        }
+
     def check_rows(self, rows: Mapping[str, Cells]) -> None:
         """These are the rows that all members have."""
         by_cell: defaultdict[tuple[str, Group], list[Write]] = defaultdict(list)

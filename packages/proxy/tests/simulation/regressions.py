@@ -1,4 +1,8 @@
-"""Seeds that once showed a defect: ``SEED MAX_NODES`` and, behind ``#``, what it was. They are run always."""
+"""Seeds that once showed a defect: ``SEED MAX_NODES`` and, behind ``#``, what it was. They are run always.
+
+A seed means the same history only as long as histories are drawn in the same way. What a seed has shown is
+therefore also told by a unit test of its own.
+"""
 
 from __future__ import annotations
 

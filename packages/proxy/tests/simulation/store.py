@@ -77,6 +77,8 @@ class MemoryStore:
             if not self.disk.known.has(write.dot):
                 self._saw(write)
                 self._take(write)
+        if self._plant is Plant.TOMBSTONES_COLLECTED_EARLY:
+            self.collect({})
 
     def read_log(self, ranges: Ranges) -> tuple[list[Write], bool]:
         """Writes of these ranges, and whether some that are known are not there any more."""

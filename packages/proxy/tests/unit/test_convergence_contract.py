@@ -27,6 +27,7 @@ class TestMembersInMemory(ConvergenceContract):
 @pytest.mark.parametrize(
     "plant",
     [
+        Plant.TOMBSTONES_COLLECTED_EARLY,
         Plant.CLOCK_NOT_MERGED,
         Plant.INCARNATION_REUSED,
         Plant.SNAPSHOT_REMOVES_NOTHING,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,25 @@ SMALL = 8
 SEEDS = range(50)
 ENOUGH_SEEDS = 400
 """Among so many, each planted defect shows; most show among the first few."""
+SHOWN_BY = {
+    Plant.SNAPSHOT_REMOVES_NOTHING: 31,
+    Plant.INCARNATION_REUSED: 17,
+    Plant.CLOCK_NOT_MERGED: 10,
+    Plant.DEAD_NOT_ASKED: 4,
+}
+"""Seeds to try first, which takes less time; any other would do."""
+
+
+@cache
+def lived(seed: int) -> Outcome:
+    return run(seed, SMALL)
 
 
 class TestHistories:
     @pytest.mark.parametrize("start", [0, 10, 20, 30, 40])
     def test_all_end_in_agreement(self, start: int) -> None:
-        for seed in range(start, start + 10):
-            outcome = run(seed, SMALL)
+        for seed in SEEDS[start : start + 10]:
+            outcome = lived(seed)
             assert not outcome.violations, f"nox -s simulate -- --seed {seed} --max-nodes {SMALL}"
 
     @pytest.mark.parametrize(("seed", "max_nodes"), regressions.kept())
@@ -31,12 +44,12 @@ class TestHistories:
         assert run(seed, max_nodes).violations == ()
 
     def test_are_the_same_for_the_same_seed(self) -> None:
-        assert run(7, SMALL) == run(7, SMALL)
+        assert run(7, SMALL) == lived(7)
 
     def test_have_everything_in_them(self) -> None:
         seen: Counter[str] = Counter()
-        for seed in range(100, 130):
-            seen += run(seed, SMALL).seen
+        for seed in SEEDS:
+            seen += lived(seed).seen
         faults = (
             "crash",
             "partition",
@@ -47,6 +60,7 @@ class TestHistories:
             "restore",
             "vanish",
             "lose_state",
+            "stop",
             "membership",
         )
         warnings = (Cause.CLOCK_AHEAD, Cause.SNAPSHOT, Cause.FORGOTTEN)
@@ -55,7 +69,8 @@ class TestHistories:
 
 @pytest.mark.parametrize("plant", Plant)
 def test_planted_defects_are_noticed(plant: Plant) -> None:
-    assert any(run(seed, SMALL, plant).violations for seed in range(ENOUGH_SEEDS))
+    seeds = (SHOWN_BY.get(plant, 0), *range(ENOUGH_SEEDS))
+    assert any(run(seed, SMALL, plant).violations for seed in seeds)
 
 
 def breaks(seed: int, max_nodes: int, plant: Plant | None) -> Outcome:
