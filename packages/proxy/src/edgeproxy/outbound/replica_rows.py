@@ -8,6 +8,7 @@ from typing import Final
 from edgeproxy.core.replication.images import Image, lease_of, row_of, same
 from edgeproxy.core.replication.model import EXPIRED, Dot, Group
 from edgeproxy.core.replication.rows import Cells
+from edgeproxy.errors import StoreError
 from edgeproxy.outbound.change_log_sqlite import PEER, attribute
 from edgeproxy.outbound.leases_sqlite import put
 from edgeproxy.outbound.store_sqlite import Transaction
@@ -21,6 +22,9 @@ def put_row(transaction: Transaction, row_id: str, cells: Cells, peer: str, dot:
 
     Returns:
         Why the table does not take the row, which is then as it was; ``None`` when it did.
+
+    Raises:
+        StoreError: the whole transaction was lost.
     """
     connection = transaction.connection
     connection.execute("SAVEPOINT row")
@@ -31,6 +35,11 @@ def put_row(transaction: Transaction, row_id: str, cells: Cells, peer: str, dot:
         # transaction is lost, that is the matter of this row alone.
         if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF not in _STAYS_OPEN:
             raise
+        if not connection.in_transaction:
+            raise StoreError(
+                f"a rule of the table backends ends whole transactions at backend {row_id!r} ({error}); "
+                "nothing can be replicated until it aborts instead: RAISE(ABORT, …), ON CONFLICT ABORT"
+            ) from error
         connection.execute("ROLLBACK TO row")
         return str(error)
     finally:
