@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -73,6 +73,10 @@ class Pop:
     @property
     def tombstones(self) -> list[object]:
         return [each for (each,) in self.select("SELECT id FROM edgeproxy_cells WHERE fingerprint IS NULL")]
+
+
+Make = Callable[..., Pop]
+"""Makes a member of this name; settings are those of :class:`Pop`."""
 
 
 def sync(*pops: Pop) -> None:
