@@ -61,7 +61,7 @@ class Cluster:
         name = node or f"n{number}"
         me = claim(name, run=self.rng.getrandbits(60) if run is None else run, number=number,
                    incarnation=incarnation)  # fmt: skip
-        membership = Membership(me, INTERVAL_S, PAYLOAD_BYTES, self.rng.random, self.now_s, forget_s=600.0)
+        membership = Membership(me, INTERVAL_S, PAYLOAD_BYTES, self.rng.random, self.now_s, forget_s=120.0)
         key = name if name not in self.nodes else f"{name}'"
         self.nodes[key] = membership
         self.told.setdefault(key, [])

@@ -357,15 +357,16 @@ def test_all_times_grow_with_the_interval() -> None:
         node = Node("a", "b", "c", interval_s=interval_s)
         node.hear(Gossip(claim("c", number=3), (claim("a", State.SUSPECT),)))
         story: list[tuple[float, str]] = []
-        while (beats := (node.now_s - 100.0) / interval_s) < 1_300.0:
+        while (beats := (node.now_s - 100.0) / interval_s) < 640.0:
             story += [(beats, type(each).__name__) for each in node.machine.tick(node.now_s)]
             node.now_s = node.machine.next_s()
-            if beats == 650.0:
+            if beats == 320.0:
                 story += [(beats, repr(each)) for each in node.hear(Gossip(claim("b", incarnation=9), ()))]
         return story
 
-    assert life(1.0) == life(4.0)
-    assert len(life(1.0)) > 300
+    story = life(1.0)
+    assert story == life(4.0)
+    assert len(story) > 200
 
 
 @pytest.mark.parametrize("interval_s", [1.0, 4.0])
