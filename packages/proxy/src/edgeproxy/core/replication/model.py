@@ -7,7 +7,7 @@ row at all is a group like the others: a removal is a write of :attr:`Group.PRES
 is the tombstone.
 
 Every write also has a *dot*: the origin whose change it was, and its number there. Numbers of one origin
-have no gaps and are never given twice, so a *vector*, origin to number, says what a member has.
+have no gaps and are never given twice, so a *vector*, ranges of numbers by origin, says what a member knows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 else:
     Value = Any  # msgspec decodes no union of texts and bytes; who reads from outside checks
 """What SQLite can hold."""
-
-Vector = Mapping[str, int]
-"""Origin to the number up to which every write of it is known, from 1."""
 
 
 class Group(StrEnum):

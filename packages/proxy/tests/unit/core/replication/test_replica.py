@@ -352,6 +352,13 @@ class TestFingerprint:
         assert isinstance(sent.message, Digest)
         assert sent.message.fingerprint is None
 
+    def test_is_not_read_while_changes_come(self) -> None:
+        replica = make("b")
+        for number in range(1, 4):
+            replica.written([write("a/1", number)])
+            assert ReadFingerprint() not in replica.tick(later(10 * number), 0.0)
+        assert ReadFingerprint() in replica.tick(later(40), 0.0)
+
     def test_that_came_too_late_is_not_told(self) -> None:
         replica = make("b", known=KNOWN)
         replica.fingerprint_read({"b/1": ((1, 1),)}, 7)
