@@ -172,15 +172,26 @@ class ReplicationPart:
         async with _lock(lock_path(self._config.replication_db_path), self._log):
             try:
                 await self._be(*await self._until_possible(self._open))
+            except asyncio.CancelledError:
+                if self._is_leaving():
+                    await self._leave()
+                raise
             except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
-                self._log.error("replication failed, this POP goes on by itself", exc_info=error)
+                self._log.error(
+                    "replication failed, this POP goes on by itself until a restart", exc_info=error
+                )
             finally:
                 if self._gossip is not None:
-                    if self._is_leaving():
-                        await self._gossip.leave()
                     self._gossip.close()
                 if self._peers is not None:
                     self._peers.close()
+                self._replication = self._gossip = self._peers = None
+
+    async def _leave(self) -> None:
+        if self._replication is not None:
+            await self._replication.finish()
+        if self._gossip is not None:
+            await self._gossip.leave()
 
     async def _open(self) -> tuple[SqliteReplica, NodeFile]:
         def warn(why: str) -> None:
@@ -256,7 +267,7 @@ class ReplicationPart:
             node=config.replication_node_id,
             run=run,
             # Greater than at the last start, unless the clock went back; then the others say so.
-            incarnation=int(time()),
+            incarnation=int(1000 * time()),
             state=State.ALIVE,
             gossip=Endpoint(*gossip),
             transport=Endpoint(*transport),

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 CAPTURE_INTERVAL_S: Final = 0.5
 """How often the store is asked for changes that nobody told of, such as those of a lease's owner."""
+FINISH_TIMEOUT_S: Final = 1.0
+"""For what was written just before the end; the others have it otherwise when this POP is back."""
 RETRY_INTERVAL_S: Final = 1.0
 """How soon a store that failed is asked again."""
 
@@ -131,6 +133,13 @@ class Replication:
             group.create_task(self._work())
             group.create_task(self._tick())
             group.create_task(self._look())
+
+    async def finish(self) -> None:
+        """Push what was written here last, if that can be done soon."""
+        if self._replica is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FINISH_TIMEOUT_S):
+                    await self._capture()
 
     @property
     def replica(self) -> Replica | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -160,6 +161,33 @@ async def test_what_is_written_here_is_pushed() -> None:
         await until(lambda: world.got(Changes), "a push")
         assert world.got(Changes) == [Changes((write("a/1", 1),))]
         assert world.replication.counts.written == 1
+
+
+async def test_what_was_written_just_before_the_end_is_pushed() -> None:
+    world = World()
+    await world.replication.finish()
+    assert world.store.calls == []
+    async with running(world):
+        world.replication.peer_connected("b")
+        await until(lambda: world.store.calls.count("capture") > 1, "the first look to be over")
+    world.store.new = [write("a/1", 1)]
+    await world.replication.finish()
+    assert world.got(Changes) == [Changes((write("a/1", 1),))]
+    world.store.error = StoreError("locked")
+    await world.replication.finish()
+
+
+async def test_the_end_does_not_wait_for_a_store_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FINISH_TIMEOUT_S", 0.01)
+    world = World()
+    async with running(world):
+        await until(lambda: world.store.calls.count("capture") > 1, "the first look to be over")
+    gate = threading.Event()
+    monkeypatch.setattr(world.store, "capture", gate.wait)
+    await world.replication.finish()
+    gate.set()
 
 
 async def test_what_comes_is_written_and_published_before_it_counts_as_worked_off() -> None:
