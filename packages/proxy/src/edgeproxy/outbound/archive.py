@@ -33,7 +33,8 @@ from edgeproxy.core.controlplane.history import (
 from edgeproxy.core.replication.model import Value
 from edgeproxy.errors import StoreError
 from edgeproxy.outbound.archive_places import Place
-from edgeproxy.outbound.change_log_sqlite import position, read_changes_after, read_logged_rows
+from edgeproxy.outbound.change_log_reading import read_changes_after, read_logged_rows
+from edgeproxy.outbound.change_log_sqlite import position
 from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import Change
 
@@ -139,7 +140,7 @@ class Archive:
                 for each in read_changes_after(connection, stream.last, CHANGES_PER_OBJECT)
                 if each.number <= at.last_change
             ]
-            rows = read_logged_rows(connection)
+            rows = read_logged_rows(connection, store.path)
             pending = read_changes_after(connection, at.last_change)
         is_whole = bool(stream.snapshots) and (not changes or changes[0].number == stream.last + 1)
         if not is_whole:

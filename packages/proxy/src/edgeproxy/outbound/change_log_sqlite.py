@@ -35,14 +35,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from edgeproxy.core.controlplane.row_text import row_from_text, row_text_sql
+from edgeproxy.core.controlplane.row_text import row_text_sql
 from edgeproxy.errors import StoreError
+from edgeproxy.outbound.change_log_reading import OUTSIDE, text_of
 from edgeproxy.outbound.sqlite_file import connect, is_writable, translated_errors, writing
 from edgeproxy.outbound.sqlite_schema import columns_of
-from edgeproxy.ports import Change, Row
 
-OUTSIDE: Final = "outside"
-"""Author of what a trigger saw some other program do."""
 FOUND: Final = "found"
 """Author of a difference that no trigger saw arise; its time is when it was found."""
 
@@ -246,7 +244,7 @@ class SqliteChangeLog:
         if first is None:
             return False
         change, at = first
-        return change <= found.state.last_change - self._settings.max_changes or _text(at) < self._oldest()
+        return change <= found.state.last_change - self._settings.max_changes or text_of(at) < self._oldest()
 
     def _oldest(self) -> str:
         """What was logged before is too old."""
@@ -352,7 +350,7 @@ def _unseen(connection: sqlite3.Connection, columns: tuple[str, ...]) -> Iterato
         UNION ALL SELECT id FROM backends
         WHERE typeof(id) = 'text' AND id NOT IN (SELECT id FROM edgeproxy_rows)
     """
-    return (_text(row_id) for (row_id,) in connection.execute(query))
+    return (text_of(row_id) for (row_id,) in connection.execute(query))
 
 
 def _log_differences(connection: sqlite3.Connection, columns: tuple[str, ...]) -> None:
@@ -468,107 +466,10 @@ def obstacle(connection: sqlite3.Connection, path: Path) -> str | None:
     )
 
 
-def read_changes(connection: sqlite3.Connection, path: Path, since: str, limit: int) -> list[Change]:
-    """Return the last ``limit`` changes at or after ``since``, oldest first; see :class:`Change`.
-
-    Raises:
-        StoreError: somebody wrote into the log what no trigger writes.
-    """
-    if not _Found.by(connection, path).has_all_tables:  # feature: table.change_log
-        return []
-    query = (
-        "SELECT change, at, author, origin, sequence, id, old, new FROM edgeproxy_changes "
-        "WHERE at >= ? ORDER BY change DESC LIMIT ?"
-    )
-    return [_change(*row) for row in reversed(connection.execute(query, (since, limit)).fetchall())]
-
-
-def read_logged_rows(connection: sqlite3.Connection) -> dict[str, Row]:
-    """Return every row as the log has it, by its id.
-
-    Raises:
-        StoreError: somebody wrote there what no trigger writes.
-    """
-    if not _has_log(connection):
-        return {}
-    rows: dict[str, Row] = {}
-    for row_id, image in connection.execute("SELECT id, image FROM edgeproxy_rows"):
-        try:
-            rows[_text(row_id)] = row_from_text(_text(image))
-        except ValueError as error:
-            raise StoreError(f"the row {_text(row_id)!r} of the change log was altered: {error}") from error
-    return rows
-
-
-def read_changes_after(connection: sqlite3.Connection, number: int, limit: int = -1) -> list[Change]:
-    """Return the changes whose number is greater, oldest first, at most ``limit``.
-
-    Raises:
-        StoreError: somebody wrote into the log what no trigger writes.
-    """
-    query = (
-        "SELECT change, at, author, origin, sequence, id, old, new FROM edgeproxy_changes "
-        "WHERE change > ? ORDER BY change LIMIT ?"
-    )
-    return [_change(*row) for row in connection.execute(query, (number, limit))]
-
-
-def find_change_at(connection: sqlite3.Connection, at: str) -> int:
-    """Return the number of the last change that was made by ``at``, or that before the first one."""
-    query = "SELECT max(change) FROM edgeproxy_changes WHERE at <= ?"
-    (last,) = connection.execute(query, (at,)).fetchone()
-    if last is None:
-        query = "SELECT coalesce(min(change) - 1, 0) FROM edgeproxy_changes"
-        (last,) = connection.execute(query).fetchone()
-    return int(last)
-
-
-def read_horizon(connection: sqlite3.Connection, path: Path) -> str | None:
-    """Return since when every change is in the log, ``None`` when there is none."""
-    if not _Found.by(connection, path).has_all_tables:
-        return None
-    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'edgeproxy_horizon'"
-    if connection.execute(query).fetchone() is not None:
-        row = connection.execute("SELECT at FROM edgeproxy_horizon").fetchone()
-    else:
-        row = connection.execute("SELECT at FROM edgeproxy_changes ORDER BY change LIMIT 1").fetchone()
-    return None if row is None else _text(row[0])
-
-
-def _has_log(connection: sqlite3.Connection) -> bool:
-    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'edgeproxy_rows'"
-    return connection.execute(query).fetchone() is not None
-
-
 def forget_file(connection: sqlite3.Connection, path: Path) -> None:
     """Have the next writer begin a new incarnation: this copy may be put in the place of another file."""
     if "edgeproxy_log" in _Found.by(connection, path).tables:
         connection.execute("UPDATE edgeproxy_log SET inode = NULL")
-
-
-def _change(
-    number: int,
-    at: object,
-    author: object,
-    origin: str | None,
-    sequence: int | None,
-    row_id: object,
-    old: object,
-    new: object,
-) -> Change:
-    try:
-        return Change(
-            number=number,
-            at=_text(at),
-            author=OUTSIDE if author is None else _text(author),
-            origin=origin,
-            sequence=sequence,
-            id=_text(row_id),
-            old=None if old is None else row_from_text(_text(old)),
-            new=None if new is None else row_from_text(_text(new)),
-        )
-    except ValueError as error:
-        raise StoreError(f"entry {number} of the change log was altered: {error}") from error
 
 
 def inconsistencies(connection: sqlite3.Connection, path: Path) -> list[str]:
@@ -604,10 +505,6 @@ def inconsistencies(connection: sqlite3.Connection, path: Path) -> list[str]:
         elif origin == found.state.origin and last != found.state.sequence:
             problems.append(f"the last number of origin {origin} is {last}, not {found.state.sequence}")
     return problems
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _quoted(name: object) -> str:

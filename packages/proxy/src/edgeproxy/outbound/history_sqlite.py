@@ -14,7 +14,7 @@ from edgeproxy.core.controlplane.history import (
     undone,
 )
 from edgeproxy.errors import StoreError
-from edgeproxy.outbound.change_log_sqlite import (
+from edgeproxy.outbound.change_log_reading import (
     find_change_at,
     read_changes_after,
     read_horizon,
@@ -44,7 +44,7 @@ def _rows_at(store: SqliteStore, connection: sqlite3.Connection, at: str) -> Row
     last = find_change_at(connection, at)
     try:
         changes = [*in_sequence(read_changes_after(connection, last), last + 1)]
-        return undone(read_logged_rows(connection), changes)  # feature: recovery.point_in_time
+        return undone(read_logged_rows(connection, store.path), changes)  # feature: recovery.point_in_time
     except HistoryError as error:
         raise StoreError(f"the change log of {store} cannot be followed back to {at}: {error}") from error
 

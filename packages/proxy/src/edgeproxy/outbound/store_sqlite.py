@@ -26,7 +26,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from edgeproxy.core.replication.model import Value
 from edgeproxy.errors import StoreError
-from edgeproxy.outbound.change_log_sqlite import LogSettings, SqliteChangeLog, read_changes
+from edgeproxy.outbound.change_log_reading import read_changes
+from edgeproxy.outbound.change_log_sqlite import LogSettings, SqliteChangeLog
 from edgeproxy.outbound.sqlite_file import connect, translated_errors, writing
 from edgeproxy.outbound.sqlite_schema import BACKENDS, OPTIONAL_COLUMN, columns_of
 from edgeproxy.ports import Change, Operation, Row, RowChange

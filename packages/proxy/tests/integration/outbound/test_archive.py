@@ -15,7 +15,7 @@ from edgeproxy.errors import ConfigError, StoreError
 from edgeproxy.outbound import archive as archive_module
 from edgeproxy.outbound.archive import Archive, Step
 from edgeproxy.outbound.archive_places import FolderPlace, Place, open_place
-from edgeproxy.outbound.change_log_sqlite import read_logged_rows
+from edgeproxy.outbound.change_log_reading import read_logged_rows
 from edgeproxy.outbound.history_sqlite import restore_rows, rows_at
 from edgeproxy.ports import Row
 from packages.proxy.tests.integration.outbound.replicas import Pop
@@ -87,7 +87,7 @@ def add(place: Place, pop: Pop, keep_s: float = KEEP_S) -> Step:
 
 def logged_rows(pop: Pop) -> dict[str, Row]:
     with pop.store.reading() as connection:
-        return read_logged_rows(connection)
+        return read_logged_rows(connection, pop.path)
 
 
 # ---- adding and restoring --------------------------------------------------------------------------------
