@@ -79,6 +79,10 @@ class Pop:
         with closing(sqlite3.connect(self.db_path)) as database:
             return [each for (each,) in database.execute("SELECT id FROM backends ORDER BY id")]
 
+    def weights(self) -> list[int]:
+        with closing(sqlite3.connect(self.db_path)) as database:
+            return [each for (each,) in database.execute("SELECT weight FROM backends")]
+
     def close(self) -> None:
         self.gossip.close()
         self.transport.close()
@@ -132,10 +136,7 @@ async def test_two_find_each_other_agree_and_one_leaves(tmp_path: Path) -> None:
             edit(b.db_path, "UPDATE backends SET weight = 7")
         await until(lambda: "a POP has left" in a.events(), "the goodbye")
         assert not a.part.is_elsewhere("b")
-        with closing(sqlite3.connect(a.db_path)) as database:
-            assert database.execute("SELECT weight FROM backends").fetchone() == (7,), (
-                "said before the goodbye"
-            )
+        await until(lambda: a.weights() == [7], "what was written just before the goodbye")
     assert not a.part.view().running
 
 
