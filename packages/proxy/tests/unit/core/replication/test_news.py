@@ -54,3 +54,5 @@ def test_nobody_is_told_about_himself() -> None:
     news.add(claim("a"))
     assert news.take(1_000, 9, but="a") == []
     assert len(news) == 1
+    news.add(claim("b"))
+    assert [each.node for each in news.take(1_000, 9, but="a")] == ["b"]

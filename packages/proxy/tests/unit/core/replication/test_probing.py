@@ -66,6 +66,7 @@ def test_only_the_answer_to_a_question_counts() -> None:
 def test_numbers_of_questions_begin_anywhere() -> None:
     assert make(1).next_sequence() != make(2).next_sequence()
     assert Probing(lambda: 1 - 2.0**-33).next_sequence() == 0
+    assert Probing(lambda: 0.75).next_sequence() == 0.75 * 2**32 + 1, "they fit into 32 bits"
 
 
 def test_who_gets_no_answers_doubts_itself_and_waits_for_longer() -> None:
