@@ -219,7 +219,6 @@ def test_new_file_moved_in_place_is_a_change_of_what_differs(
     two_pops: tuple[Pop, Pop], tmp_path: Path
 ) -> None:
     first, second = two_pops
-    first.store.tend()
     new = Pop(tmp_path / "new.db", "shell")
     new.edit(f"INSERT INTO backends ({COLUMNS}) VALUES ('a', {VALUES}), ('c', {VALUES})")
     new.edit("UPDATE backends SET port = 7 WHERE id = 'a'")
