@@ -212,7 +212,7 @@ class History:
         write = node.write(row_id, groups)
         self.ledger.acknowledged(write, before, known)
         others = (other.members for other in self.nodes.values() if other is not node)
-        if any(members is not None and node.name not in members for members in others):
+        if any(node.name not in (members or ()) for members in others):
             self.ledger.uncounted.add(write.dot)
 
     # ---- what befalls them -------------------------------------------------------------------------
@@ -290,8 +290,7 @@ class History:
 
     def _stop_one(self, node: Node) -> None:
         if node.is_up:
-            others = [other.disk.known for other in self.nodes.values() if other is not node]
-            self.ledger.departed(node.disk.known, others)
+            self.ledger.departed(node.disk.known)
             self._take_down(node)
         self.at(self.rng.choice((0.5, 5.0, 20.0, 100.0)), partial(self._bring_up, node))
 

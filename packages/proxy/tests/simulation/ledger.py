@@ -57,12 +57,12 @@ class Ledger:
             if before.has(dot) and not any(known.has(dot) for known in kept):
                 self.lost.add(dot)
 
-    def departed(self, knew: Known, others: Iterable[Known]) -> None:
-        """A node stopped counting as a member; not all others have what it knew."""
-        rest = list(others)
-        self.uncounted |= {
-            dot for dot in self.writes if knew.has(dot) and not all(known.has(dot) for known in rest)
-        }
+    def departed(self, knew: Known) -> None:
+        """A node counts as a member no more, and may come back with all that it knew.
+
+        The others may know it now, and still lose it with a disk.
+        """
+        self.uncounted |= {dot for dot in self.writes if knew.has(dot)}
 
     def check_rows(self, rows: Mapping[str, Cells]) -> None:
         """These are the rows that all members have."""
