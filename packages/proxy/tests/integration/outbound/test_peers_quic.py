@@ -343,6 +343,46 @@ async def test_datagrams_that_are_no_quic_are_ignored() -> None:
             await until(lambda: a.connected, "still works")
 
 
+async def test_a_socket_of_ipv6_reaches_peers_of_ipv4_too() -> None:
+    a, b = Node("a"), Node("b")
+    a.socket.close()
+    a.socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    a.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    a.socket.bind(("::", 0))
+    a.address = Address("127.0.0.1", a.socket.getsockname()[1])
+    async with running(a, b):
+        await until(lambda: a.connected and b.connected, "connected")
+        assert a.peers.status()[0].dialled
+
+
+async def test_a_name_is_resolved() -> None:
+    a, b = Node("a"), Node("b")
+    async with running(a, b, wanted=False):
+        a.peers.want({"b": Address("localhost", b.address.port)})
+        await until(lambda: a.connected, "connected")
+
+
+async def test_datagrams_that_were_changed_on_their_way_cost_nothing_but_themselves() -> None:
+    a, b = Node("a"), Node("b")
+    rng = Random(17)
+    take = b.peers._endpoint.datagram_received
+
+    def spoil(data: bytes, address: tuple[object, ...]) -> None:
+        if rng.random() < 0.5:
+            place = rng.randrange(len(data))
+            take(data[:place] + bytes((data[place] ^ (1 << rng.randrange(8)),)) + data[place + 1 :], address)
+            take(data[:place], address)
+        take(data, address)
+
+    b.peers._endpoint.datagram_received = spoil  # type: ignore[method-assign]
+    async with running(a, b):
+        await until(lambda: a.connected and b.connected, "connected")
+        for number in range(200):
+            a.peers.send(["b"], Frame(KIND, number.to_bytes(2, "big")))
+        await until(lambda: len(b.messages) == 200, "all messages")
+        assert b.bodies() == [number.to_bytes(2, "big") for number in range(200)]
+
+
 async def test_a_name_that_does_not_resolve_is_said_once_and_tried_again() -> None:
     a = Node("a")
     async with running(a, wanted=False):
