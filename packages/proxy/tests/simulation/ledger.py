@@ -109,6 +109,7 @@ class Ledger:
         return not any(
             write.stamp > stamp and _removes(write) and Known(self.knew[write.dot]).has(dot)
             for write in writes
+            if write.dot not in self.lost
         )
 
 
