@@ -80,11 +80,12 @@ def test_running_proxy_archives_and_routes_by_what_is_restored(
 ) -> None:
     url = (tmp_path / "archive").as_uri()
     proxy = start_proxy([row("one", ports["one"])], archive_url=url, archive_interval_secs=1)
-    wait_until(lambda: has_log(proxy.db_path), reason="the log to be installed")
+    archived = (tmp_path / "archive").rglob
+    wait_until(lambda: any(archived("snapshot-*")), reason="the archive to begin")
     edit(proxy.db_path, f"UPDATE backends SET port = {ports['two']}")
     wait_until_served_by(proxy, new_client, "two")
     wait_until(
-        lambda: any((tmp_path / "archive").rglob("changes-*-0000000000000002")),
+        lambda: any(archived("changes-*-0000000000000002")),
         reason="the edit to be archived",
     )
     (found, edited) = json.loads(run(proxy, "db", "log", "--json"))["changes"]
