@@ -289,8 +289,8 @@ class History:
             self.at(2.0, partial(self._stop_one, node))
 
     def _stop_one(self, node: Node) -> None:
+        self.ledger.departed(node.disk.known)
         if node.is_up:
-            self.ledger.departed(node.disk.known)
             self._take_down(node)
         self.at(self.rng.choice((0.5, 5.0, 20.0, 100.0)), partial(self._bring_up, node))
 
