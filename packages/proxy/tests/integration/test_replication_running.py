@@ -35,6 +35,7 @@ from packages.proxy.tests.integration.proxies import (
     environment,
     row,
 )
+from testkit.wait import wait_until
 
 pytestmark = [
     pytest.mark.feature("replication.changes", "replication.peers", "replication.membership"),
@@ -372,3 +373,28 @@ def test_a_pop_that_joins_has_ten_thousand_rows_soon(pair: Cluster) -> None:
     pair.wait(lambda: len(new.ask("table")["backends"]) == 10_000, "to be routed by", timeout_s=50.0)
     print(f"\n10,000 rows after {monotonic() - started_s:.1f} s, its start included")
     assert joined["peer"] == "old"
+
+
+@pytest.mark.feature("replication.leases")
+def test_a_lease_is_ended_by_another_pop_only_when_its_own_is_gone(pair: Cluster) -> None:
+    for name in ("one", "two"):
+        pair.start(name, heartbeat_ttl_secs=1)
+    pair.wait_connected("one", "two")
+    body = {"id": "beating", "app": "test", "region": "eu", "ip": "127.0.0.1", "port": 9000}
+    assert pair.api("one").ask("POST", "/api/v1/register", body)[0] == 201
+
+    def health() -> list[bool]:
+        rows = pair.pops["two"].ask("table")["backends"]
+        return [each["healthy"] for each in rows if each["id"] == "beating"]
+
+    pair.wait(health, "the row at the other POP")
+    api, ends_s = pair.api("one"), monotonic() + 3.0
+
+    def beat() -> bool:
+        assert api.ask("POST", "/api/v1/heartbeat/beating")[0] == 200
+        assert health() == [True], "ended by a POP that does not hear it"
+        return monotonic() > ends_s
+
+    wait_until(beat, reason="three times its TTL to pass", timeout_s=60, interval_s=0.2)
+    pair.pops["one"].process.kill()
+    pair.wait(lambda: health() == [False], "the other POP to end it", timeout_s=60)
