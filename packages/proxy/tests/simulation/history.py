@@ -211,8 +211,13 @@ class History:
         known = node.disk.known.ranges
         write = node.write(row_id, groups)
         self.ledger.acknowledged(write, before, known)
-        others = (other.members for other in self.nodes.values() if other is not node)
-        if any(node.name not in (members or ()) for members in others):
+        others = [other for other in self.nodes.values() if other is not node]
+        if any(
+            # It may also be a newcomer that has not heard of a removal nobody remembers any more.
+            node.name not in (other.members or ())
+            or (other.is_up and not node.disk.known.covers(other.replica._collected.ranges))
+            for other in others
+        ):
             self.ledger.uncounted.add(write.dot)
 
     # ---- what befalls them -------------------------------------------------------------------------
