@@ -98,9 +98,11 @@ class ReplicatedStore(SqliteStore):
     """A store beside a replica, which has made writes of all changes before the log is tended."""
 
     def __init__(self, path: Path, log: LogSettings) -> None:
-        super().__init__(path, log._replace(replicated=True))
+        log = log._replace(replicated=True)
+        super().__init__(path, log)
         settings = ReplicaSettings(log.node, log.max_changes, log.max_age_s)
-        self.replica = SqliteReplica(self, Clock(log.node), settings)
+        # With a store of its own, which it tends itself.
+        self.replica = SqliteReplica(SqliteStore(path, log), Clock(log.node), settings)
 
     def tend(self) -> str | None:
         if (obstacle := super().tend()) is None:
