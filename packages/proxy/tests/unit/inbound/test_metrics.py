@@ -16,6 +16,7 @@ from edgeproxy.core.controlplane.control_view import ApiCounts, ControlView, Tra
 from edgeproxy.core.controlplane.events import Event, EventBus, Topic
 from edgeproxy.core.controlplane.metric_labels import BackendLabels
 from edgeproxy.core.controlplane.overview import BackendState, BackendView, CountryView, Overview
+from edgeproxy.core.controlplane.replication_view import MemberView, ReplicationCounts, ReplicationView
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.inbound.metrics import PopCollector
 from edgeproxy.inbound.metrics_control import ControlCollector
@@ -75,6 +76,40 @@ def control() -> ControlView:
         events=bus.statistics(),
         api=ApiCounts(Counter({("GET", "/health", 200): 3}), Counter({"registered": 2}), 2),
         rate_limit={"allowed": 8, "refused": 2},
+        replication=replication(),
+    )
+
+
+def replication() -> ReplicationView:
+    other = MemberView(
+        node="pop-b",
+        state="alive",
+        gossip="192.0.2.2:4001",
+        transport="192.0.2.2:4002",
+        since_s=60,
+        connected=True,
+        drift_ms=250,
+        waiting_bytes=3,
+    )
+    return ReplicationView(
+        node="pop-a",
+        cluster="edgeproxy",
+        sealed=True,
+        origin="pop-a/1",
+        running=True,
+        namesake=None,
+        doubt=0,
+        members=(other,),
+        known={"pop-a/1": 1, "pop-b/1": 2},
+        lag={"pop-b/1": 4},
+        pulling=None,
+        store_waiting=1,
+        refused_rows={"a": "CHECK constraint failed"},
+        counts=ReplicationCounts(1, 2, 1, Counter({"clock": 1})),
+        frames={"sent": {"changes": 1}, "received": {"digest": 1}, "dropped": {"changes": 1}},
+        refused_peers={"key": 1},
+        datagrams={"ping": 5},
+        refused_datagrams={"cluster": 1},
     )
 
 
