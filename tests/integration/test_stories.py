@@ -57,7 +57,8 @@ def test_without_an_engine_stories_of_hosts_say_why(
 ) -> None:
     story = "e2e/test_the_service_of_a_host.py::test_an_instance_finds_out_where_it_is"
     nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock"}
-    others = {name: value for name, value in os.environ.items() if name != "EDGE_STORIES_OF_HOSTS"}
+    set_here = {"EDGE_STORIES_OF_HOSTS", "PYTEST_ADDOPTS"}
+    others = {name: value for name, value in os.environ.items() if name not in set_here}
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "--quiet", "-n0", "-p", "no:cacheprovider", story, *options],
         cwd=ROOT,

@@ -163,7 +163,7 @@ class Api:
     """The API of a running proxy."""
 
     def __init__(self, proxy: Proxy) -> None:
-        (listening,) = proxy.log("listening")
+        *_, listening = proxy.log("listening")
         self.url = f"http://{listening['api']}"
 
     def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> tuple[int, Any]:

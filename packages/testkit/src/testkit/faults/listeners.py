@@ -15,8 +15,13 @@ _BACKLOG = 128
 
 @contextmanager
 def refusing_port(host: str = "127.0.0.1") -> Iterator[int]:
-    """A TCP port that refuses connections; it is bound, so nobody else can listen there meanwhile."""
+    """A TCP port that refuses connections.
+
+    It is bound, so it is given to nobody else meanwhile; who asks for it by number may listen there, with
+    ``SO_REUSEADDR``, and then it refuses no more.
+    """
     with socket.socket(_family(host)) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind((host, 0))
         yield port_of(holder)
 
