@@ -140,6 +140,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Replication through 2,000 histories of faults, one of each seed; --seeds N, --seed S, --plant NAME."""
+    prepare(session)
+    session.run("python", "-m", "packages.proxy.tests.simulation", *session.posargs)
+
+
+@nox.session
 def mutation(session: nox.Session) -> None:
     """Plant defects and see whether the tests notice; --number N, --seed S, --paths PATH..., --minutes M."""
     prepare(session)

@@ -9,11 +9,14 @@ import pytest
 
 SUBSTRATES: Final = ("processes", "containers")
 
+_TOLD_ELSEWHERE: Final = (
+    "told of processes by packages/proxy/tests/integration/test_replication_running.py, of hosts not yet"
+)
 MISSING: Final = {
-    "changes travel through a partition of two regions and its healing": "replication is not built yet",
-    "a POP with a wrong cluster key is refused by its region": "replication is not built yet",
+    "changes travel through a partition of two regions and its healing": _TOLD_ELSEWHERE,
+    "a POP with a wrong cluster key is refused by its region": _TOLD_ELSEWHERE,
 }
-"""Stories that nobody can tell yet, with the reason."""
+"""Stories that are not told here, with the reason."""
 
 Table = dict[str, dict[str, str]]
 """Story to substrate to what stands there: ``told``, or the reason why it is blank."""

@@ -9,6 +9,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from edgeproxy.core.controlplane.tokens import Token
+    from edgeproxy.core.replication.messages import Ranges
+    from edgeproxy.core.replication.model import RowState, Write
 
 T = TypeVar("T")
 
@@ -189,6 +191,89 @@ class LeaseStore(Protocol):
         Raises:
             StoreError: nothing can be written now; the store is as it was.
         """
+        ...
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """What was written at this POP, by whomever."""
+
+    origin: str
+    """The present one."""
+    writes: Sequence[Write]
+    """Those that were not returned before."""
+    is_new: bool
+    """Whether ``origin`` is another than at the last call, or this is the first. What is known may then be
+    less than it was: ask for it anew."""
+
+
+class LogRead(msgspec.Struct, frozen=True):
+    """A portion of the replicated log."""
+
+    writes: Sequence[Write]
+    gone: bool
+    """Whether some of what was asked for is known but not in the log any more."""
+
+
+class RowsRead(msgspec.Struct, frozen=True):
+    """A portion of the replicated rows, tombstones included."""
+
+    rows: Sequence[RowState]
+    until: str | None
+    """The id up to which these are all; ``None`` when there are no more."""
+    known: Ranges
+    """What was known when they were read."""
+
+
+class ReplicaStore(Protocol):
+    """Rows, cells and log of one member. Each method is one transaction and blocks.
+
+    Every one raises :class:`edgeproxy.errors.StoreError` when the store cannot be used now; it is then as it
+    was.
+    """
+
+    def capture(self) -> Captured:
+        """Make writes of what was done to the table here; cheap when nothing was."""
+        ...
+
+    def renew(self, origin: str) -> str:
+        """Begin a new incarnation if ``origin`` is the present one, and return that which is present then.
+
+        What was written under the old one is written anew and then forgotten, since others may have other
+        writes under its numbers.
+        """
+        ...
+
+    def apply(self, writes: Sequence[Write]) -> int:
+        """Merge writes of other members, and return how many of them were not known.
+
+        They may come out of order and more than once.
+        """
+        ...
+
+    def install(
+        self, after: str | None, until: str | None, known: Ranges, rows: Sequence[RowState], *, learn: bool
+    ) -> None:
+        """Merge a part of a snapshot; see :class:`edgeproxy.core.replication.commands.InstallRows`."""
+        ...
+
+    def collect(self, stable: Ranges) -> int:
+        """Forget removed rows of which all is in ``stable``, and return how many."""
+        ...
+
+    def known(self) -> Ranges:
+        """Which writes are known."""
+        ...
+
+    def read_log(self, ranges: Ranges) -> LogRead:
+        """Read as much of this as one message holds, in the order of ``ranges``."""
+        ...
+
+    def read_rows(self, after: str | None) -> RowsRead:
+        """Read rows whose id is greater than ``after``, as many as one message holds."""
+        ...
+
+    def fingerprint(self) -> tuple[Ranges, int]:
+        """What is known, and the fingerprint of exactly that state's rows."""
         ...
 
 

@@ -5,7 +5,7 @@ Apart from :mod:`edgeproxy.app`, because commands need a store and nothing else 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -16,8 +16,12 @@ from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import ChangeLog, LeaseStore, RowStore
 
 if TYPE_CHECKING:
+    from edgeproxy.core.controlplane.history import Restorable, RowDifference, Rows
+    from edgeproxy.outbound.archive import ArchiveKeeper
     from edgeproxy.outbound.backup_sqlite import Restored
     from edgeproxy.outbound.integrity_sqlite import Findings
+    from edgeproxy.outbound.node_file import NodeFile
+    from edgeproxy.outbound.replica_sqlite import SqliteReplica
     from edgeproxy.outbound.tokens_files import TokenFiles
 
 PATIENCE_AT_START_S: Final = 30.0
@@ -112,9 +116,36 @@ def open_leases(config: Config, store: Store) -> LeaseStore:
 def open_file(config: Config, author: str, path: Path | None = None) -> SqliteStore:
     """The store in the file at ``path``, which is by default that of the settings."""
     log = LogSettings(
-        author, config.replication_node_id, config.change_log_max_changes, config.change_log_max_age_secs
+        author,
+        config.replication_node_id,
+        config.change_log_max_changes,
+        config.change_log_max_age_secs,
+        replicated=config.replication_enabled,
     )
     return SqliteStore(path or config.db_path, log)
+
+
+def open_replica(config: Config, warn: Callable[[str], None]) -> tuple[SqliteReplica, NodeFile]:
+    """What the database replicates by, and what this node remembers; ``warn`` is told if that was lost.
+
+    Raises:
+        StoreError: what is remembered cannot be read.
+    """
+    from edgeproxy.core.replication.clock import Clock
+    from edgeproxy.outbound.node_file import NodeFile
+    from edgeproxy.outbound.replica_sqlite import ReplicaSettings, SqliteReplica
+
+    node = config.replication_node_id
+    file = NodeFile(config.replication_db_path, node, warn)
+    store = open_file(config, "proxy")
+    if file.state.origin:
+        store.expect(file.state.origin, file.state.sequence)
+
+    def keep(clock_ms: int, origin: str, sequence: int) -> None:
+        file.write(clock_ms=clock_ms, origin=origin, sequence=sequence)
+
+    settings = ReplicaSettings(node, config.change_log_max_changes, config.change_log_max_age_secs)
+    return SqliteReplica(store, Clock(node, file.state.clock_ms), settings, keep=keep), file
 
 
 def open_tokens(config: Config) -> TokenFiles:
@@ -156,6 +187,49 @@ def restore(config: Config, backup: Path) -> Restored:
     from edgeproxy.outbound import backup_sqlite
 
     return backup_sqlite.restore(open_file(config, "restore"), SqliteStore(backup))
+
+
+def rows_at(config: Config, at: str) -> Rows:
+    """What the table was; see :func:`edgeproxy.outbound.history_sqlite.rows_at`."""
+    from edgeproxy.outbound import history_sqlite
+
+    return history_sqlite.rows_at(open_file(config, "restore"), at)
+
+
+def restore_rows(config: Config, wanted: Rows, *, dry_run: bool) -> Sequence[RowDifference]:
+    """Make the rows what they were, or tell what that would change.
+
+    See :func:`edgeproxy.outbound.history_sqlite.restore_rows`.
+    """
+    from edgeproxy.outbound import history_sqlite
+
+    store = open_file(config, "restore")
+    # Edits that no trigger saw are changes since then, too.
+    if not dry_run:
+        store.tend()
+    return history_sqlite.plan(store, wanted) if dry_run else history_sqlite.restore_rows(store, wanted)
+
+
+def open_archive(config: Config, url: str) -> ArchiveKeeper:
+    """What adds the changes of the settings' database to the archive at ``url``.
+
+    Raises:
+        ConfigError: ``url`` names no archive.
+        StoreError: what it takes to reach it is not installed.
+    """
+    from edgeproxy.outbound.archive import Archive, ArchiveKeeper
+    from edgeproxy.outbound.archive_places import open_place
+
+    archive = Archive(open_place(url), config.replication_node_id)
+    return ArchiveKeeper(open_file(config, "archive"), archive, config.archive_keep_secs)
+
+
+def read_archive(url: str, node: str, at: str) -> Restorable:
+    """What the rows of ``node`` were; see :meth:`edgeproxy.outbound.archive.Archive.rows_at`."""
+    from edgeproxy.outbound.archive import Archive
+    from edgeproxy.outbound.archive_places import open_place
+
+    return Archive(open_place(url), node).rows_at(at)
 
 
 def look_through(path: Path) -> Findings:

@@ -13,13 +13,25 @@ from edgeproxy.core.controlplane.leases import registration
 from edgeproxy.core.controlplane.registry import Refusal
 from edgeproxy.core.dataplane.client import normalise
 from edgeproxy.core.geography import Geography
-from edgeproxy.core.wire import client_hello, frames, proxy_protocol
+from edgeproxy.core.replication.handshake import HELLO, Acceptor, Dialler, HandshakeError, Hello, Peer, Terms
+from edgeproxy.core.replication.messages import (
+    Changes,
+    Digest,
+    Gone,
+    Message,
+    SnapshotPart,
+    SnapshotWanted,
+    Want,
+)
+from edgeproxy.core.replication.model import Cell, Dot, Group, RowState, Stamp, Write
+from edgeproxy.core.wire import client_hello, frames, peer_frames, peer_messages, proxy_protocol
 from edgeproxy.core.wire.client_hello import ClientHello, read_client_hello
 from edgeproxy.core.wire.proxy_protocol import Header, TlvType, encode_v1, encode_v2, read_header, tls_tlv
 from edgeproxy.inbound.api_routes import read_body
 from edgeproxy.inbound.api_shapes import Registration
 from packages.proxy.tests.fuzz import hellos
 from packages.proxy.tests.fuzz.dns_queries import DNS_QUERY
+from packages.proxy.tests.fuzz.gossip import GOSSIP, GOSSIP_SEALED
 from packages.proxy.tests.fuzz.instrument import INSTRUMENT
 from packages.proxy.tests.fuzz.properties import Target, prefix_reader, stream_reader, whole_parser
 from packages.proxy.tests.fuzz.values import draw_value
@@ -167,6 +179,85 @@ def frames_of(kind: object, name: str) -> Target:
     )
 
 
+# ---- what replicas say to each other -------------------------------------------------------------
+
+
+def draw_peer_frames(rng: Random) -> bytes:
+    return b"".join(
+        peer_frames.encode(
+            peer_frames.Frame(rng.randrange(128), rng.randbytes(rng.randint(0, 3)) * rng.choice((1, 3, 700)))
+        )
+        for _ in range(rng.randint(1, 3))
+    )
+
+
+def draw_peer_message(rng: Random) -> bytes:
+    """The kind in one byte, then the body."""
+    spans = rng.choice(((), ((1, 3),), ((2, 2), (5, 9))))
+    known = {} if rng.random() < 0.5 else {"a/1f": spans}
+    stamp, dot = Stamp(rng.randrange(1 << 40), rng.randrange(9), "a"), Dot("a/1f", rng.randint(1, 99))
+    values = {"app": rng.choice((None, 1, -0.5, "ü", b"\xff"))}
+    row_id = rng.choice(("", "b1", "x" * 300))
+    row = RowState(row_id, {Group.HEALTH: Cell(stamp, dot, values)})
+    message: Message = rng.choice((
+        Changes((Write(dot, stamp, row_id, {rng.choice(list(Group)): values}),) * rng.randrange(3)),
+        Digest("a/1f", known, rng.choice((None, 1 << 63)), rng.randrange(1 << 40), rng.random() < 0.5),
+        Want(known),
+        Gone(),
+        SnapshotWanted(rng.choice((None, row_id))),
+        SnapshotPart("a/1f", None, row_id, known, (row,)),
+    ))  # fmt: skip
+    frame = peer_messages.framed(message)
+    return bytes((frame.kind,)) + frame.body
+
+
+def read_peer_message(data: bytes) -> Message:
+    message = peer_messages.message_in(peer_frames.Frame(data[0] if data else 0, data[1:]))
+    if message is None:
+        raise ValueError("of a kind that nobody knows")
+    return message
+
+
+def check_peer_message(message: Message, _data: bytes) -> None:
+    frame = peer_messages.framed(message)
+    again = peer_messages.message_in(frame)
+    assert again is not None
+    # Compared as encoded: a value that holds NaN does not even equal itself.
+    assert peer_messages.framed(again) == frame
+
+
+PEER_TERMS = Terms("cluster", "b", "run", (b"k" * 32,))
+PEER_NONCE, PEER_CERTIFICATE = b"n" * 32, b"f" * 32
+
+
+def draw_handshake(rng: Random) -> bytes:
+    """All that a dialler sends to the acceptor of :func:`accept_peer`."""
+    terms = Terms(
+        "cluster", rng.choice(("a", "c", "ü" * 20)), "run", PEER_TERMS.keys, 1, rng.choice((1, 2, 99))
+    )
+    dialler = Dialler(terms, rng.randbytes(32), PEER_CERTIFICATE)
+    sent = dialler.begin()
+    for answer in Acceptor(PEER_TERMS, PEER_NONCE, PEER_CERTIFICATE).receive(sent[0]):
+        sent += dialler.receive(answer)
+    return b"".join(map(peer_frames.encode, sent))
+
+
+def accept_peer(data: bytes) -> Peer:
+    acceptor = Acceptor(PEER_TERMS, PEER_NONCE, PEER_CERTIFICATE)
+    for frame in peer_frames.PeerFrameReader(max_bytes=4096).feed(data):
+        acceptor.receive(frame)
+    if acceptor.peer is None:
+        raise ValueError("incomplete")
+    return acceptor.peer
+
+
+def check_peer(peer: Peer, data: bytes) -> None:
+    """Who gets this far has sent a hello that says so."""
+    first = next(iter(peer_frames.PeerFrameReader().feed(data)))
+    assert first.kind == HELLO
+    assert msgspec.msgpack.decode(first.body, type=Hello).node == peer.node
+
+
 # ---- what backends say of themselves -------------------------------------------------------------
 
 API_REFUSALS = (msgspec.ValidationError, ValueError, RecursionError)
@@ -223,6 +314,17 @@ TARGETS = (
     ),
     frames_of(frames.ToWorker, "frames_to_worker"),
     frames_of(frames.FromWorker, "frames_from_worker"),
+    stream_reader(
+        "peer_frames",
+        draw_peer_frames,
+        lambda: peer_frames.PeerFrameReader().feed,
+        peer_frames.PeerFrameError,
+        peer_frames.encode,
+    ),
+    whole_parser("peer_message", draw_peer_message, read_peer_message, ValueError, check_peer_message),
+    whole_parser("peer_handshake", draw_handshake, accept_peer, (HandshakeError, ValueError), check_peer),
+    GOSSIP,
+    GOSSIP_SEALED,
     whole_parser(
         "address",
         lambda rng: draw_address(rng).encode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -71,6 +72,26 @@ def test_edits_beside_a_running_proxy_are_in_its_log(start_proxy: StartProxy, po
     assert lines[1].endswith("weight 1 → 9")
     assert lines[2].endswith("healthy 1 → 0")
     assert "sound and holds 1 usable backends" in run(proxy, "db", "verify")
+
+
+@pytest.mark.feature("recovery.archive", "recovery.point_in_time")
+def test_running_proxy_archives_and_routes_by_what_is_restored(
+    start_proxy: StartProxy, ports: dict[str, int], new_client: NewClient, tmp_path: Path
+) -> None:
+    url = (tmp_path / "archive").as_uri()
+    proxy = start_proxy([row("one", ports["one"])], archive_url=url, archive_interval_secs=1)
+    wait_until(lambda: has_log(proxy.db_path), reason="the log to be installed")
+    edit(proxy.db_path, f"UPDATE backends SET port = {ports['two']}")
+    wait_until_served_by(proxy, new_client, "two")
+    wait_until(
+        lambda: any((tmp_path / "archive").rglob("changes-*-0000000000000002")),
+        reason="the edit to be archived",
+    )
+    (found, edited) = json.loads(run(proxy, "db", "log", "--json"))["changes"]
+    run(proxy, "db", "restore", "--to", found["at"])
+    wait_until_served_by(proxy, new_client, "one")
+    assert "1 changed" in run(proxy, "db", "restore", "--from-archive", url, "--to", edited["at"])
+    wait_until_served_by(proxy, new_client, "two")
 
 
 def test_restored_backup_is_routed_to(

@@ -53,6 +53,7 @@ from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.ports import Operation, RowChange
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.affinity_sweep import sweep_bindings
+from edgeproxy.runtime.archive_upkeep import keep_archive
 from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.event_bus import EventFeed, TopicLog
@@ -68,14 +69,16 @@ from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from edgeproxy.runtime.upgrade import Successor, command_line, reclaim_rows, start_successor
 from edgeproxy.runtime.verdict_feed import VerdictFeed
-from edgeproxy.stores import open_leases, open_store, open_store_to_serve
+from edgeproxy.stores import open_archive, open_leases, open_store, open_store_to_serve
 from edgeproxy.worker.shared_state import SharedState, create_segment, has_capacities
 
 if TYPE_CHECKING:
+    from edgeproxy.app.replication import ReplicationPart
     from edgeproxy.inbound.api import ApiServer
     from edgeproxy.inbound.api_port import ApiPort
     from edgeproxy.inbound.dns import DnsServer
     from edgeproxy.inbound.metrics_server import MetricsServer
+    from edgeproxy.inbound.replication_ports import ReplicationPort
     from edgeproxy.outbound.certificates_files import CertificateFiles
     from edgeproxy.outbound.certificates_files import Loaded as Certificates
     from edgeproxy.runtime.logs import Logger
@@ -155,6 +158,7 @@ class App:
         self._candidates: Candidates | None = None
         self._api: ApiServer | None = None
         self._metrics: MetricsServer | None = None
+        self._replication: ReplicationPart | None = None
         saved = None
         if estate is not None:
             self._segment_fd = _inherited_segment(config, estate.segment_fd)
@@ -227,6 +231,7 @@ class App:
                 transitions=self._transitions,
                 api_counts=lambda: self._api.counts() if self._api is not None else None,
                 dns_statistics=lambda: self._dns.stats() if self._dns is not None else None,
+                replication_view=lambda: self._replication.view() if self._replication is not None else None,
             )
             self._admin = AdminServer(
                 config.admin_socket,
@@ -237,6 +242,7 @@ class App:
                     "reload": lambda _request: self._reload(),
                     "overview": lambda _request: self._view.overview(),
                     "rate_limit": self._view.rate_limit,
+                    "replication": lambda _request: self._view.replication(),
                     "set_backend": SetBackend(self._write_row, config.geography, self._feed.refresh),
                     "stats": lambda _request: self._view.stats(),
                     "table": lambda _request: self._view.table(),
@@ -297,6 +303,8 @@ class App:
             if self._entrances.metrics is not None:
                 self._metrics = self._metrics_server(self._entrances.metrics)
                 await self._metrics.start()
+            if self._entrances.gossip is not None and self._entrances.transport is not None:
+                self._replication = self._replication_part(self._entrances.gossip, self._entrances.transport)
             self._tell(
                 Topic.CONFIG,
                 "listening",
@@ -306,6 +314,10 @@ class App:
                 dns=self._entrances.dns.address if self._entrances.dns is not None else None,
                 api=self._entrances.api.address if self._entrances.api is not None else None,
                 metrics=self._entrances.metrics.address if self._entrances.metrics is not None else None,
+                gossip=str(self._entrances.gossip.address) if self._entrances.gossip is not None else None,
+                transport=(
+                    str(self._entrances.transport.address) if self._entrances.transport is not None else None
+                ),
                 version=__version__,
                 pid=os.getpid(),
                 region=self._config.region,
@@ -406,6 +418,10 @@ class App:
             ),
             reclaim_rows(self._state.reclaim_rows),
         ]
+        if (url := config.archive_url) is not None:
+            jobs.append(
+                keep_archive(lambda: open_archive(config, url), config.archive_interval_secs, self._log)
+            )
         if config.worker_hang_timeout_secs:
             jobs.append(self._supervisor.watch_for_hangs(config.worker_hang_timeout_secs))
         if self._verdicts is not None:
@@ -418,6 +434,8 @@ class App:
             jobs.append(sweep_bindings(self._state.clients, self._bucket_fill_s, lambda: interval_s))
         if self._api is not None:
             jobs.append(self._api.run())
+        if self._replication is not None:
+            jobs.append(self._replication.run())
         if config.config_watch_enabled and self._config_file is not None:
             jobs.append(
                 self._reloader.watch(
@@ -474,6 +492,8 @@ class App:
             self._verdicts.follow(change)
         if self._checks is not None:
             self._checks.follow(change)
+        if self._replication is not None:
+            self._replication.table_changed()
 
     def _dns_server(self, port: DnsPort) -> DnsServer:
         # Imports that take an eighth of a second, while the workers serve already.
@@ -504,7 +524,26 @@ class App:
             __version__,
             self._log,
             TopicLog(self._events, Topic.REGISTRY),
+            lambda node: self._replication is not None and self._replication.is_elsewhere(node),
         )
+
+    def _replication_part(self, gossip: ReplicationPort, transport: ReplicationPort) -> ReplicationPart:
+        # Imports that take a fifth of a second, while the workers serve already.
+        from edgeproxy.app.replication import ReplicationPart
+
+        return ReplicationPart(
+            self._config,
+            gossip,
+            transport,
+            TopicLog(self._events, Topic.REPLICATION),
+            self._feed.poll_soon,
+            self._leases_changed,
+            lambda: self._upgrading.successor is None,
+        )
+
+    def _leases_changed(self) -> None:
+        if self._api is not None:
+            self._api.leases_changed()
 
     def _metrics_server(self, port: MetricsPort) -> MetricsServer:
         # Imports that take a third of a second, while the workers serve already.

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from edgeproxy.app.parts import addresses, named_addresses
 from edgeproxy.config import Config
 from edgeproxy.config.load import SOURCE_DEFAULT
+from edgeproxy.config.settings import SETTINGS
 from edgeproxy.errors import ListenError
 from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.metrics_port import MetricsPort
+from edgeproxy.inbound.replication_ports import ReplicationPort
 from edgeproxy.runtime.handover import Bequest, Inheritance
 from edgeproxy.runtime.listeners import Listeners, activated_listeners, adopt_listeners, open_listeners
 from edgeproxy.runtime.socket_activation import ActivatedSockets
@@ -35,6 +37,11 @@ class Entrances:
         self.dns = _dns_port(config, inherited) if config.dns_enabled else None
         self.api = _api_port(config, inherited) if config.api_enabled else None
         self.metrics = _metrics_port(config, inherited) if config.metrics_enabled else None
+        self.gossip: ReplicationPort | None = None
+        self.transport: ReplicationPort | None = None
+        if config.replication_enabled:
+            self.gossip = _replication_port(config, "gossip", "exchange membership", inherited)
+            self.transport = _replication_port(config, "transport", "exchange changes", inherited)
 
     @property
     def address(self) -> str:
@@ -56,6 +63,10 @@ class Entrances:
             bequests.append(
                 Bequest("metrics", str(config.metrics_listen_addr), (self.metrics.socket.fileno(),))
             )
+        for name, port in (("gossip", self.gossip), ("transport", self.transport)):
+            if port is not None and port.socket.fileno() >= 0:
+                address = str(getattr(config, f"replication_{name}_addr"))
+                bequests.append(Bequest(name, address, (port.socket.fileno(),)))
         return bequests
 
     def close_listeners(self) -> None:
@@ -104,3 +115,15 @@ def _metrics_port(config: Config, inherited: Inheritance) -> MetricsPort:
     address = config.metrics_listen_addr
     is_default = config.sources["metrics_listen_addr"] == SOURCE_DEFAULT
     return MetricsPort(address, is_default=is_default, inherited=inherited.take("metrics", str(address)))
+
+
+def _replication_port(config: Config, name: str, to: str, inherited: Inheritance) -> ReplicationPort:
+    setting = f"replication_{name}_addr"
+    address = getattr(config, setting)
+    return ReplicationPort(
+        address,
+        to=to,
+        variable=SETTINGS[setting].variable,
+        is_exposable=bool(config.replication_keys) or config.sources[setting] != SOURCE_DEFAULT,
+        inherited=inherited.take(name, str(address)),
+    )

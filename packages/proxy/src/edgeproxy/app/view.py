@@ -25,6 +25,7 @@ from edgeproxy.core.controlplane.events import EventBus, RecentEvents, Topic
 from edgeproxy.core.controlplane.explain import CapUse, Explanation, explain
 from edgeproxy.core.controlplane.outlier import State
 from edgeproxy.core.controlplane.overview import Overview, backend_views, country_views
+from edgeproxy.core.controlplane.replication_view import ReplicationView
 from edgeproxy.core.controlplane.routing_table import RoutingTable
 from edgeproxy.core.controlplane.traffic import TrafficTotals
 from edgeproxy.core.dataplane.affinity import binding_tag, country_code, holds, stable_key
@@ -32,6 +33,7 @@ from edgeproxy.core.dataplane.client import affinity_network, locate
 from edgeproxy.core.dataplane.rate_limit import client_tag
 from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.wire.frames import ConnectionOrder, first_of
+from edgeproxy.errors import EdgeproxyError
 from edgeproxy.outbound.geo_maxmind import CountryDatabase
 from edgeproxy.runtime.geo_watch import GeoWatch
 from edgeproxy.runtime.supervisor import Supervisor
@@ -64,6 +66,7 @@ class View:
     transitions: TransitionCounts
     api_counts: Callable[[], ApiCounts | None]
     dns_statistics: Callable[[], dict[str, int] | None]
+    replication_view: Callable[[], ReplicationView | None]
 
     def overview(self) -> Overview:
         """The whole POP, for the metrics and the status page."""
@@ -112,7 +115,19 @@ class View:
             events=self.bus.statistics(),
             api=self.api_counts(),
             rate_limit=(rate_limit_counts(self.traffic.clients, self.traffic.closes) if is_limited else None),
+            replication=self.replication_view(),
         )
+
+    def replication(self) -> ReplicationView:
+        """Members, what they lack and what is lacking here.
+
+        Raises:
+            EdgeproxyError: this POP does not replicate.
+        """
+        found = self.replication_view()
+        if found is None:
+            raise EdgeproxyError("this POP replicates with nobody; set EDGEPROXY_REPLICATION_ENABLED")
+        return found
 
     def stats(self) -> dict[str, Any]:
         """Counts of connections, bytes and outcomes, by backend where they have one."""

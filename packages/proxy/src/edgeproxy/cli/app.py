@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy import __version__
-from edgeproxy.cli import backends, config, ctl, db, explain, register, token
+from edgeproxy.cli import backends, config, ctl, db, explain, register, replication, token
 from edgeproxy.cli import run as run_command
 
 app = typer.Typer(
@@ -55,4 +55,5 @@ app.add_typer(backends.group, name="backends")
 app.add_typer(db.group, name="db")
 app.add_typer(ctl.group, name="ctl")
 app.add_typer(token.group, name="token")
+app.add_typer(replication.group, name="replication")
 app.add_typer(config.group, name="config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
@@ -159,7 +160,7 @@ def table(json: Json = False, config_file: ConfigFile = None) -> None:
 @show.command()
 def events(
     topic: Annotated[
-        str | None, typer.Option("--topic", help="Only those of config, registry, health, worker or drain.")
+        str | None, typer.Option("--topic", help="Only those of one topic, such as health or replication.")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="At most so many, the latest.")] = 20,
     json: Json = False,
@@ -177,6 +178,63 @@ def events(
     dropped = sum(answer["statistics"]["dropped"].values())
     if dropped:
         console.print(f"{dropped} events were dropped since the start, because too many came at once.")
+
+
+@show.command()
+def members(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Print the POPs of the cluster: which are there, and how they are connected with this one."""
+    found = _ask(config_file, "replication")["members"]
+    screen = _screen()
+    if json:
+        screen.print_json(found)
+        return
+    rows = [
+        (
+            *(each["node"], each["state"], screen.duration_text(each["since_s"])),
+            *(each["gossip"], each["transport"], _connection(each)),
+            _ago(each["heard_s_ago"]),
+            "" if each["drift_ms"] is None else f"{each['drift_ms']:+d} ms",
+            screen.size_text(each["waiting_bytes"]) if each["connected"] else "",
+            each["dropped"] if each["connected"] else "",
+        )
+        for each in found
+    ]
+    columns = ("pop", "state", ">for", "gossip", "transport", "connection", ">heard", ">clock", ">waits")
+    faint = [each["state"] not in ("self", "alive") for each in found]
+    screen.console().print(screen.table((*columns, ">dropped"), rows, dim=faint))
+
+
+@show.command()
+def replication(json: Json = False, config_file: ConfigFile = None) -> None:
+    """Print how far this POP has come with the changes of each, and what was refused."""
+    answer = _ask(config_file, "replication")
+    screen = _screen()
+    if json:
+        screen.print_json(answer)
+        return
+    console = screen.console()
+    counts, states = answer["counts"], Counter(each["state"] for each in answer["members"])
+    refused = {**answer["refused_peers"]}
+    for reason, count in answer["refused_datagrams"].items():
+        refused[reason] = refused.get(reason, 0) + count
+    rows = [
+        ("POP", f"{answer['node']} of cluster {answer['cluster']}, {_protection(answer)}"),
+        ("members", ", ".join(f"{count} {state}" for state, count in states.items())),
+        ("changes", f"{counts['written']} made here, {counts['applied']} came from others"),
+        ("fetching", f"from {answer['pulling']}" if answer["pulling"] else "nothing"),
+        ("waiting", f"{answer['store_waiting']} steps for the routing database"),
+        ("refused", ", ".join(f"{reason} {n}" for reason, n in sorted(refused.items()) if n) or "nothing"),
+        ("warnings", ", ".join(f"{cause} {n}" for cause, n in counts["warnings"].items()) or "none"),
+    ]
+    if answer["namesake"]:
+        rows.append(("same name", f"{answer['namesake']}: another POP goes by it; change one of the two"))
+    console.print(screen.table(("", ""), rows))
+    if answer["known"]:
+        lacking = [(origin, known, answer["lag"].get(origin, 0)) for origin, known in answer["known"].items()]
+        console.print()
+        console.print(screen.table(("origin", ">changes known", ">lacking"), lacking))
+    for row, why in answer["refused_rows"].items():
+        console.print(f"refused by the table  {row}: {why}")
 
 
 @group.command("rate-limit")
@@ -324,6 +382,21 @@ def _cap(overview: dict[str, Any]) -> str:
 def _connect_time(connects: dict[str, Any]) -> str:
     count = sum(connects["counts"])
     return f"{1000 * connects['seconds_sum'] / count:.1f} ms" if count else ""
+
+
+def _connection(member: dict[str, Any]) -> str:
+    if not member["connected"]:
+        return "" if member["state"] == "self" else "none"
+    return f"{'dialled' if member['dialled'] else 'accepted'}, version {member['version']}"
+
+
+def _ago(seconds: float | None) -> str:
+    return "" if seconds is None else f"{_screen().duration_text(seconds)} ago"
+
+
+def _protection(answer: dict[str, Any]) -> str:
+    sealed = "sealed" if answer["sealed"] else "without keys, on this machine only"
+    return sealed if answer["running"] else f"{sealed}; waiting for another process that is this POP to end"
 
 
 def _words(numbers: list[int]) -> str:

@@ -77,21 +77,12 @@ def _lines(introduction: Sequence[str], width: int) -> Iterator[str]:
     section = None
     flags = [setting for setting in SETTINGS.values() if not setting.is_secret]
     for setting in flags:
-        if setting.section.available:
-            if section is not setting.section:
-                section = setting.section
-                yield ""
-                yield section.title
-            yield f"  {setting.flag} VALUE"
-            yield from _wrapped(f"{setting.description} [{_values(setting)}]", width)
-    yield ""
-    yield from textwrap.wrap(
-        "Not available yet (checked, but without effect; a switch can only be false)", width
-    )
-    names = ", ".join(setting.flag for setting in flags if not setting.section.available)
-    yield from textwrap.wrap(
-        names, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
-    )
+        if section is not setting.section:
+            section = setting.section
+            yield ""
+            yield section.title
+        yield f"  {setting.flag} VALUE"
+        yield from _wrapped(f"{setting.description} [{_values(setting)}]", width)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -7,6 +7,7 @@ value. ``parse(format(value)) == value`` holds for every value that ``parse`` re
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from collections.abc import Callable
@@ -184,6 +185,11 @@ domain = matching(
 url_path = matching(r"/[!-~]*", "path that begins with /")
 _HOST_AND_PORT = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
 # What is refused here is not shown, unlike what the driver would say of it.
+archive_url = matching(
+    r"file:///[!-~]+|s3://[a-z0-9][a-z0-9.-]+(/[!-~]*)?",
+    "file:///FOLDER or s3://BUCKET/PREFIX",
+)
+
 postgres_url = matching(
     # The user's part may hold any character that can be typed but / ? and #, which would end it.
     rf"postgres(ql)?://([!\"$-.0->@-~]*@)?({_HOST_AND_PORT}(,{_HOST_AND_PORT})*)?(/[!\"$->@-~]*)?(\?[!\"$-~]*)?",
@@ -276,6 +282,26 @@ def _parse_peers(text: str) -> tuple[Address, ...]:
 
 
 peers = Kind(_PEERS, _parse_peers, lambda items: ",".join(map(str, items)), (list, str))
+
+
+_KEYS = "keys of 32 bytes in base64, separated by commas"
+_KEY_BYTES = 32
+
+
+def _parse_keys(text: str) -> tuple[bytes, ...]:
+    found = []
+    for item in text.split(","):
+        try:
+            key = base64.b64decode(item.strip(" "), validate=True)
+        except ValueError:
+            raise InvalidValueError(f"holds something that is no base64; write {_KEYS}") from None
+        if len(key) != _KEY_BYTES:
+            raise InvalidValueError(f"holds a key of {len(key)} bytes; write {_KEYS}")
+        found.append(key)
+    return tuple(found)
+
+
+keys = Kind(_KEYS, _parse_keys, lambda found: ",".join(base64.b64encode(key).decode() for key in found))
 
 
 _NETWORKS = "networks such as 192.0.2.0/24, separated by commas"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -165,12 +166,6 @@ class _Merging:
 
     def check(self, geography: Geography) -> None:
         """Add what is wrong with values that are right on their own."""
-        for name, setting in SETTINGS.items():
-            if setting.is_switch and not setting.section.available and self.values.get(name):
-                title = setting.section.title  # feature: settings.not_built
-                self.problems.append(
-                    f"{self.labels[name]}: {title} is not available yet; unset it or set it to false"
-                )
         self.problems.extend(self._contradictions(geography))
 
     def _contradictions(self, geography: Geography) -> Iterator[str]:
@@ -206,12 +201,37 @@ class _Merging:
                 f"{self.labels['postgres_enabled']}: needs {SETTINGS['postgres_url'].variable}; "
                 "set it, or unset this"
             )
+        if self.values.get("postgres_enabled") and self.values.get("archive_url") is not None:
+            yield (
+                f"{self.labels['archive_url']}: databases in files are archived, and PostgreSQL has means of "
+                f"its own; unset it, or {SETTINGS['postgres_enabled'].variable}"
+            )
+        if self.values.get("replication_enabled"):
+            yield from self._wrong_replication()
         least, most = "postgres_min_connections", "postgres_max_connections"
         if not self.failed.intersection({least, most}) and self.values[least] > self.values[most]:
             yield (
                 f"{self.labels[least]}: {self.values[least]} is more than {SETTINGS[most].variable}, "
                 f"which is {self.values[most]}; lower the one or raise the other"
             )
+
+    def _wrong_replication(self) -> Iterator[str]:
+        if self.values.get("postgres_enabled"):
+            yield (
+                f"{self.labels['replication_enabled']}: POPs that share a database in PostgreSQL have "
+                f"nothing to replicate; unset it, or {SETTINGS['postgres_enabled'].variable}"
+            )
+        if self.values.get("replication_keys", ()) is None:
+            for name in ("replication_gossip_addr", "replication_transport_addr"):
+                address = self.values.get(name)
+                if address is None or self.sources[name] == SOURCE_DEFAULT:
+                    continue
+                if not ip_address(address.host).is_loopback:
+                    yield (
+                        f"{self.labels[name]}: {address} can be reached from other machines, and there is no "
+                        f"key; set {SETTINGS['replication_keys'].variable} to what "
+                        "`edgeproxy replication key` prints, or listen on 127.0.0.1"
+                    )
 
     def _take(self, setting: Setting, text: str, *, source: str, label: str) -> None:
         try:

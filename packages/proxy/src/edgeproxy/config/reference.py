@@ -95,12 +95,7 @@ def _section_lines() -> Iterator[str]:
             if section is not None:
                 yield ""
             section = setting.section
-            if section.available:
-                yield f"## {section.title}"
-            else:
-                yield f"## {section.title} (not available yet)"
-                yield ""
-                yield "Checked, but without effect; switching it on is refused."
+            yield f"## {section.title}"
             yield ""
             yield "| variable | TOML key, flag | default | value | meaning |"
             yield "|---|---|---|---|---|"

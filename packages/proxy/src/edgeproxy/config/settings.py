@@ -35,8 +35,6 @@ class Section:
     """A group of settings on the reference page, and the part of the product that they steer."""
 
     title: str
-    available: bool = True
-    """Whether the part exists. While it does not, its switch can only be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ LOGS = Section("Logs")
 TLS = Section("TLS termination")
 API = Section("Self-registration of backends")
 DNS = Section("Geo-aware DNS")
-REPLICATION = Section("Replication", available=False)
+REPLICATION = Section("Replication")
 RATE_LIMIT = Section("Rate limiting")
 CIRCUIT_BREAKER = Section("Circuit breaking")
 HEALTH_CHECK = Section("Active health checking")
@@ -225,6 +223,22 @@ class Config:
         "2592000",
         ROUTING,
         "Entries older than this are dropped from the change log.",
+    )
+    archive_url: str | None = _setting(
+        kinds.optional(kinds.archive_url),
+        "",
+        ROUTING,
+        "Where changes of the routing table are copied to while the proxy runs, so that any time can be "
+        "restored. S3 takes credentials and endpoint from the environment, as its other tools do.",
+    )
+    archive_interval_secs: float = _setting(
+        kinds.seconds(1, 86_400), "60", ROUTING, "Time between two additions to the archive."
+    )
+    archive_keep_secs: float = _setting(
+        kinds.seconds(3_600, 3_153_600_000),
+        "2592000",
+        ROUTING,
+        "How far back the archive can restore. What is older is removed from it.",
     )
     geoip_path: Path | None = _setting(
         kinds.optional(kinds.path),
@@ -562,7 +576,7 @@ class Config:
         kinds.flag,
         "false",
         REPLICATION,
-        "Exchange changes with other POPs.",
+        "Exchange changes of the routing table with other POPs. Not with PostgreSQL, which all may share.",
         switch=True,
     )
     replication_node_id: str = _setting(
@@ -571,14 +585,45 @@ class Config:
         REPLICATION,
         "This POP's name among the others, the same over restarts.",
     )
+    replication_keys: tuple[bytes, ...] | None = _setting(
+        kinds.optional(kinds.keys),
+        "",
+        REPLICATION,
+        "What all POPs of a cluster know and nobody else: the first key seals, each of them opens. Without "
+        "one, only POPs on this machine are spoken to. `edgeproxy replication key` makes one.",
+        secret=True,
+    )
     replication_gossip_addr: Address = _setting(
-        kinds.address, "0.0.0.0:4001", REPLICATION, "Where membership messages arrive."
+        kinds.address,
+        "0.0.0.0:4001",
+        REPLICATION,
+        "Where membership messages arrive, over UDP. Without keys, 127.0.0.1 takes the place of the default.",
     )
     replication_transport_addr: Address = _setting(
-        kinds.address, "0.0.0.0:4002", REPLICATION, "Where changes arrive."
+        kinds.address,
+        "0.0.0.0:4002",
+        REPLICATION,
+        "Where changes arrive, over QUIC, which is UDP. Without keys, 127.0.0.1 takes the place of the "
+        "default.",
+    )
+    replication_gossip_advertise_addr: Address | None = _setting(
+        kinds.optional(kinds.address),
+        "",
+        REPLICATION,
+        "Where other POPs reach the gossip address, if that is elsewhere. Without one, the address listened "
+        "on, or for all addresses that one from which the first bootstrap peer is reached.",
+    )
+    replication_transport_advertise_addr: Address | None = _setting(
+        kinds.optional(kinds.address),
+        "",
+        REPLICATION,
+        "Where other POPs reach the transport address, if that is elsewhere. Without one, as for gossip.",
     )
     replication_bootstrap_peers: tuple[Address, ...] = _setting(
-        kinds.peers, "", REPLICATION, "POPs to contact first."
+        kinds.peers,
+        "",
+        REPLICATION,
+        "Gossip addresses of POPs to contact first, this one's own among them or not.",
     )
     replication_db_path: Path = _setting(
         kinds.path,

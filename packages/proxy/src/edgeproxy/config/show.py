@@ -93,7 +93,7 @@ def _toml_lines(config: Config) -> Iterator[str]:
         if setting.section is not section:
             section = setting.section
             yield ""
-            yield f"# {section.title}" + ("" if section.available else " (not available yet)")
+            yield f"# {section.title}"
         line = f"{setting.name} = {_toml_value(config, setting)}"
         if setting.is_secret and getattr(config, setting.name) is not None:
             line = f"# {line}"

@@ -76,8 +76,10 @@ class ApiServer:
         version: str,
         log: Log,
         registry_log: Log | None = None,
+        is_elsewhere: Callable[[str], bool] = lambda _owner: False,
     ) -> None:
-        """See :class:`~edgeproxy.inbound.api_routes.Calls` for ``explain``.
+        """See :class:`~edgeproxy.inbound.api_routes.Calls` for ``explain``, and for ``is_elsewhere``
+        :class:`~edgeproxy.core.controlplane.lease_book.LeaseBook`.
 
         ``registry_log`` is told what becomes of registrations, in the place of ``log``.
 
@@ -91,7 +93,13 @@ class ApiServer:
             self._tls = ApiTls(config.api_tls_cert, config.api_tls_key)
         ttl_s = config.heartbeat_ttl_secs
         self._registrar = Registrar(
-            leases, table, config.geography, ttl_s, config.replication_node_id, registry_log or log
+            leases,
+            table,
+            config.geography,
+            ttl_s,
+            config.replication_node_id,
+            registry_log or log,
+            is_elsewhere,
         )
         self._calls = Calls(self._registrar, table, explain, workers_ready, version, ttl_s)
         self._limit = FloodLimit(config.api_rate_limit_per_sec, config.api_rate_limit_burst)
@@ -139,6 +147,10 @@ class ApiServer:
             group.create_task(self._follow_tokens())
             if self._tls is not None:
                 group.create_task(self._tls.watch(self._log))
+
+    def leases_changed(self) -> None:
+        """See :meth:`edgeproxy.inbound.api_registrar.Registrar.leases_changed`."""
+        self._registrar.leases_changed()
 
     def counts(self) -> ApiCounts:
         """What was done since the start."""

@@ -88,14 +88,22 @@ class Registrar:
     """All registrations of this POP."""
 
     def __init__(
-        self, store: LeaseStore, table: Table, geography: Geography, ttl_s: float, owner: str, log: Log
+        self,
+        store: LeaseStore,
+        table: Table,
+        geography: Geography,
+        ttl_s: float,
+        owner: str,
+        log: Log,
+        is_elsewhere: Callable[[str], bool] = lambda _owner: False,
     ) -> None:
+        """See :class:`~edgeproxy.core.controlplane.lease_book.LeaseBook` for ``is_elsewhere``."""
         self._store = store
         self._table = table
         self._geography = geography
         self._owner = owner
         self._log = log
-        self._book = LeaseBook(ttl_s, owner)
+        self._book = LeaseBook(ttl_s, owner, is_elsewhere)
         self._table_version = -1
         self._waiting: list[_Waiting] = []
         self._deciding: list[_Waiting] = []
@@ -114,6 +122,10 @@ class Registrar:
     def change_ttl(self, ttl_s: float) -> None:
         """Go by another TTL from now on, also for leases that run."""
         self._book.ttl_s = ttl_s
+
+    def leases_changed(self) -> None:
+        """Others have written leases: take them up with the next sweep."""
+        self._table_version = -1
 
     async def load(self) -> None:
         """Take up the leases that are in the store; they count from now."""

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from edgeproxy.core.controlplane.control_view import ApiCounts, ControlView
 from edgeproxy.core.controlplane.events import Priority, Topic
 from edgeproxy.inbound.metric_families import counter, gauge
+from edgeproxy.inbound.metrics_replication import replication_metrics
 
 
 class ControlCollector(Collector):
@@ -49,6 +50,8 @@ class ControlCollector(Collector):
         yield from _of_events(view)
         if view.api is not None:
             yield from _of_the_api(view.api)
+        if view.replication is not None:
+            yield from replication_metrics(view.replication)
 
 
 def _of_events(view: ControlView) -> Iterator[Metric]:

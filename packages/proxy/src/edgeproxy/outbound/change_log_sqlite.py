@@ -35,18 +35,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from edgeproxy.core.controlplane.row_text import row_from_text, row_text_sql
+from edgeproxy.core.controlplane.row_text import row_text_sql
 from edgeproxy.errors import StoreError
+from edgeproxy.outbound.change_log_reading import OUTSIDE, text_of
 from edgeproxy.outbound.sqlite_file import connect, is_writable, translated_errors, writing
 from edgeproxy.outbound.sqlite_schema import columns_of
-from edgeproxy.ports import Change
 
-OUTSIDE: Final = "outside"
-"""Author of what a trigger saw some other program do."""
 FOUND: Final = "found"
 """Author of a difference that no trigger saw arise; its time is when it was found."""
 
-_NOW: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+PEER: Final = "peer "
+"""Before the name of the POP whose change it was, as author of what came by replication."""
+
+NOW: Final = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 _TABLES: Final = {
     "edgeproxy_rows": "CREATE TABLE edgeproxy_rows (id TEXT PRIMARY KEY, image TEXT)",
@@ -59,10 +60,13 @@ _TABLES: Final = {
     ),
 }
 
+_HORIZON: Final = "CREATE TABLE IF NOT EXISTS edgeproxy_horizon (at TEXT)"
+"""When the youngest entry was made that has been dropped: since then, every change is in the log."""
+
 _ROWS_TRIGGERS: Final = {
     f"edgeproxy_rows_{event}": (
         f"CREATE TRIGGER edgeproxy_rows_{event} AFTER {event.upper()} ON edgeproxy_rows{condition} BEGIN "
-        f"INSERT INTO edgeproxy_changes (at, id, old, new) VALUES ({_NOW}, {images}); END"
+        f"INSERT INTO edgeproxy_changes (at, id, old, new) VALUES ({NOW}, {images}); END"
     )
     for event, condition, images in (
         ("insert", "", "NEW.id, NULL, NEW.image"),
@@ -86,6 +90,8 @@ class LogSettings(NamedTuple):
     max_changes: int
     max_age_s: float
     """Older entries are dropped, and so are those beyond ``max_changes``."""
+    replicated: bool = False
+    """Whether entries are kept until the replica has made writes of them."""
 
 
 class SqliteChangeLog:
@@ -111,11 +117,23 @@ class SqliteChangeLog:
             StoreError: the database cannot be written; it is as it was.
         """
         with writing(self._path, prepare) as connection:
-            state = self._begin(connection) if obstacle(connection, self._path) is None else None
+            is_logged = obstacle(connection, self._path) is None
+            if is_logged:
+                self._begin(connection)
             yield connection
+            # The block may have taken numbers, too.
+            state = _State.read(connection) if is_logged else None
             if state is not None:
                 state = _assign(connection, state, self._settings.author)
         self._known = state
+
+    def expect(self, origin: str, sequence: int) -> None:
+        """Know that this origin came to ``sequence``: a file with less went back to an earlier state."""
+        self._known = _State(origin, sequence, 0, None)
+
+    def renew(self, connection: sqlite3.Connection) -> None:
+        """Begin a new incarnation in a transaction of :meth:`writing`."""
+        self._new_incarnation(connection)
 
     def tend(self) -> str | None:
         """Install what is missing, give pending entries their author, log differences, drop old entries.
@@ -134,7 +152,7 @@ class SqliteChangeLog:
                 return why
             found = _Found.by(connection, self._path)
             compare = found.has_all_tables and any(_unseen(connection, found.columns))
-            if not compare and self._is_complete(found):
+            if not compare and self._is_complete(found) and not self._has_old(connection, found):
                 self._remember(connection)
                 return None
         with writing(self._path) as connection:
@@ -218,15 +236,35 @@ class SqliteChangeLog:
             # Gone since it was opened, so what is written now would be, too.
             raise StoreError(f"routing database {self._path} cannot be reached: {error.strerror}") from error
 
+    def _has_old(self, connection: sqlite3.Connection, found: _Found) -> bool:
+        """Whether there are entries to drop: those that our own processes made call for nothing else."""
+        assert found.state is not None
+        query = "SELECT change, at FROM edgeproxy_changes ORDER BY change LIMIT 1"
+        first = connection.execute(query).fetchone()
+        if first is None:
+            return False
+        change, at = first
+        return change <= found.state.last_change - self._settings.max_changes or text_of(at) < self._oldest()
+
+    def _oldest(self) -> str:
+        """What was logged before is too old."""
+        return _written(datetime.now(UTC) - timedelta(seconds=self._settings.max_age_s))
+
     def _drop_old(self, connection: sqlite3.Connection, state: _State) -> None:
-        oldest = datetime.now(UTC) - timedelta(seconds=self._settings.max_age_s)
         query = "SELECT min(change) FROM edgeproxy_changes WHERE at >= ?"
-        (first_young,) = connection.execute(query, (_written(oldest),)).fetchone()
+        (first_young,) = connection.execute(query, (self._oldest(),)).fetchone()
         # Whole beginnings are dropped, so that numbers stay without gaps even when a clock was set back.
         drop_up_to = max(
             state.last_change if first_young is None else first_young - 1,
             state.last_change - self._settings.max_changes,
         )
+        if self._settings.replicated:
+            drop_up_to = min(drop_up_to, captured_up_to(connection))
+        query = "SELECT at FROM edgeproxy_changes WHERE change = ?"
+        if (dropped := connection.execute(query, (drop_up_to,)).fetchone()) is not None:
+            connection.execute(_HORIZON)
+            connection.execute("DELETE FROM edgeproxy_horizon")
+            connection.execute("INSERT INTO edgeproxy_horizon VALUES (?)", dropped)
         connection.execute("DELETE FROM edgeproxy_changes WHERE change <= ?", (drop_up_to,))
 
 
@@ -312,7 +350,7 @@ def _unseen(connection: sqlite3.Connection, columns: tuple[str, ...]) -> Iterato
         UNION ALL SELECT id FROM backends
         WHERE typeof(id) = 'text' AND id NOT IN (SELECT id FROM edgeproxy_rows)
     """
-    return (_text(row_id) for (row_id,) in connection.execute(query))
+    return (text_of(row_id) for (row_id,) in connection.execute(query))
 
 
 def _log_differences(connection: sqlite3.Connection, columns: tuple[str, ...]) -> None:
@@ -349,6 +387,63 @@ def _assign(connection: sqlite3.Connection, state: _State, author: str) -> _Stat
     return state
 
 
+class Position(NamedTuple):
+    """How far the log goes."""
+
+    origin: str
+    sequence: int
+    """The last number of ``origin``."""
+    last_change: int
+    """The last entry that has an author."""
+
+
+def position(connection: sqlite3.Connection) -> Position:
+    """Where the log stands, in a transaction of :meth:`SqliteChangeLog.writing`."""
+    state = _State.read(connection)
+    assert state is not None
+    return Position(state.origin, state.sequence, state.last_change)
+
+
+def take_number(connection: sqlite3.Connection) -> int:
+    """Give the next number of the origin to something that is no entry."""
+    connection.execute("UPDATE edgeproxy_log SET sequence = sequence + 1")
+    return position(connection).sequence
+
+
+def attribute(connection: sqlite3.Connection, row_id: str, author: str, origin: str, sequence: int) -> None:
+    """Give the pending entries, those of one row, to somebody else's change of that row.
+
+    What a trigger of the file's owner did to other rows is given to the outside.
+    """
+    state = _State.read(connection)
+    assert state is not None
+    connection.execute(
+        "UPDATE edgeproxy_changes SET author = ?, origin = ?, sequence = ? WHERE change > ? AND id = ?",
+        (author, origin, sequence, state.last_change, row_id),
+    )
+    query = "SELECT change FROM edgeproxy_changes WHERE change > ? AND author IS NULL ORDER BY change"
+    others = connection.execute(query, (state.last_change,)).fetchall()
+    for number, (change,) in enumerate(others, state.sequence + 1):
+        connection.execute(
+            "UPDATE edgeproxy_changes SET author = ?, origin = ?, sequence = ? WHERE change = ?",
+            (OUTSIDE, state.origin, number, change),
+        )
+    connection.execute(
+        "UPDATE edgeproxy_log SET sequence = sequence + ?, "
+        "last_change = max(last_change, (SELECT coalesce(max(change), 0) FROM edgeproxy_changes))",
+        (len(others),),
+    )
+
+
+def captured_up_to(connection: sqlite3.Connection) -> int:
+    """The last entry of which the replica has made a write, 0 before the first."""
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'edgeproxy_replica'"
+    if connection.execute(query).fetchone() is None:
+        return 0
+    row = connection.execute("SELECT captured FROM edgeproxy_replica").fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def obstacle(connection: sqlite3.Connection, path: Path) -> str | None:
     """Return what keeps the table from having a change log, or ``None``."""
     columns_of(connection, path)
@@ -371,50 +466,10 @@ def obstacle(connection: sqlite3.Connection, path: Path) -> str | None:
     )
 
 
-def read_changes(connection: sqlite3.Connection, path: Path, since: str, limit: int) -> list[Change]:
-    """Return the last ``limit`` changes at or after ``since``, oldest first; see :class:`Change`.
-
-    Raises:
-        StoreError: somebody wrote into the log what no trigger writes.
-    """
-    if not _Found.by(connection, path).has_all_tables:  # feature: table.change_log
-        return []
-    query = (
-        "SELECT change, at, author, origin, sequence, id, old, new FROM edgeproxy_changes "
-        "WHERE at >= ? ORDER BY change DESC LIMIT ?"
-    )
-    return [_change(*row) for row in reversed(connection.execute(query, (since, limit)).fetchall())]
-
-
 def forget_file(connection: sqlite3.Connection, path: Path) -> None:
     """Have the next writer begin a new incarnation: this copy may be put in the place of another file."""
     if "edgeproxy_log" in _Found.by(connection, path).tables:
         connection.execute("UPDATE edgeproxy_log SET inode = NULL")
-
-
-def _change(
-    number: int,
-    at: object,
-    author: object,
-    origin: str | None,
-    sequence: int | None,
-    row_id: object,
-    old: object,
-    new: object,
-) -> Change:
-    try:
-        return Change(
-            number=number,
-            at=_text(at),
-            author=OUTSIDE if author is None else _text(author),
-            origin=origin,
-            sequence=sequence,
-            id=_text(row_id),
-            old=None if old is None else row_from_text(_text(old)),
-            new=None if new is None else row_from_text(_text(new)),
-        )
-    except ValueError as error:
-        raise StoreError(f"entry {number} of the change log was altered: {error}") from error
 
 
 def inconsistencies(connection: sqlite3.Connection, path: Path) -> list[str]:
@@ -436,18 +491,20 @@ def inconsistencies(connection: sqlite3.Connection, path: Path) -> list[str]:
     ]
     query = """
         SELECT origin, min(sequence), max(sequence), count(DISTINCT sequence), count(*)
-        FROM edgeproxy_changes WHERE change <= ? GROUP BY origin
+        FROM edgeproxy_changes WHERE change <= ? AND author NOT LIKE ? GROUP BY origin
     """
-    for origin, first, last, distinct, count in connection.execute(query, (found.state.last_change,)):
+    has_replica = captured_up_to(connection) > 0
+    for origin, first, last, distinct, count in connection.execute(
+        query, (found.state.last_change, f"{PEER}%")
+    ):
+        if has_replica and origin is not None:
+            # Numbers are given to rows that were there before, too, which are no changes of the table.
+            continue
         if origin is None or not last - first + 1 == distinct == count:
             problems.append(f"the numbers of origin {origin} have gaps or repeat")
         elif origin == found.state.origin and last != found.state.sequence:
             problems.append(f"the last number of origin {origin} is {last}, not {found.state.sequence}")
     return problems
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _quoted(name: object) -> str:

@@ -92,15 +92,31 @@ def _write(transaction: Transaction, write: LeaseWrite) -> None:
         transaction.write(write.row)
     lease = write.lease
     if lease is not None:
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        connection.execute(
-            "REPLACE INTO edgeproxy_leases (id, owner, registered_at, heartbeat_at, expired)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (lease.id, lease.owner, lease.registered_at_s, lease.heartbeat_at_s, int(lease.expired)),
-        )
+        make_tables(connection)
+        put(connection, lease)
     elif _has_table(connection):
         connection.execute("DELETE FROM edgeproxy_leases WHERE id = ?", (write.id,))
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Add what leases need, as far as it is not there."""
+    for statement in _SCHEMA:
+        connection.execute(statement)
+
+
+def put(connection: sqlite3.Connection, lease: Lease) -> None:
+    """Make this the lease of its row."""
+    # Not REPLACE, which would tell triggers neither of the lease that was nor that it was one.
+    values = (lease.owner, lease.registered_at_s, lease.heartbeat_at_s, int(lease.expired), lease.id)
+    update = (
+        "UPDATE edgeproxy_leases SET owner = ?, registered_at = ?, heartbeat_at = ?, expired = ? WHERE id = ?"
+    )
+    if connection.execute(update, values).rowcount == 0:
+        connection.execute(
+            "INSERT INTO edgeproxy_leases (owner, registered_at, heartbeat_at, expired, id)"
+            " VALUES (?, ?, ?, ?, ?)",
+            values,
+        )
 
 
 def _stored(connection: sqlite3.Connection, backend_id: str) -> Lease | None:

@@ -24,8 +24,10 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
+from edgeproxy.core.replication.model import Value
 from edgeproxy.errors import StoreError
-from edgeproxy.outbound.change_log_sqlite import LogSettings, SqliteChangeLog, read_changes
+from edgeproxy.outbound.change_log_reading import read_changes
+from edgeproxy.outbound.change_log_sqlite import LogSettings, SqliteChangeLog
 from edgeproxy.outbound.sqlite_file import connect, translated_errors, writing
 from edgeproxy.outbound.sqlite_schema import BACKENDS, OPTIONAL_COLUMN, columns_of
 from edgeproxy.ports import Change, Operation, Row, RowChange
@@ -111,6 +113,20 @@ class SqliteStore:
             self._tended = stamp
         return self._obstacle
 
+    def stamp(self) -> _Stamp:
+        """What tells the present state of the file from another; see :class:`_Stamp`."""
+        return _Stamp.of(self.path)
+
+    def renew(self, connection: sqlite3.Connection) -> None:
+        """Begin a new incarnation of the log in a transaction of this store."""
+        assert self._log is not None
+        self._log.renew(connection)
+
+    def expect(self, origin: str, sequence: int) -> None:
+        """See :meth:`edgeproxy.outbound.change_log_sqlite.SqliteChangeLog.expect`."""
+        assert self._log is not None
+        self._log.expect(origin, sequence)
+
     def changes(self, since: str, limit: int) -> Sequence[Change]:
         """See :meth:`edgeproxy.ports.ChangeLog.changes`."""
         with self.reading() as connection:
@@ -177,7 +193,15 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, columns: Sequence[str]) -> None:
         self.connection = connection
         self.rows: Mapping[str, Row] = _Table(connection, columns)
-        self._columns = columns
+        self.columns = columns
+        """Of the table, without ``deleted``."""
+
+    def raw(self, row_id: str) -> Mapping[str, Value] | None:
+        """One row with ``deleted`` as it stands there, ``None`` where there is none."""
+        names = (*self.columns, "deleted")
+        query = f"SELECT {', '.join(names)} FROM backends WHERE id = ?"  # noqa: S608
+        values = self.connection.execute(query, (row_id,)).fetchone()
+        return None if values is None else dict(zip(names, values, strict=True))
 
     def write(self, change: RowChange) -> None:
         """Write one row.
@@ -185,7 +209,7 @@ class Transaction:
         Raises:
             StoreError: the table lacks a column that is to get a value.
         """
-        _write(self.connection, change, self._columns)
+        _write(self.connection, change, self.columns)
 
 
 class _Stamp(NamedTuple):

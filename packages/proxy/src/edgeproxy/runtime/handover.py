@@ -27,7 +27,7 @@ class Bequest(msgspec.Struct, frozen=True, array_like=True):
     """Sockets that listen on one address."""
 
     purpose: str
-    """``listener``, ``dns``, ``api``, ``metrics`` or ``admin``."""
+    """``listener``, ``dns``, ``api``, ``metrics``, ``admin``, ``gossip`` or ``transport``."""
     address: str
     """As the settings have it, so a port of 0 stays 0."""
     descriptors: tuple[int, ...]

@@ -108,8 +108,10 @@ class TableFeed:
         self._watching = True
         try:
             while True:
+                # Not wait_for(), which in Python 3.11 forgets that it was cancelled when the event came, too.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._poll_wanted.wait(), self._poll_interval_s)
+                    async with asyncio.timeout(self._poll_interval_s):
+                        await self._poll_wanted.wait()
                 self._poll_wanted.clear()
                 wanted, self._next_poll = self._next_poll, None
                 try:
@@ -153,7 +155,8 @@ class TableFeed:
             self._names_changed.clear()
             await self.resolve_names(workers, log)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._names_changed.wait(), RESOLVE_INTERVAL_S)
+                async with asyncio.timeout(RESOLVE_INTERVAL_S):
+                    await self._names_changed.wait()
 
     def has_names(self) -> bool:
         """Whether a backend goes by a host name."""

@@ -147,7 +147,7 @@ def test_events_are_shown_the_latest_last(ctl: Ctl, ctl_json: Callable[..., Any]
     refused = ctl("show", "events", "--topic", "weather")
     assert (refused.code, refused.errors) == (
         1,
-        ["there is no topic 'weather'; there are: config, registry, health, worker, drain"],
+        ["there is no topic 'weather'; there are: config, registry, health, worker, drain, replication"],
     )
 
 

@@ -201,10 +201,145 @@ def test_named_file_is_used_whatever_the_settings_say(with_postgres: Run) -> Non
 
 @pytest.mark.parametrize(
     ("arguments", "program"),
-    [(("backup", "x"), "pg_dump"), (("restore", "x"), "pg_restore"), (("verify",), "pg_amcheck")],
+    [
+        (("backup", "x"), "pg_dump"),
+        (("restore", "x"), "pg_restore"),
+        (("verify",), "pg_amcheck"),
+        (("at", "1h"), "point-in-time recovery"),
+        (("archive", "file:///x"), "continuous archiving"),
+    ],
 )
 def test_what_is_for_files_names_the_program_for_postgres(
     with_postgres: Run, arguments: tuple[str, ...], program: str
 ) -> None:
     done = with_postgres("db", *arguments)
     assert (done.code, done.errors) == (2, [f"this is for databases in files; for PostgreSQL use {program}"])
+
+
+# ---- points in time --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edited(made: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As ``made``; the weight was 2 at second 1, 5 at second 2, and at second 3 another backend came."""
+    monkeypatch.setenv("EDGEPROXY_CHANGE_LOG_MAX_AGE_SECS", "3153600000")
+    execute("UPDATE backends SET weight = 5; INSERT INTO backends (id, port) VALUES ('b2', 7)")
+    execute(
+        "UPDATE edgeproxy_changes SET at = '2026-01-01T00:00:0' || change || '.000Z'; CREATE TABLE mine (n)"
+    )
+    return made
+
+
+@pytest.mark.feature("recovery.point_in_time")
+def test_table_is_shown_as_it_was(edited: Run) -> None:
+    done = edited("db", "at", "2026-01-01T00:00:01.5")
+    limits = "soft_limit 100, hard_limit 150"
+    values = f"wg_ip '127.0.0.1', port 9001, healthy 1, weight 2, {limits}, deleted 0"
+    assert done == (0, f"b1  app 'test', region 'eu', country NULL, {values}\n", [])
+    later = json.loads(edited("db", "at", "2026-01-01T00:00:03", "--json").out)
+    assert later["at"] == "2026-01-01T00:00:03.000Z"
+    assert [(each["id"], each["weight"]) for each in later["backends"]] == [("b1", 5), ("b2", None)]
+
+
+def test_empty_table_is_said_to_be_empty(made: Run) -> None:
+    execute("DELETE FROM backends")
+    assert re.fullmatch(r"there were no rows at \S+\n", made("db", "at", "0s").out)
+
+
+@pytest.mark.feature("recovery.point_in_time")
+def test_rows_are_restored_to_a_time_as_new_changes(edited: Run) -> None:
+    to = ("db", "restore", "--to", "2026-01-01T00:00:01")
+    lines = ["b1  weight 5 → 2", "b2  removed"]
+    counts = "0 rows added, 1 changed, 1 removed"
+    done = edited(*to, "--dry-run")
+    assert done.out.splitlines() == [
+        *lines,
+        f"routing.db would be restored to 2026-01-01T00:00:01.000Z: {counts}; nothing was written",
+    ]
+    assert len(edited("db", "log").out.splitlines()) == 3
+    done = edited(*to)
+    assert done.out.splitlines() == [*lines, f"routing.db is restored to 2026-01-01T00:00:01.000Z: {counts}"]
+    log = [re.split("  +", line, maxsplit=1)[1] for line in edited("db", "log").out.splitlines()]
+    assert log[3:] == ["restore  b1  weight 5 → 2", "restore  b2  removed"]
+    done = edited("db", "restore", "--to", "2026-01-01T00:00:03")
+    assert done.out.splitlines()[0] == "b1  weight 2 → 5"
+    assert done.out.splitlines()[1].startswith("b2  added: app NULL, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (("at", "yesterday"), 2, "TIME yesterday: write an age (90s, 10m, 2h, 3d) or a time in UTC"),
+        (
+            ("at", "2025-01-01"),
+            3,
+            "the change log of routing.db begins at 2026-01-01T00:00:01.000Z; what was",
+        ),
+        (("restore", "--to", "2025-01-01"), 3, "the change log of routing.db begins at 2026-01-01T00:00:01"),
+        (("restore", "--to", "soon"), 2, "--to soon: write an age"),
+        (("restore",), 2, "name a backup, or a time with --to, or an archive with --from-archive"),
+        (("restore", "copy.db", "--to", "1h"), 2, "copy.db is restored as a whole: leave out --to, "),
+        (("restore", "--from-archive", "copy.db"), 2, "copy.db is no archive; write file:///FOLDER or s3"),
+        (("restore", "--from-archive", "file:///nowhere"), 3, "the archive has nothing of "),
+        (("archive",), 2, "name an archive, or set EDGEPROXY_ARCHIVE_URL"),
+    ],
+)
+def test_what_cannot_be_restored_says_why(
+    edited: Run, arguments: tuple[str, ...], code: int, error: str
+) -> None:
+    before = Path("routing.db").read_bytes()
+    done = edited("db", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert done.errors[0].startswith(error)
+    assert Path("routing.db").read_bytes() == before
+
+
+def test_log_with_gaps_exits_3(edited: Run) -> None:
+    execute("DELETE FROM edgeproxy_changes WHERE change = 2")
+    done = edited("db", "at", "2026-01-01T00:00:01")
+    assert (done.code, done.out) == (3, "")
+    assert done.errors[0].endswith("the entries 2 to 2 are missing")
+
+
+def test_log_of_one_backend(edited: Run) -> None:
+    edited("backends", "set", "b1", "--weight", "9")
+    lines = edited("db", "log", "--backend", "b1", "--limit", "2").out.splitlines()
+    assert [line[-5:] for line in lines] == ["2 → 5", "5 → 9"]
+    assert edited("db", "log", "--backend", "b3").out == "no change of backend b3 is logged\n"
+
+
+# ---- archives --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.feature("recovery.archive")
+def test_archive_is_added_to_and_restored_from(edited: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = Path("archive").absolute().as_uri()
+    monkeypatch.setenv("EDGEPROXY_ARCHIVE_URL", url)
+    monkeypatch.setenv("EDGEPROXY_REPLICATION_NODE_ID", "pop-1")
+    done = edited("db", "archive")
+    assert re.fullmatch(
+        rf"0 changes of routing\.db are added to {url}, and a snapshot; it goes up to \S+\n", done.out
+    )
+    edited("backends", "set", "b1", "--weight", "9")
+    assert edited("db", "archive", url).out.startswith(f"1 changes of routing.db are added to {url}; it goes")
+    Path("routing.db").unlink()
+    for companion in Path().glob("routing.db-*"):
+        companion.unlink()
+    edited("db", "init")
+    monkeypatch.setenv("EDGEPROXY_REPLICATION_NODE_ID", "pop-2")
+    restore = ("db", "restore", "--from-archive", url, "--node", "pop-1")
+    assert edited(*restore, "--dry-run").out.splitlines()[-1].endswith("; nothing was written")
+    done = edited(*restore)
+    assert done.code == 0
+    assert done.out.splitlines()[-1].endswith(": 2 rows added, 0 changed, 0 removed")
+    assert edited(*restore).out.splitlines()[-1].endswith(": 0 rows added, 0 changed, 0 removed")
+    assert "weight 9" in edited("db", "at", "0s").out
+
+
+def test_long_log_is_archived_in_one_call(edited: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = Path("archive").absolute().as_uri()
+    edited("db", "archive", url)
+    monkeypatch.setattr("edgeproxy.outbound.archive.CHANGES_PER_OBJECT", 1)
+    for weight in range(3):
+        execute(f"UPDATE backends SET weight = {weight + 6} WHERE id = 'b1'")
+    assert edited("db", "archive", url).out.startswith("3 changes of routing.db are added to ")

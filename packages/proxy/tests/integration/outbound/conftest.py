@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.outbound import sqlite_file, store_sqlite
+from packages.proxy.tests.integration.outbound.replicas import Make, Pop, sync
 
 
 @pytest.fixture
@@ -25,3 +26,18 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(params=["delete", "wal"])
 def journal_mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def make_pop(tmp_path: Path) -> Make:
+    """Makes members that replicate, each with a file of its own."""
+    return lambda node, **settings: Pop(tmp_path / f"{node}.db", node, **settings)
+
+
+@pytest.fixture
+def two_pops(make_pop: Make) -> tuple[Pop, Pop]:
+    """Two members that agree on the rows a and b."""
+    first, second = make_pop("pop-1"), make_pop("pop-2")
+    first.add("a", "b")
+    sync(first, second)
+    return first, second

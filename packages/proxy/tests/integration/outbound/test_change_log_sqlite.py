@@ -631,3 +631,12 @@ def test_numbers_that_do_not_fit_are_named(store: SqliteStore, sql: str, problem
 def test_entry_without_an_origin_among_numbered_ones_is_named(store: SqliteStore) -> None:
     shell(store.path, "UPDATE edgeproxy_changes SET origin = NULL WHERE sequence = 1")
     assert "the numbers of origin None have gaps or repeat" in problems(store)
+
+
+def test_changes_of_our_own_processes_are_bounded_too(path: Path) -> None:
+    store = open_store(path, max_changes=3)
+    tended(store)
+    other = open_store(path, author="api")
+    for weight in range(10, 16):
+        other.apply(lambda _, weight=weight: RowChange("a", {"weight": weight}))  # type: ignore[misc]
+    assert [each.new["weight"] for each in tended(store) if each.new] == [13, 14, 15]

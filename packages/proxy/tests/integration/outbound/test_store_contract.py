@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.core.replication.clock import Clock
 from edgeproxy.errors import StoreError
 from edgeproxy.outbound.change_log_sqlite import LogSettings
 from edgeproxy.outbound.leases_postgres import PostgresLeases
 from edgeproxy.outbound.leases_sqlite import SqliteLeases
 from edgeproxy.outbound.postgres_hosts import PostgresSettings
+from edgeproxy.outbound.replica_sqlite import ReplicaSettings, SqliteReplica
 from edgeproxy.outbound.store_postgres import PostgresStore
 from edgeproxy.outbound.store_sqlite import SqliteStore
 from edgeproxy.ports import Lease, LeaseWrite, NotWritten, Row, RowChange
@@ -92,6 +94,30 @@ class SqliteHarness(Words):
             connection.execute(sql, values)
 
 
+class ReplicatedStore(SqliteStore):
+    """A store beside a replica, which has made writes of all changes before the log is tended."""
+
+    def __init__(self, path: Path, log: LogSettings) -> None:
+        super().__init__(path, log._replace(replicated=True))
+        settings = ReplicaSettings(log.node, log.max_changes, log.max_age_s)
+        self.replica = SqliteReplica(self, Clock(log.node), settings)
+
+    def tend(self) -> str | None:
+        if (obstacle := super().tend()) is None:
+            self.replica.capture()
+            super().tend()
+        return obstacle
+
+
+class ReplicatedHarness(SqliteHarness):
+    """A file that is replicated."""
+
+    def open(self) -> SqliteStore:
+        store = ReplicatedStore(self._path, LogSettings("ours", "pop-1", MAX_CHANGES, max_age_s=3600.0))
+        store.replica.capture()
+        return store
+
+
 class PostgresHarness(Words):
     """A database; whoever edits it uses ``psql``."""
 
@@ -163,9 +189,12 @@ def _literal(value: object) -> str:
     return "NULL" if value is None else str(value)
 
 
-@pytest.fixture(params=["delete", "wal"])
+@pytest.fixture(params=["delete", "wal", "replicated"])
 def sqlite_harness(tmp_path: Path, request: pytest.FixtureRequest) -> SqliteHarness:
-    harness = SqliteHarness(tmp_path / "routing.db")
+    path = tmp_path / "routing.db"
+    if request.param == "replicated":
+        return ReplicatedHarness(path)
+    harness = SqliteHarness(path)
     harness._execute(f"PRAGMA journal_mode = {request.param}")
     return harness
 

@@ -381,3 +381,15 @@ def test_protocols_are_names_with_commas_between(text: str, value: tuple[str, ..
 def test_what_is_no_name_of_a_protocol_is_refused(text: str) -> None:
     with pytest.raises(kinds.InvalidValueError, match="protocol"):
         kinds.protocols.parse(text)
+
+
+@pytest.mark.parametrize("text", ["file:///var/lib/archive", "s3://our-bucket", "s3://our.bucket/pops/eu"])
+def test_archive_is_a_folder_or_a_bucket(text: str) -> None:
+    assert kinds.archive_url.parse(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/var/lib", "file://host/x", "file:///", "s3://", "s3:///x", "s3://A", "ftp://x/y"]
+)
+def test_archive_that_is_neither_is_refused(text: str) -> None:
+    assert "file:///FOLDER or s3://BUCKET/PREFIX" in refusal(kinds.archive_url, text)

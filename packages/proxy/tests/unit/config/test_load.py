@@ -12,10 +12,6 @@ from edgeproxy.config.settings import SETTINGS
 from edgeproxy.core.geography import Geography
 from edgeproxy.errors import ConfigError
 
-NOT_BUILT = [
-    setting.variable for setting in SETTINGS.values() if setting.is_switch and not setting.section.available
-]
-
 
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
@@ -239,21 +235,40 @@ class TestContradictions:
             "TOML file"
         )
 
-    @pytest.mark.feature("settings.not_built")
-    @pytest.mark.parametrize("variable", NOT_BUILT)
-    def test_a_part_that_is_not_built_cannot_be_switched_on(self, variable: str) -> None:
-        (problem,) = problems({variable: "true"})
-        assert problem.startswith(f"{variable}: ")
-        assert problem.endswith(" is not available yet; unset it or set it to false")
+    KEY = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
 
-    def test_a_part_that_is_not_built_is_named(self) -> None:
-        assert problems(flags={"replication_enabled": "on"}) == (
-            "--replication-enabled: Replication is not available yet; unset it or set it to false",
+    def test_replication_and_postgres_exclude_each_other(self) -> None:
+        environ = {
+            "EDGEPROXY_REPLICATION_ENABLED": "true",
+            "EDGEPROXY_POSTGRES_ENABLED": "true",
+            "EDGEPROXY_POSTGRES_URL": "postgres://db/edge",
+        }
+        (problem,) = problems(environ)
+        assert problem.startswith("EDGEPROXY_REPLICATION_ENABLED: POPs that share a database in PostgreSQL")
+
+    @pytest.mark.feature("replication.keys")
+    @pytest.mark.parametrize("name", ["REPLICATION_GOSSIP_ADDR", "REPLICATION_TRANSPORT_ADDR"])
+    def test_replication_listens_to_the_world_only_with_a_key(self, name: str) -> None:
+        environ = {"EDGEPROXY_REPLICATION_ENABLED": "true", f"EDGEPROXY_{name}": "0.0.0.0:4009"}
+        (problem,) = problems(environ)
+        assert problem == (
+            f"EDGEPROXY_{name}: 0.0.0.0:4009 can be reached from other machines, and there is no key; set "
+            "EDGEPROXY_REPLICATION_KEYS to what `edgeproxy replication key` prints, or listen on 127.0.0.1"
         )
+        config = load({**environ, "EDGEPROXY_REPLICATION_KEYS": self.KEY}, {}, None)
+        assert config.replication_keys == (b"A" * 32,)
+        assert load({**environ, "EDGEPROXY_REPLICATION_ENABLED": "no"}, {}, None).replication_keys is None
+        load({**environ, f"EDGEPROXY_{name}": "127.0.0.1:4009"}, {}, None)
+        load({"EDGEPROXY_REPLICATION_ENABLED": "true"}, {}, None)
 
-    def test_a_part_that_is_not_built_may_be_off(self, toml: Path) -> None:
-        toml.write_text("replication_enabled = true")
-        assert load({"EDGEPROXY_REPLICATION_ENABLED": "no"}, {}, toml).replication_enabled is False
+    @pytest.mark.feature("replication.keys")
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [("no base64!", "holds something that is no base64"), ("QUFB", "holds a key of 3 bytes")],
+    )
+    def test_a_key_that_is_none_is_refused_without_being_shown(self, text: str, why: str) -> None:
+        (problem,) = problems({"EDGEPROXY_REPLICATION_KEYS": f"{self.KEY}, {text}"})
+        assert problem.startswith(f"EDGEPROXY_REPLICATION_KEYS: the value (not shown) {why}")
 
     def test_postgres_needs_its_url(self) -> None:
         assert problems({"EDGEPROXY_POSTGRES_ENABLED": "true"}) == (
@@ -330,6 +345,7 @@ def test_every_problem_of_every_source_is_reported_at_once(toml: Path) -> None:
         "EDGEPROXY_LISTEN_ADDR": "x",
         "EDGEPROXY_NOPE": "1",
         "EDGEPROXY_REPLICATION_ENABLED": "1",
+        "EDGEPROXY_REPLICATION_GOSSIP_ADDR": "0.0.0.0:1",
         "DEBUG": "2",
     }
     found = problems(environ, {"app": " ", "nope": ""}, toml, ["--region: needs a value"])
@@ -343,7 +359,7 @@ def test_every_problem_of_every_source_is_reported_at_once(toml: Path) -> None:
         "--app",
         "--nope",
         "[countries]",
-        "EDGEPROXY_REPLICATION_ENABLED",
+        "EDGEPROXY_REPLICATION_GOSSIP_ADDR",
     ]
 
 
@@ -367,3 +383,16 @@ def test_any_input_gives_a_configuration_or_problems_of_one_line(
         found = error.problems
     assert found
     assert all(problem.isprintable() for problem in found)
+
+
+def test_archive_is_of_a_database_in_a_file() -> None:
+    environ = {
+        "EDGEPROXY_ARCHIVE_URL": "s3://ours",
+        "EDGEPROXY_POSTGRES_ENABLED": "true",
+        "EDGEPROXY_POSTGRES_URL": "postgresql://h/d",
+    }
+    (problem,) = problems(environ)
+    assert problem == (
+        "EDGEPROXY_ARCHIVE_URL: databases in files are archived, and PostgreSQL has means of its own; "
+        "unset it, or EDGEPROXY_POSTGRES_ENABLED"
+    )

@@ -38,12 +38,6 @@ def test_a_secret_has_no_flag() -> None:
     assert "--postgres-url" not in reference_page()
 
 
-def test_parts_that_are_not_built_are_marked() -> None:
-    headings = [line for line in reference_page().splitlines() if line.startswith("## ")]
-    assert "## Replication (not available yet)" in headings
-    assert "## Affinity" in headings
-
-
 def test_every_exit_code_is_explained() -> None:
     codes = {
         error.exit_code

@@ -89,12 +89,6 @@ def test_every_setting_is_shown_with_its_source() -> None:
     assert shown["app"].split() == ["app", "=", '""', "#", "default"]
 
 
-def test_parts_that_are_not_built_are_marked() -> None:
-    lines = as_toml(load({}, {}, None)).splitlines()
-    assert "# Replication (not available yet)" in lines
-    assert "# Affinity" in lines
-
-
 def test_a_secret_is_masked_and_commented_out() -> None:
     text = as_toml(load({"EDGEPROXY_POSTGRES_URL": SECRET}, {}, None))
     (line,) = (line for line in text.splitlines() if "postgres_url" in line)

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from edgeproxy.core.controlplane.events import BusStatistics, Event
+from edgeproxy.core.controlplane.replication_view import ReplicationView
 from edgeproxy.core.dataplane.session import CloseReason
 
 TRANSITIONS: Final[Mapping[str, str]] = {
@@ -66,6 +67,8 @@ class ControlView(msgspec.Struct, kw_only=True):
     """``None`` without an API."""
     rate_limit: Mapping[str, int] | None
     """Connections of clients that the limit ``allowed`` and ``refused``, ``None`` without a limit."""
+    replication: ReplicationView | None = None
+    """``None`` while this POP replicates with nobody."""
 
 
 def rate_limit_counts(clients: int, closes: Mapping[str, int]) -> dict[str, int]:

@@ -24,6 +24,7 @@ class Topic(StrEnum):
     HEALTH = "health"
     WORKER = "worker"
     DRAIN = "drain"
+    REPLICATION = "replication"
 
 
 class Priority(IntEnum):

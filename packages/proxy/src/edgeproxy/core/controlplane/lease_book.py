@@ -4,11 +4,14 @@ Heartbeats are many and change nothing that anybody routes by, so they are noted
 batches. Two clocks are at work: what decides is one that nobody sets, so that a step of the wall clock ends
 no lease; what is stored is wall time. After a restart every lease counts from there, because it was the
 proxy that was away, not the backends.
+
+POPs that replicate share leases. The one that got the last heartbeat owns the lease, and while that POP is
+there it alone lets the lease run out; when it is gone every other may, counting from then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -40,6 +43,8 @@ class Held(msgspec.Struct):
     """The last heartbeat as the store has it, in wall time."""
     ran_out: bool
     """Whether what happens at the TTL has happened."""
+    owner: str
+    """The POP that got the last heartbeat, as far as is known here."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -54,10 +59,13 @@ class Due(msgspec.Struct, frozen=True):
 class LeaseBook:
     """All leases of this POP. ``now_s`` is a clock that nobody sets, ``wall_s`` the time of day."""
 
-    def __init__(self, ttl_s: float, owner: str) -> None:
-        """``owner`` is the name of this POP."""
+    def __init__(
+        self, ttl_s: float, owner: str, is_elsewhere: Callable[[str], bool] = lambda _owner: False
+    ) -> None:
+        """``owner`` is the name of this POP; ``is_elsewhere`` tells of another whether it is there."""
         self.ttl_s = ttl_s
         self._owner = owner
+        self._is_elsewhere = is_elsewhere
         self._held: dict[str, Held] = {}
 
     def __len__(self) -> int:
@@ -77,10 +85,13 @@ class LeaseBook:
     def beat(self, backend_id: str, now_s: float) -> bool:
         """Note a heartbeat; false when only the store can take it.
 
-        That is when the lease is unknown or ran out, be it that this is only about to be written.
+        That is when the lease is unknown, another POP's, or ran out, be it that this is only about to be
+        written.
         """
         held = self._held.get(backend_id)
         if held is None or held.ran_out or not self.is_current(held, now_s):
+            return False
+        if held.owner != self._owner:
             return False
         held.heard_s = now_s
         return True
@@ -94,6 +105,7 @@ class LeaseBook:
             saved_s=now_s,
             stored_at_s=lease.heartbeat_at_s,
             ran_out=lease.expired,
+            owner=lease.owner,
         )
 
     def drop(self, backend_id: str) -> None:
@@ -105,15 +117,23 @@ class LeaseBook:
         before, self._held = self._held, {}
         for lease in stored:
             known = before.get(lease.id)
-            if known is None:
+            if known is None or (known.owner != lease.owner and not self._is_ahead(known)):
                 self.put(lease, now_s)
             else:
+                known.ran_out = known.ran_out if lease.owner == self._owner else lease.expired
                 self._held[lease.id] = known
+
+    def _is_ahead(self, held: Held) -> bool:
+        """Whether this POP heard something that the store does not know of."""
+        return held.owner == self._owner and held.heard_s > held.saved_s
 
     def due(self, now_s: float, wall_s: float) -> list[Due]:
         """What is to be written now. It stays due until :meth:`take` hears that it was."""
         found = []
         for held in self._held.values():
+            if held.owner != self._owner and self._is_elsewhere(held.owner):
+                held.heard_s = held.saved_s = now_s  # feature: replication.leases
+                continue
             operation = self._due(held, now_s, wall_s)
             if operation is not None:
                 found.append(Due(held.id, operation, held.heard_s))
@@ -139,6 +159,7 @@ class LeaseBook:
                 held.saved_s = due.heard_s
                 held.stored_at_s = lease.heartbeat_at_s
                 held.ran_out = lease.expired
+                held.owner = lease.owner
             case AlreadyUnhealthy():
                 held.saved_s = due.heard_s
                 held.ran_out = True

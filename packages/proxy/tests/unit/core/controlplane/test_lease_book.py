@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -37,6 +38,51 @@ def book_with(*leases: Lease, now_s: float = 0.0) -> LeaseBook:
 def only(due: list[Due]) -> Due:
     (found,) = due
     return found
+
+
+OF_ANOTHER = msgspec.structs.replace(LEASE, owner="other")
+
+
+@pytest.mark.feature("replication.leases")
+def test_lease_of_a_pop_that_is_there_never_runs_out_here() -> None:
+    there = {"other"}
+    book = LeaseBook(TTL_S, "pop", there.__contains__)
+    book.put(OF_ANOTHER, 0.0)
+    assert book.due(100 * TTL_S, 0.0) == []
+    there.clear()
+    gone_s = 100 * TTL_S
+    assert book.due(gone_s + TTL_S, 0.0) == [], "it counts from when the POP was there last"
+    expiry = only(book.due(gone_s + TTL_S + 1, 0.0))
+    assert isinstance(expiry.operation({"b": {"id": "b", "healthy": 1}}, OF_ANOTHER), LeaseWrite)
+
+
+@pytest.mark.feature("replication.leases")
+def test_first_heartbeat_of_a_lease_of_another_goes_through_the_store() -> None:
+    book = LeaseBook(TTL_S, "pop", lambda _owner: True)
+    book.put(OF_ANOTHER, 0.0)
+    assert not book.beat("b", 5.0)
+    book.put(LEASE, 5.0)
+    assert book.beat("b", 6.0)
+
+
+@pytest.mark.feature("replication.leases")
+def test_lease_that_another_took_over_is_left_to_it_unless_something_was_heard_since() -> None:
+    book = LeaseBook(TTL_S, "pop", lambda owner: owner == "other")
+    book.put(LEASE, 0.0)
+    book.beat("b", 5.0)
+    book.replace([OF_ANOTHER], 6.0)
+    assert len(book.due(7.0, 2000.0)) == 1, "a renewal, which takes it back"
+    book.put(LEASE, 10.0)
+    book.replace([OF_ANOTHER], 11.0)
+    assert book.due(100 * TTL_S, 0.0) == []
+
+
+@pytest.mark.feature("replication.leases")
+def test_owner_of_a_lease_that_expired_elsewhere_does_not_expire_it_again() -> None:
+    book = LeaseBook(TTL_S, "pop")
+    book.put(OF_ANOTHER, 0.0)
+    book.replace([msgspec.structs.replace(OF_ANOTHER, expired=True)], 1.0)
+    assert book.due(TTL_S + 2.0, 0.0) == []
 
 
 def test_fresh_lease_has_nothing_due() -> None:

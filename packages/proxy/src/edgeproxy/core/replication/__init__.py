@@ -1,0 +1,1 @@
+"""How points of presence agree on the routing table. Pure: time and draws are arguments."""

@@ -1,0 +1,82 @@
+"""What becomes of one row's cells: by a write, by a snapshot, and when nobody needs its tombstone any more.
+
+A snapshot and a vector together say more than the rows in it. A cell that one side has and the other has
+not, although it knows the write that made it, was overwritten or removed over there: so it goes. That is why
+no row comes back from a member that was away for longer than tombstones are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+
+from edgeproxy.core.replication.model import PRESENT, Cell, Dot, Group, Write, merged
+
+Cells = Mapping[Group, Cell]
+Covers = Callable[[Dot], bool]
+"""Whether a dot is known, to whomever it is about."""
+
+FINGERPRINT_MASK = (1 << 64) - 1
+
+
+def is_present(cells: Cells) -> bool:
+    """Whether there is a row; what is left of one that is not is a tombstone."""
+    presence = cells.get(Group.PRESENCE)
+    return presence is not None and presence.values.get(PRESENT) == 1
+
+
+def written(cells: Cells, write: Write) -> dict[Group, Cell]:
+    """The cells after a write, however late it comes."""
+    return {
+        **cells,
+        **{
+            group: merged(cells.get(group), Cell(write.stamp, write.dot, values))
+            for group, values in write.groups.items()
+        },
+    }
+
+
+def installed(mine: Cells, theirs: Cells, i_know: Covers, they_know: Covers) -> dict[Group, Cell]:
+    """The cells after a snapshot, which has ``theirs`` (none at all where it lacks the row)."""
+    result = {}
+    for group in Group:
+        cell = mine.get(group)
+        other = theirs.get(group)
+        if cell is not None and other is not None:
+            result[group] = _of_two(cell, other, i_know, they_know)
+        elif cell is not None and not they_know(cell.dot):
+            result[group] = cell
+        elif other is not None and not i_know(other.dot):
+            result[group] = other
+    return result
+
+
+def _of_two(mine: Cell, theirs: Cell, i_know: Covers, they_know: Covers) -> Cell:
+    """Return which cell stands: the later one, unless the other side had it and has removed it since.
+
+    There the earlier one came after the tombstone had been collected. A tombstone itself stands, of course.
+    """
+    later, earlier, knows = (mine, theirs, they_know) if mine.stamp > theirs.stamp else (theirs, mine, i_know)
+    return earlier if knows(later.dot) and later.values.get(PRESENT) != 0 else later
+
+
+def is_garbage(cells: Cells, stable: Covers) -> bool:
+    """Whether what is left of a removed row is needed by nobody: every member knows all that made it."""
+    return not is_present(cells) and all(stable(cell.dot) for cell in cells.values())
+
+
+def row_fingerprint(row_id: str, dots: Iterable[tuple[Group, Dot]]) -> int:
+    """A row's part in the fingerprint of a state, which is the sum over all present rows, in 64 bits."""
+    return (
+        sum(
+            int.from_bytes(
+                blake2b(
+                    f"{group.value}\0{dot.origin}\0{dot.sequence}\0{row_id}".encode("utf-8", "surrogatepass"),
+                    digest_size=8,
+                ).digest(),
+                "big",
+            )
+            for group, dot in dots
+        )
+        & FINGERPRINT_MASK
+    )
