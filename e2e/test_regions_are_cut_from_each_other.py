@@ -26,7 +26,7 @@ def cluster(host_pop: HostPop) -> Iterator[HostCluster]:
 @pytest.mark.blank(
     processes="told of them by packages/proxy/tests/integration/test_replication_running.py, through a relay"
 )
-@pytest.mark.planted("what was missed is not fetched")
+@pytest.mark.planted("what others missed is not given")
 def test_each_side_of_a_partition_serves_and_takes_writes_and_all_agree_when_it_heals(
     host_pop: HostPop, cluster: HostCluster
 ) -> None:

@@ -35,8 +35,3 @@ class Between:
             ):
                 distance.run("iptables", "--append", *rule, "--jump", "DROP")
                 distance.undo(distance.run, "iptables", "--delete", *rule, "--jump", "DROP")
-
-    def recover(self) -> None:
-        """Undo that, and whatever else cuts one of the two from a third region."""
-        for distance, _ in self._ends:
-            distance.heal()
