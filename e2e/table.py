@@ -9,15 +9,6 @@ import pytest
 
 SUBSTRATES: Final = ("processes", "containers")
 
-_TOLD_ELSEWHERE: Final = (
-    "told of processes by packages/proxy/tests/integration/test_replication_running.py, of hosts not yet"
-)
-MISSING: Final = {
-    "changes travel through a partition of two regions and its healing": _TOLD_ELSEWHERE,
-    "a POP with a wrong cluster key is refused by its region": _TOLD_ELSEWHERE,
-}
-"""Stories that are not told here, with the reason."""
-
 Table = dict[str, dict[str, str]]
 """Story to substrate to what stands there: ``told``, or the reason why it is blank."""
 
@@ -42,8 +33,6 @@ def table_of(items: Iterable[pytest.Item]) -> Table:
         if told_on is None:
             told_on = "containers" if "world" in getattr(item, "fixturenames", ()) else "processes"
         row[told_on] = "told"
-    for name, reason in MISSING.items():
-        table[name] = dict.fromkeys(SUBSTRATES, reason)
     return table
 
 

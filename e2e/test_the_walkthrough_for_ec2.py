@@ -52,6 +52,9 @@ def new_instance(host_pop: HostPop) -> Iterator[HostPop]:
     pop.host.run("rm", "/etc/edgeproxy/edgeproxy.env")
     pop.host.run("systemctl", "restart", "edgeproxy-boot.service")
     pop.wait_active()
+    settings = "/etc/edgeproxy/edgeproxy.env"
+    pop.host.run("cp", "--preserve", settings, f"{settings}.booted")
+    pop.host.undo(pop.host.run, "mv", f"{settings}.booted", settings)
     yield pop
     pop.host.run(*shell(_END_BACKENDS))
 
@@ -73,7 +76,7 @@ def test_every_command_of_the_page_works(new_instance: HostPop, world: World) ->
             before = "" if _WORD in block.commands else f"{{ {definition}}} >/dev/null\n"
             said.append(pop.host.run(*shell(before + block.commands), env={"NO_COLOR": "1"}))
 
-    settings, configured, backends, table, explained, outside, drained, night, upgraded = said
+    settings, configured, backends, table, explained, outside, drained, night, upgraded, replicated = said
     assert "EDGEPROXY_REGION=eu\n" in settings
     assert settings.endswith("active\n")
     assert "/var/lib/edgeproxy/routing.db" in configured
@@ -87,3 +90,5 @@ def test_every_command_of_the_page_works(new_instance: HostPop, world: World) ->
     assert '"event": "listening"' in night
     assert "serves; process" in upgraded
     assert upgraded.endswith("active\n")
+    assert "-rw-r----- root edgeproxy" in replicated
+    assert re.search(rf"{pop.place.instance} +self .*{pop.place.addresses['eu']}:4001", replicated)

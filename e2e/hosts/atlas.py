@@ -50,6 +50,11 @@ class PopPlace:
         return f"pop-{self.region}"
 
     @property
+    def instance(self) -> str:
+        """The id of the instance, which is its name among POPs that replicate."""
+        return f"i-{self.number:017x}"
+
+    @property
     def addresses(self) -> dict[str, str]:
         """Network to address."""
         return {name: str(network[_FIRST_POP + self.number]) for name, network in NETWORKS.items()}

@@ -56,10 +56,17 @@ class World:
         """By name, which is the id of the backend."""
         self.clients: dict[str, ClientHost] = {}
         """By name."""
+        self.distances: dict[str, Host] = {}
+        """By region of the POP whose network they share: what puts the other regions far from it."""
 
     @property
     def hosts(self) -> list[Host]:
-        return [*self.pops.values(), *self.backends.values(), *self.clients.values()]
+        return [
+            *self.pops.values(),
+            *self.backends.values(),
+            *self.clients.values(),
+            *self.distances.values(),
+        ]
 
     def client_host(self, country: str) -> ClientHost:
         """The machine of the clients of a country."""
@@ -206,7 +213,8 @@ class _Builder:
         instances = {
             place.addresses["metadata"]: {
                 "meta-data": {
-                    "instance-id": f"i-{place.number:017x}",
+                    "instance-id": place.instance,
+                    "local-ipv4": place.addresses[place.region],
                     "placement": {"region": place.cloud_region},
                 },
                 "user-data": user_data,
@@ -260,6 +268,7 @@ class _Builder:
             reason=f"the regions to be as far from {place.name} as they are",
             timeout_s=_BOOT_TIMEOUT_S,
         )
+        self._world.distances[place.region] = Host(container, {})
 
     def _start_backend(self, place: atlas.BackendPlace) -> None:
         command = ["/opt/edgeproxy/bin/mock-backend", "-port", str(atlas.BACKEND_PORT)]

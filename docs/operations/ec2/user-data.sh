@@ -12,6 +12,8 @@ ask() {
 }
 
 place=$(ask placement/region)
+# Where other points of presence reach this one: public-ipv4 where no private network leads from each to each.
+address=$(ask local-ipv4)
 case $place in
 sa-*) region=sa ;;
 us-* | ca-* | mx-*) region=us ;;
@@ -28,6 +30,8 @@ EDGEPROXY_LISTEN_ADDR=0.0.0.0:8080
 EDGEPROXY_DB_PATH=/var/lib/edgeproxy/routing.db
 EDGEPROXY_STATE_DIR=/var/lib/edgeproxy/state
 EDGEPROXY_REPLICATION_NODE_ID=$(ask instance-id)
+EDGEPROXY_REPLICATION_GOSSIP_ADVERTISE_ADDR=$address:4001
+EDGEPROXY_REPLICATION_TRANSPORT_ADVERTISE_ADDR=$address:4002
 SETTINGS
 chgrp edgeproxy /etc/edgeproxy/edgeproxy.env.new
 mv /etc/edgeproxy/edgeproxy.env.new /etc/edgeproxy/edgeproxy.env

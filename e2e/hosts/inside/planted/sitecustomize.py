@@ -55,11 +55,16 @@ def _try_one_backend(module: Any) -> None:
     module.RetryBudget.begin = lambda *_: False
 
 
+def _give_nothing(module: Any) -> None:
+    module.Replica._received_want = lambda *_: []
+
+
 FAULTS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "edits are not seen": ("edgeproxy.runtime.table_feed", _never_look_at_the_table),
     "limits are not read": ("edgeproxy.core.controlplane.rows", _read_no_limits),
     "certificates are kept": ("edgeproxy.runtime.certificate_watch", _keep_certificates),
     "one backend is tried": ("edgeproxy.core.dataplane.retry_budget", _try_one_backend),
+    "what others missed is not given": ("edgeproxy.core.replication.replica", _give_nothing),
     "traffic counts twice": ("edgeproxy.core.controlplane.traffic", _count_twice),
 }
 """Name to the module and to what is done to it."""
