@@ -141,12 +141,12 @@ class TestSettings:
         assert data(ask(limited, "shop.internal.", source=BRAZILIAN))
 
     def test_an_address_that_is_taken_ends_the_start(
-        self, process_factory: ProcessFactory, tmp_path: Path
+        self, process_factory: ProcessFactory, tmp_path: Path, port: int
     ) -> None:
         write_rows(tmp_path / "routing.db", ROWS)
+        taken = f"127.0.0.1:{port}"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            taken = f"127.0.0.1:{other.getsockname()[1]}"
+            other.bind(("127.0.0.1", port))
             settings = {"listen_addr": "127.0.0.1:0", "dns_enabled": "1", "dns_listen_addr": taken}
             process = process_factory([*EDGEPROXY, "run"], env=environment(settings), cwd=tmp_path)
             assert process.wait_exit(20) == 5
