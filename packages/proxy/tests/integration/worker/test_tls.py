@@ -458,6 +458,41 @@ def test_32_mib_both_ways_past_a_slow_reader_stay_whole_and_bounded(
     assert (session.bytes_received, session.bytes_sent) == (len(data), len(data))
 
 
+def test_an_end_that_comes_with_the_last_words_is_passed_on(
+    plane: ThreadedPlane, backend: Backends, pki: Pki
+) -> None:
+    with tls_client(plane.address, pki.client()) as client, backend.accept() as server:
+        client.sendall(b"first")
+        assert read_exactly(server, 5) == b"first"
+        # The socket stays open, so no event will tell of it.
+        client.send_last(b"and last")
+        assert read_to_end(server) == b"and last"
+        server.sendall(b"answer")
+        assert read_exactly(client, 6) == b"answer"
+
+
+def test_a_client_is_read_once_for_what_it_sent_at_once(
+    plane: ThreadedPlane, backend: Backends, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tls_client(plane.address, pki.client()) as client, backend.accept() as server:
+        reads = []
+        read = TlsSide.recv_into
+
+        def counted(side: TlsSide, buffer: memoryview, size: int, flags: int) -> int:
+            reads.append(side)
+            return read(side, buffer, size, flags)
+
+        client.sendall(b"?")
+        assert read_exactly(server, 1) == b"?"
+        monkeypatch.setattr(TlsSide, "recv_into", counted)
+        for _ in range(10):
+            client.sendall(b"?")
+            assert read_exactly(server, 1) == b"?"
+            server.sendall(b"!")
+            assert read_exactly(client, 1) == b"!"
+    assert len(reads) <= 12  # with what the handshake had left, and the end
+
+
 def test_a_stream_that_is_cut_off_is_no_orderly_end(
     plane: ThreadedPlane, backend: Backends, pki: Pki
 ) -> None:

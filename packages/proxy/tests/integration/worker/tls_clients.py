@@ -99,6 +99,12 @@ class TlsClient(socket.socket):
         backlog, self._backlog = self._backlog, b""
         super().sendall(backlog + self._encrypt(data))
 
+    def send_last(self, data: bytes) -> None:
+        """Send ``data`` and the end of the stream at once, and leave the socket open both ways."""
+        self._backlog += self._encrypt(data)
+        self._say_end()
+        self.sendall(b"")
+
     def shutdown(self, _how: int) -> None:
         """Send the end; what the socket has not taken goes first, in a thread of its own if need be."""
         self._say_end()
