@@ -83,7 +83,7 @@ class Side:
         self.early_events = 0
         """What the loop told of a side that it watches before the relay began."""
         self.is_emptied = False
-        """The last read has left nothing, by whatever else its stream knows that from."""
+        """The last read, if it did not fill the buffer, has left nothing: its stream knows that by itself."""
         self.ended = False
         self.broken = False
         """It was reset: what comes for it is dropped, what it sent before is still handed on."""

@@ -210,7 +210,7 @@ class TlsSide(Side):
                     self._saw_end = True
                 if received:
                     break
-            self.is_emptied = self._is_dry and not self._has_more and not self._saw_end
+            self.is_emptied = self._is_dry and not self._saw_end
             return received
         finally:
             self._take_back()
