@@ -259,8 +259,8 @@ class App:
 
     @cached_property
     def _log(self) -> Logger:
-        # Takes longer to import than everything before the first client takes to run, so nothing that a
-        # start must wait for logs anything unless there is a problem to tell.
+        # Importing it takes a good part of a start, so nothing that a start must wait for logs anything
+        # unless there is a problem to tell.
         from edgeproxy.runtime.logs import open_log
 
         return open_log(lambda: self._config.log_level, self._config.log_format)
