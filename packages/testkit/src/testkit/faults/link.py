@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from testkit.faults.in_force import FaultsInForce
+from testkit.faults.injection import FaultyLink
 from testkit.faults.journal import Journal
 from testkit.faults.lanes import Signal, StreamLane
 from testkit.faults.listeners import plug, port_of, reset_on_close
@@ -36,13 +37,12 @@ from testkit.faults.vocabulary import (
     Loss,
     Partition,
     Refuse,
-    UnavailableError,
 )
 
 _BACKLOG = 128
 
 
-class FaultLink:
+class FaultLink(FaultyLink):
     """Listens on a port of its own and relays to ``upstream``; see the module."""
 
     def __init__(
@@ -114,31 +114,8 @@ class FaultLink:
         # Transports close at the next turn of the loop.
         await asyncio.sleep(0)
 
-    async def inject(self, fault: Fault) -> int:
-        """Put a fault in force, on open connections too; return its number, for `recover`.
-
-        Raises:
-            UnavailableError: the link cannot do that.
-        """
-        if (why := self.unavailable(fault)) is not None:
-            raise UnavailableError(f"{fault} on {self.name}: {why}")
-        assert isinstance(fault, LinkFault)
-        number = self.in_force.add(fault)
-        self.journal.note("inject", self.name, fault)
-        await self._apply()
-        return number
-
-    async def recover(self, number: int) -> None:
-        """End a fault; when this returns, what it held is handed on and new connections are let through.
-
-        Raises:
-            KeyError: no fault of that number is in force.
-        """
-        self.in_force.remove(number)
-        self.journal.note("recover", self.name, number)
-        await self._apply()
-
-    async def _apply(self) -> None:
+    async def apply(self) -> None:
+        """See :meth:`FaultyLink.apply`."""
         faults = list(self.in_force)
         if any(isinstance(fault, Refuse) for fault in faults):
             await self._close_listener()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from testkit.faults.in_force import FaultsInForce
+from testkit.faults.injection import FaultyLink
 from testkit.faults.journal import Journal
 from testkit.faults.lanes import STREAM_ONLY, DatagramLane
 from testkit.faults.vocabulary import (
@@ -17,13 +18,12 @@ from testkit.faults.vocabulary import (
     Fault,
     LinkFault,
     Refuse,
-    UnavailableError,
 )
 
 Address = tuple[str, int]
 
 
-class DatagramFaultLink:
+class DatagramFaultLink(FaultyLink):
     """Listens on a UDP port of its own and relays to ``upstream``; as `testkit.faults.link.FaultLink`."""
 
     def __init__(
@@ -85,27 +85,8 @@ class DatagramFaultLink:
                 transport.close()
         await asyncio.sleep(0)
 
-    async def inject(self, fault: Fault) -> int:
-        """Put a fault in force; return its number, for `recover`.
-
-        Raises:
-            UnavailableError: the link cannot do that.
-        """
-        if (why := self.unavailable(fault)) is not None:
-            raise UnavailableError(f"{fault} on {self.name}: {why}")
-        assert isinstance(fault, LinkFault)
-        number = self.in_force.add(fault)
-        self.journal.note("inject", self.name, fault)
-        return number
-
-    async def recover(self, number: int) -> None:
-        """End a fault; the next datagram is not struck by it.
-
-        Raises:
-            KeyError: no fault of that number is in force.
-        """
-        self.in_force.remove(number)
-        self.journal.note("recover", self.name, number)
+    async def apply(self) -> None:
+        """Nothing: each datagram asks anew what strikes it."""
 
     def _relay(self, data: bytes, client: Address) -> None:
         task = asyncio.get_running_loop().create_task(self._relay_up(data, client))

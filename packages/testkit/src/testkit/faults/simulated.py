@@ -19,6 +19,7 @@ from typing import Any
 
 from testkit.faults.exchange import Serve
 from testkit.faults.in_force import FaultsInForce
+from testkit.faults.injection import FaultyLink
 from testkit.faults.journal import Journal
 from testkit.faults.lanes import DatagramLane, Signal, StreamLane
 from testkit.faults.pump import Pump
@@ -44,7 +45,7 @@ Receive = Callable[[bytes, str], None]
 """Called with a datagram and the name of the node that sent it."""
 
 
-class SimulatedLink:
+class SimulatedLink(FaultyLink):
     """What leads from one node to another: the first connects, or sends."""
 
     def __init__(self, network: SimulatedNetwork, source: str, target: str, number: int) -> None:
@@ -68,31 +69,16 @@ class SimulatedLink:
             return None if fault.probability == 1 else "the share says already how much is lost"
         return None
 
-    async def inject(self, fault: Fault) -> int:
-        """Put a fault in force, on open connections too; return its number, for `recover`.
+    @property
+    def journal(self) -> Journal:
+        """That of the network."""
+        return self.network.journal
 
-        Raises:
-            UnavailableError: the link cannot do that.
-        """
-        if (why := self.unavailable(fault)) is not None:
-            raise UnavailableError(f"{fault} on {self.name}: {why}")
-        assert isinstance(fault, LinkFault)
-        number = self.in_force.add(fault)
-        self.network.journal.note("inject", self.name, fault)
-        self.apply()
-        return number
+    async def apply(self) -> None:
+        """See :meth:`FaultyLink.apply`."""
+        self.look()
 
-    async def recover(self, number: int) -> None:
-        """End a fault; when this returns, what it held has arrived or is under way.
-
-        Raises:
-            KeyError: no fault of that number is in force.
-        """
-        self.in_force.remove(number)
-        self.network.journal.note("recover", self.name, number)
-        self.apply()
-
-    def apply(self) -> None:
+    def look(self) -> None:
         """Faults have changed, of the link or of one of its nodes."""
         self.changed.set()
         self.changed = asyncio.Event()
@@ -244,7 +230,7 @@ class SimulatedNode:
         self.is_dead = any(isinstance(fault, Kill) for fault in faults)
         self._clock_is_off_by_s = sum(fault.by_s for fault in faults if isinstance(fault, ClockJump))
         for link in self._network.links_of(self.name):
-            link.apply()
+            link.look()
 
     def _die(self) -> None:
         self.services.clear()
