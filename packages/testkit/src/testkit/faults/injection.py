@@ -44,7 +44,7 @@ class FaultyLink(ABC):
         return number
 
     async def recover(self, number: int) -> None:
-        """End a fault; when this returns, what it held has arrived or is under way, and the rest gets through.
+        """End a fault; when this returns, what it held is on its way and the rest gets through.
 
         Raises:
             KeyError: no fault of that number is in force.
