@@ -15,6 +15,7 @@ FAILS_WITH_A_DRAW = """
         print("drew", rng.random())
         assert False
 """
+# sleeps: until the plugin ends it
 STARTS_A_PROCESS = """
     from pathlib import Path
 
@@ -86,6 +87,7 @@ def test_passing_test_reports_nothing_and_leaves_no_process(pytester: pytest.Pyt
 
 
 def test_process_left_behind_fails_the_test(pytester: pytest.Pytester) -> None:
+    # sleeps: until the plugin ends it
     pytester.makepyfile("""
         import pytest
         from testkit.process import ProcessFactory
