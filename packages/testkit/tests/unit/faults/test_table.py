@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ from testkit.faults.simulated import SimulatedLink, SimulatedNode
 from testkit.faults.vocabulary import Fault, LinkFault, NodeFault
 
 README = Path(__file__).parents[3] / "README.md"
+"""Where there is no repository around the tests, the installed package has the text with it."""
 _TABLE = re.compile(r"^\| fault \|.*?\n\n", re.MULTILINE | re.DOTALL)
 
 
 def rows() -> dict[str, list[str]]:
     """Name of each fault to the cells of its row."""
-    found = _TABLE.search(README.read_text(encoding="utf-8"))
+    text = README.read_text(encoding="utf-8") if README.exists() else description("edgeproxy-testkit")
+    found = _TABLE.search(text)
     assert found is not None
     return {
         name: [cell.strip() for cell in line.split("|")[2:-1]]
@@ -28,6 +31,10 @@ def rows() -> dict[str, list[str]]:
         if line
         for name in re.findall(r"`(\w+)`", line.split("|")[1])
     }
+
+
+def description(package: str) -> str:
+    return str(metadata(package).json["description"])
 
 
 def one_of(kind: type[Fault]) -> Fault:
