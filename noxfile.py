@@ -22,7 +22,7 @@ REQUIREMENTS = ROOT / "requirements"
 PACKAGES = ("proxy", "mock_backend", "testkit")
 MEASUREMENTS = ROOT / "coverage_reports" / "data"
 DIST = ROOT / "dist"
-TESTKIT_EXTRAS = "containers,jwt,pki,postgres,s3,valkey"
+TESTKIT_EXTRAS = "clock,containers,jwt,pki,postgres,s3,valkey"
 TESTKIT_TESTS_NEED = (
     *("aiohttp", "anyio", "asyncpg", "blinker", "boto3", "geoip2"),
     *("hypothesis", "pip", "saq", "stamina", "tenacity"),
@@ -33,6 +33,9 @@ SINGLE_FILE_PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
 # What sessions and their children run are the programs of .venv.
 os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+# Images of Python often forbid bytecode. Without it each of a thousand processes compiles all that it imports,
+# and each process of pytest rewrites the assertions of all tests: more than half of the time that a run takes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # One more than there are cores: tests wait for processes, and for answers, most of the time.
 TEST_PROCESSES = (os.cpu_count() or 1) + 1
 nox.options.default_venv_backend = "none"
