@@ -33,8 +33,8 @@ SINGLE_FILE_PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
 # What sessions and their children run are the programs of .venv.
 os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-# Images of Python often forbid bytecode. Without it each of a thousand processes compiles all that it imports,
-# and each process of pytest rewrites the assertions of all tests: more than half of the time that a run takes.
+# Images of Python often forbid bytecode. Without it each of a thousand processes compiles all that it
+# imports, and each process of pytest rewrites the assertions of all tests: half of what a run takes.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # One more than there are cores: tests wait for processes, and for answers, most of the time.
 TEST_PROCESSES = (os.cpu_count() or 1) + 1
