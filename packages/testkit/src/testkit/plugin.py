@@ -21,6 +21,7 @@ import pytest
 if TYPE_CHECKING:
     from testkit.clocks import ManualClock
     from testkit.faults.blocking import BlockingLinks
+    from testkit.faults.program_clock import ProgramClock
     from testkit.issuer import TokenIssuer
     from testkit.postgres import PostgresServer
     from testkit.postgres_nodes import PostgresNodes, Template
@@ -206,6 +207,18 @@ def fault_links(request: pytest.FixtureRequest, seed: int) -> Iterator[BlockingL
     with running_links(seed) as links:
         _report_on_failure(request, lambda: [("faults", str(links.journal))])
         yield links
+
+
+@pytest.fixture
+def program_clock(request: pytest.FixtureRequest) -> Iterator[ProgramClock]:
+    """A time of day for real programs, to be set ahead or back; without libfaketime a test is skipped."""
+    from testkit.faults import program_clock
+
+    library = program_clock.find_library()
+    if library is None:
+        _miss(request.config, program_clock.INSTALL)
+    with program_clock.program_clock(library) as clock:
+        yield clock
 
 
 @pytest.fixture(scope="session")

