@@ -139,6 +139,7 @@ class Proxy:
         client = AdminClient.connect(self.admin_path)
         assert client is not None, f"no proxy answers on {self.admin_path}"
         with client:
+            client.wait_up_to(60)  # an upgrade takes as long as a start, on a machine that may be busy
             return client.ask(command, **arguments)
 
     def stats(self) -> Any:
