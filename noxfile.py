@@ -91,11 +91,11 @@ def folders_of(kind: str) -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit tests, then integration tests; arguments go to pytest."""
+    """Unit tests, integration tests, then a few simulated histories; arguments go to pytest."""
     prepare(session)
-    ran = [run_pytest(session, kind, folders_of(kind)) for kind in ("unit", "integration")]
+    ran = [run_pytest(session, kind, folders_of(kind)) for kind in ("unit", "integration", "simulation")]
     if not any(ran):
-        session.error("no unit or integration test is in the paths given")
+        session.error("no unit or integration test or simulated history is in the paths given")
 
 
 @nox.session
@@ -144,9 +144,17 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Replication through 2,000 histories of faults, one of each seed; --seeds N, --seed S, --plant NAME."""
+    """Replication through 2,000 histories of faults; --seeds N, --seed S, --plant NAME; --measure coverage."""
     prepare(session)
-    session.run("python", "-m", "packages.proxy.tests.simulation", *session.posargs)
+    options = [option for option in session.posargs if option != "--measure"]
+    command = ["python", "-m"]
+    if len(options) < len(session.posargs):
+        MEASUREMENTS.mkdir(parents=True, exist_ok=True)
+        command = ["coverage", "run", "--context=simulation", "-m"]
+    session.run(
+        *(*command, "packages.proxy.tests.simulation", *options),
+        env={"COVERAGE_FILE": str(MEASUREMENTS / ".coverage.simulation")},
+    )
 
 
 @nox.session
