@@ -144,7 +144,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Replication through 2,000 histories of faults; --seeds N, --seed S, --plant NAME; --measure coverage."""
+    """Replication through 2,000 histories of faults; --seeds N, --seed S, --plant NAME, --measure"""
     prepare(session)
     options = [option for option in session.posargs if option != "--measure"]
     command = ["python", "-m"]
