@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +94,11 @@ def test_fingerprints_tell_rows_groups_and_writes_apart() -> None:
     ]
     assert row_fingerprint("x", dots) == row_fingerprint("x", dots[::-1]) not in others
     assert 0 <= row_fingerprint("\ud800", dots) < 1 << 64
+
+
+def test_a_fingerprint_uses_64_bits() -> None:
+    fingerprints = [row_fingerprint(str(number), [(Group.HEALTH, Dot("a/1", 1))]) for number in range(64)]
+    assert reduce(or_, fingerprints) == (1 << 64) - 1
+    together = row_fingerprint("0", [(Group.HEALTH, Dot("a/1", 1)), (Group.LIMITS, Dot("a/1", 1))])
+    limits = row_fingerprint("0", [(Group.LIMITS, Dot("a/1", 1))])
+    assert together == (fingerprints[0] + limits) % (1 << 64)
