@@ -43,18 +43,23 @@ class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_attempt_events", "_attempted_s", "_backend", "_client", "_header",
-        "_is_retrying", "_is_waiting", "_is_warm", "_lease", "_listening", "_moved_bytes", "_network",
-        "_peer", "_plane", "_server_name", "_session", "_silent_since_s", "_started_s", "_tried", "place",
+        "_app", "_attempt", "_attempt_events", "_attempted_s", "_backend", "_client", "_has_opening",
+        "_header", "_is_retrying", "_is_waiting", "_is_warm", "_lease", "_listening", "_moved_bytes",
+        "_network", "_peer", "_plane", "_server_name", "_session", "_silent_since_s", "_started_s", "_tried",
+        "place",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
+    def __init__(
+        self, plane: Plane, sock: socket.socket, client: Client, network: int, listening: Listening
+    ) -> None:
+        """``network`` is the one that affinity remembers ``client`` by."""
         self._plane = plane
         self._peer = client
         self._listening = listening
         self._app = listening.app
-        self._network = affinity_network(client.address)
-        self._session = Session(listening.has_opening)
+        self._network = network
+        self._has_opening = listening.has_opening
+        self._session = Session(self._has_opening)
         self._started_s = plane.loop.now_s
         self.place: Place | None = None
         """What it takes up of the caps, if there are any."""
@@ -103,14 +108,14 @@ class Connection:
 
     def start(self, listening: Listening) -> None:
         """Look for a backend, when it is known for whom."""
-        if listening.terminates_tls and not listening.proxy_protocol:
+        if not self._has_opening:
+            self._dispatch()
+        elif listening.terminates_tls and not listening.proxy_protocol:
             self._shake_hands()
-        elif listening.has_opening:
+        else:
             plane, sock = self._plane, self._client.sock
             plane.openings.add(self, plane.loop.now_s)
             plane.loop.hand_over(sock, Opening(sock, listening, self, plane.networks_trusted))
-        else:
-            self._dispatch()
 
     # ---- opening -----------------------------------------------------------------------------
 
@@ -423,9 +428,8 @@ class Connection:
         return plane.retries.begin(plane.open_connections, plane.loop.now_s)
 
     def _end_retry(self) -> None:
-        if self._is_retrying:
-            self._is_retrying = False
-            self._plane.retries.end()
+        self._is_retrying = False
+        self._plane.retries.end()
 
     # ---- what the relay reports --------------------------------------------------------------
 
@@ -470,7 +474,8 @@ class Connection:
         assert sock is not None
         assert lease is not None
         self._attempt = None
-        self._end_retry()
+        if self._is_retrying:
+            self._end_retry()
         plane.connects.discard(self)
         self._silent_since_s = plane.loop.now_s
         plane.looks.add(self, plane.loop.now_s)
@@ -511,10 +516,12 @@ class Connection:
     def _close(self, in_order: bool = True) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
-        self._end_retry()
-        plane.openings.discard(self)
-        if plane.tls is not None:
-            plane.tls.discard(self)
+        if self._is_retrying:
+            self._end_retry()
+        if self._has_opening:
+            plane.openings.discard(self)
+            if plane.tls is not None:
+                plane.tls.discard(self)
         plane.looks.discard(self)
         if lease is not None:
             if backend is not None:
