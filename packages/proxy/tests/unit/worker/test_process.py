@@ -202,8 +202,8 @@ def test_the_last_words_are_what_was_counted_and_how_many_were_reset(
     worker.worker._reset = 3
     worker.worker._loop.again(Stop(worker))
     worker.worker.run()
-    assert worker.channel.sent == ["report", Drained(3)]
-    assert worker.channel.finished == 2
+    assert worker.channel.sent[-2:] == ["report", Drained(3)]
+    assert worker.channel.finished == len(worker.channel.sent)
 
 
 def test_a_defect_before_there_is_a_plane_ends_the_worker(at_end: ExitStack) -> None:
