@@ -38,8 +38,8 @@ def fixed_sleeps(folders: Iterable[Path]) -> list[str]:
 
     - ``asyncio.sleep`` in a function that runs in virtual time by itself: one with the decorator, one that is
       given to ``run`` within, a contract's test of ``virtual_time=True``;
-    - what a comment ``# sleeps: why`` gives a reason for, on its line or above its statement. Two reasons are
-      good: others run it in virtual time, and a child is ended long before.
+    - what a comment ``# sleeps: why`` gives a reason for, on its line or above its statement. Good
+      reasons are: others run it in virtual time; a child is ended long before; what is tested is that slow.
     """
     advice = "wait for an event (testkit.wait), move the clock, or say '# sleeps: why'"
     return [

@@ -92,7 +92,7 @@ class ThrowsTheLastWordsAway(ChangesBytes):
         return carrying.done() and carrying.result()
 
     async def pass_on(self, data: bytes, source: MemoryEnd, sink: MemoryEnd) -> None:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # sleeps: so slow is this defect
         await sink.send(data)
 
 

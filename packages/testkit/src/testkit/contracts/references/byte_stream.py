@@ -164,7 +164,7 @@ class MemoryRelay:
 
     async def dial(self) -> MemoryEnd:
         """A connection to a far end, which takes a moment."""
-        await asyncio.sleep(_CONNECT_S)
+        await asyncio.sleep(_CONNECT_S)  # sleeps: connecting takes a moment, and tests must stand it
         ours, far = connection()
         self.waiting.put_nowait(far)
         return ours
