@@ -267,7 +267,7 @@ class ByteStreamContract(
     ) -> None:
         near, far = await pair(harness)
         taken = await until_stuck(far, harness)
-        await far.close()
+        await far.end()
         assert digest(await to_end(near)) == digest(taken)
 
     async def test_far_end_that_pauses_stops_the_near_end_and_loses_nothing(
@@ -275,7 +275,7 @@ class ByteStreamContract(
     ) -> None:
         near, far = await pair(harness)
         taken = await until_stuck(near, harness)
-        await near.close()
+        await near.end()
         assert digest(await to_end(far)) == digest(taken)
 
     async def test_stuck_direction_does_not_hold_up_the_other(self, harness: ByteStreamHarness) -> None:

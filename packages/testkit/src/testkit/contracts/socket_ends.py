@@ -28,7 +28,8 @@ from typing import Self, TypeVar
 TIMEOUT_S = 15.0
 """Of any single call."""
 _QUIET_MS = 200
-_SMALL_BYTES = 16 << 10
+SMALL_BYTES = 16 << 10
+"""Of a receive buffer that is small."""
 _THREADS = 48
 """No test has so many calls under way that wait for each other."""
 
@@ -47,7 +48,7 @@ def connected(address: tuple[str, int], *, small: bool = False) -> socket.socket
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if small:
         # Before it connects: a sender that has seen a larger window waits for half of that one to open.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
     sock.settimeout(TIMEOUT_S)
     try:
         sock.connect(address)
