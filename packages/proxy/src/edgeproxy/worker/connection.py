@@ -20,7 +20,7 @@ from edgeproxy.core.dataplane.session import Command, Event, Session, State
 from edgeproxy.core.model import Backend, Client
 from edgeproxy.core.wire.frames import OpenConnection, SessionRecord
 from edgeproxy.core.wire.proxy_protocol import Header
-from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
+from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, StreamSocket, set_reset_on_close
 from edgeproxy.worker.opening import Opening
 from edgeproxy.worker.relay_copy import Side
 from edgeproxy.worker.waiting_room import Seat
@@ -36,7 +36,7 @@ _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 # Of every connection: a member of an enumeration is not as quickly at hand as it looks.
 _CONNECTED, _CLIENT_EOF, _BACKEND_EOF = Event.CONNECTED, Event.CLIENT_EOF, Event.BACKEND_EOF
 
-_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 class Connection:
@@ -309,7 +309,7 @@ class Connection:
             return
         family, address = target
         try:
-            sock = socket.socket(family, _STREAM)
+            sock = StreamSocket(family, _STREAM)
         except OSError as error:
             if error.errno not in OUT_OF_DESCRIPTORS:
                 self._connect_failed()  # this machine lacks the address family
@@ -555,7 +555,8 @@ class Connection:
         )
         for side in (self._client, backend):
             if side is not None:
-                plane.relay.forget(side)
+                if side.kept is not None or side.pipe is not None:
+                    plane.relay.forget(side)
                 if not (in_order and side.must_linger()):
                     plane.loop.close(side.sock)
                 side.detach()
