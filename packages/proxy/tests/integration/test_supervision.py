@@ -167,6 +167,7 @@ def greeting_or_end(client: socket.socket) -> bool:
         return False
 
 
+@pytest.mark.new_interpreters
 def test_workers_serve_on_when_the_control_process_is_killed_and_a_successor_takes_over(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
