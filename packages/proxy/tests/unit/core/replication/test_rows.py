@@ -71,6 +71,24 @@ def test_of_a_snapshot(
     assert cells == ({} if expected is None else {Group.HEALTH: cell(expected)})
 
 
+@pytest.mark.parametrize(("mine", "theirs"), [(1, 2), (2, 1)])
+def test_what_came_after_its_tombstone_was_collected_makes_no_row(mine: int, theirs: int) -> None:
+    row, other = {Group.PRESENCE: cell(mine)}, {Group.PRESENCE: cell(theirs)}
+    both = knows(1, 2).__contains__
+    assert installed(row, other, both, both) == {}
+
+
+def test_a_row_that_both_have_stands() -> None:
+    row, both = {Group.PRESENCE: cell(1)}, knows(1).__contains__
+    assert installed(row, row, both, both) == row
+
+
+def test_a_tombstone_that_came_late_is_kept() -> None:
+    tombstone, row = {Group.PRESENCE: cell(1, present=0)}, {Group.PRESENCE: cell(2)}
+    both = knows(1, 2).__contains__
+    assert installed(tombstone, row, both, both) == installed(row, tombstone, both, both) == tombstone
+
+
 def test_a_tombstone_that_one_side_has_collected_stands_against_earlier_writes() -> None:
     tombstone, row = {Group.PRESENCE: cell(2, present=0)}, {Group.PRESENCE: cell(1)}
     for mine, theirs in ((tombstone, row), (row, tombstone)):
