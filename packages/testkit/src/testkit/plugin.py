@@ -46,6 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fail instead of skipping when a service that a test needs cannot be run here",
     )
     group.addoption(
+        "--lacking",
+        action="store_true",
+        help="run the tests of contracts for what implementations say they lack, too, to see that they do",
+    )
+    group.addoption(
         "--outcomes",
         type=Path,
         metavar="FILE",
@@ -125,7 +130,7 @@ def _mark_contracts(items: list[pytest.Item]) -> None:
         item.user_properties.append(
             (_CONTRACT, {"name": cls.contract, "by": cls.__name__, "lacks": test.lacks, "level": cls.level})
         )
-        if test.lacks:
+        if test.lacks and not item.config.getoption("lacking"):
             item.add_marker(pytest.mark.skip(reason=test.lacks))
         elif test.advisory:
             item.add_marker(pytest.mark.xfail(reason="of a later level than promised", strict=False))

@@ -231,3 +231,27 @@ def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> Non
     pytester.makepyfile(test_it=MARKED)
     pytester.runpytest_inprocess()
     assert list(pytester.path.glob("**/*.jsonl")) == []
+
+
+LACKS_SOMETHING = """
+    import pytest
+    from testkit.contracts.contract import Contract, needs
+
+    class ToyContract(Contract, contract="toys", capabilities={"wings": "it flies"}):
+        @needs("wings")
+        def test_flies(self, harness):
+            assert harness == "a bird"
+
+    class TestToy(ToyContract, lacks={"wings": "it has wheels"}):
+        @pytest.fixture
+        def harness(self):
+            return "a car"
+"""
+
+
+@pytest.mark.parametrize(("options", "outcome"), [([], {"skipped": 1}), (["--lacking"], {"failed": 1})])
+def test_what_an_implementation_lacks_is_run_on_demand(
+    pytester: pytest.Pytester, options: list[str], outcome: dict[str, int]
+) -> None:
+    pytester.makepyfile(LACKS_SOMETHING)
+    pytester.runpytest(*options).assert_outcomes(**outcome)
