@@ -113,6 +113,15 @@ def e2e(session: nox.Session) -> None:
         session.log("no e2e test is in the paths given")
 
 
+@nox.session
+def repeat(session: nox.Session) -> None:
+    """Sessions so many times, with new seeds, every result printed: -- 10 e2e -k containers."""
+    if len(session.posargs) < 2 or not session.posargs[0].isdigit():
+        session.error("say how often and what: ./dev repeat -- 10 e2e -k containers")
+    times, *what = session.posargs
+    session.run("python", "tools/repeat.py", times, "./dev", *what)
+
+
 @nox.session(requires=["tests", "e2e"])
 def coverage(session: nox.Session) -> None:
     """Combine what the tests measured by layer and kind, ask every gate, write coverage_reports/."""
