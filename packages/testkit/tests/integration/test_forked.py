@@ -9,9 +9,9 @@ import resource
 import signal
 import subprocess
 import sys
-import textwrap
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -95,32 +95,27 @@ print(json.dumps([alike, found["identity"][0], own["forked"]]))
 Found = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def _programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    # For a program with another identity, too.
-    for each in (tmp_path, *list(tmp_path.parents)[:2]):
-        each.chmod(0o755)
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> Iterator[Path]:
+    """The folder of the programs, which start by fork in all tests here, unless one says otherwise."""
     sources = {"loaded": LOADED, "report": REPORT, "endings": ENDINGS, "starter": STARTER}
-    for name, source in sources.items():
-        (folder / f"{name}.py").write_text(textwrap.dedent(source))
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as environment:
+        # For a program with another identity, too.
+        Path(name).chmod(0o755)
+        for module, source in sources.items():
+            Path(name, f"{module}.py").write_text(source)
+        environment.setenv("PYTHONPATH", name)
+        # The standard library may be closed to those who lose their privileges.
+        with programs_by_fork(["report", "endings", "starter"], ["loaded", "random"]):
+            yield Path(name)
 
 
-@contextmanager
-def by_fork() -> Iterator[None]:
-    # The standard library, too: where that is may be closed to those who lose their privileges.
-    with programs_by_fork(["report", "endings", "starter"], ["loaded", "random"]):
-        yield
+WAYS = pytest.mark.parametrize("way", [nullcontext, started_as_ever])
 
 
 def children() -> set[int]:
     """Of this process, those that nobody has waited for among them."""
     return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
-
-
-WAYS = pytest.mark.parametrize("way", [by_fork, started_as_ever])
 
 
 def report(*command: str, **options: Any) -> tuple[Found, Found]:
@@ -136,10 +131,10 @@ def report(*command: str, **options: Any) -> tuple[Found, Found]:
 
 def in_both_ways(*command: str, **options: Any) -> Found:
     """Assert that the program finds the same in both ways; return that."""
-    expected, own = report(*command, **options)
+    with started_as_ever():
+        expected, own = report(*command, **options)
     assert not own["forked"]
-    with by_fork():
-        found, own = report(*command, **options)
+    found, own = report(*command, **options)
     assert own["forked"]
     assert found == expected
     return found
@@ -204,20 +199,14 @@ def changed_state() -> Iterator[None]:
     os.umask(umask)
 
 
-def test_program_inherits_what_this_process_has_become(request: pytest.FixtureRequest) -> None:
-    with by_fork():
-        subprocess.run([sys.executable, "-m", "endings", "return"], check=True)
-        request.getfixturevalue("changed_state")
-        found, own = report()
-    assert own["forked"]
-    assert found == report()[0]
+def test_program_inherits_what_this_process_has_become(changed_state: None) -> None:
+    found = in_both_ways()
     assert (found["umask"], found["blocked"]) == (0o027, [signal.SIGUSR2])
     assert signal.SIGHUP in found["ignored"]
 
 
 def test_programs_draw_different_numbers() -> None:
-    with by_fork():
-        assert len({report()[1]["drawn"] for _ in range(3)}) == 3
+    assert len({report()[1]["drawn"] for _ in range(3)}) == 3
 
 
 # ---- how a program ends --------------------------------------------------------------------------
@@ -273,19 +262,17 @@ def test_directory_that_is_missing_is_an_error_at_the_start(way: Callable[[], An
 def test_programs_start_each_other_by_fork_and_as_who_they_are(identity: str) -> None:
     if identity != "own" and os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
-    with by_fork():
-        command = [sys.executable, "-m", "starter", identity]
-        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "starter", identity]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
     uids = [65534] * 3 if identity == "unprivileged" else list(os.getresuid())
     assert json.loads(ended.stdout) == [True, uids, True]
 
 
 async def test_asyncio_starts_by_fork_too() -> None:
-    with by_fork():
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "report"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        output, _ = await process.communicate(b"some input")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "report"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate(b"some input")
     found, own = json.loads(output)
     assert (found["input"], own["forked"], process.returncode) == ("some input", True, 0)
 
@@ -293,7 +280,6 @@ async def test_asyncio_starts_by_fork_too() -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        (["-I", "-c", "import sys; sys.path.insert(0, sys.argv[1]); import report", "$folder"], {}),
         (["-c", "import report"], {}),
         (["-W", "ignore", "-m", "report"], {}),
         (["-m", "unknown"], {}),
@@ -303,33 +289,38 @@ async def test_asyncio_starts_by_fork_too() -> None:
     ],
 )
 def test_everything_else_is_started_as_ever(
-    command: list[str], options: dict[str, Any], tmp_path: Path
+    command: list[str], options: dict[str, Any], programs: Path
 ) -> None:
-    (tmp_path / "programs" / "unknown.py").write_text("import runpy; runpy.run_module('report')")
-    words = [str(tmp_path / "programs") if word == "$folder" else word for word in command]
-    environment = {**os.environ, **options.pop("variables", {})}
-    with by_fork():
-        ended = subprocess.run(
-            [sys.executable, *words], stdout=subprocess.PIPE, env=environment, check=True, **options
-        )
-        assert not json.loads(ended.stdout)[1]["forked"]
-        with started_as_ever():
-            assert not report()[1]["forked"]
+    (programs / "unknown.py").write_text("import runpy; runpy.run_module('report')")
+    variables = {**os.environ, **options.get("variables", {})}
+    others = {name: value for name, value in options.items() if name != "variables"}
+    ended = subprocess.run(
+        [sys.executable, *command], stdout=subprocess.PIPE, env=variables, check=True, **others
+    )
+    assert not json.loads(ended.stdout)[1]["forked"]
+
+
+def test_several_sets_of_programs_do_not_mind_each_other(programs: Path) -> None:
+    (programs / "further.py").write_text("import loaded, os; print(loaded.BY != os.getpid())")
+    command = [sys.executable, "-m", "further"]
+    with programs_by_fork(["further"], ["loaded"]):
+        assert subprocess.check_output(command) == b"True\n"
         assert report()[1]["forked"]
+    assert subprocess.check_output(command) == b"False\n"
+    assert report()[1]["forked"]
 
 
 def test_nothing_is_left_when_it_is_over() -> None:
     before = children()
-    with by_fork():
-        report()
-    assert not report()[1]["forked"]
+    with programs_by_fork(["further"]):
+        assert len(children()) == len(before) + 1
     assert children() == before
 
 
 def test_a_nursery_that_was_killed_is_an_error_that_says_so() -> None:
     before = children()
-    with by_fork():
+    with programs_by_fork(["further"]):
         (nursery,) = children() - before
         os.kill(nursery, signal.SIGKILL)
         with pytest.raises(ChildProcessError, match="has ended"):
-            report()
+            subprocess.run([sys.executable, "-m", "further"], check=False)

@@ -26,7 +26,7 @@ _USUAL = (None, None, True, False, None, None, None, -1)
 
 _libc = ctypes.CDLL(None)
 _start: Any = vars(subprocess.Popen)["_execute_child"]
-_nursery: Nursery | None = None
+_nurseries: tuple[Nursery, ...] = ()
 
 
 @contextmanager
@@ -39,12 +39,12 @@ def programs_by_fork(programs: Collection[str], preload: Sequence[str] = ()) -> 
         process = subprocess.Popen(
             [*command, *preload], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
         )
-    before = _nursery
-    start_by_fork(Nursery(ours, programs, os.environ))
+    nursery = Nursery(ours, programs, os.environ)
+    start_by_fork(*_nurseries, nursery)
     try:
         yield
     finally:
-        start_by_fork(before)
+        start_by_fork(*(each for each in _nurseries if each is not nursery))
         ours.close()
         process.wait(_END_TIMEOUT_S)
 
@@ -52,20 +52,20 @@ def programs_by_fork(programs: Collection[str], preload: Sequence[str] = ()) -> 
 @contextmanager
 def started_as_ever() -> Iterator[None]:
     """Start everything by a new interpreter in spite of :func:`programs_by_fork`."""
-    before = _nursery
-    start_by_fork(None)
+    before = _nurseries
+    start_by_fork()
     try:
         yield
     finally:
-        start_by_fork(before)
+        start_by_fork(*before)
 
 
-def start_by_fork(nursery: Nursery | None) -> None:
-    """Let `subprocess` ask ``nursery`` from now on, or nobody."""
-    global _nursery
-    _nursery = nursery
+def start_by_fork(*nurseries: Nursery) -> None:
+    """Let `subprocess` ask ``nurseries`` from now on, and nobody else."""
+    global _nurseries
+    _nurseries = nurseries
     # The one method that makes the child. Pipes, waiting and signals stay what they are, and asyncio's, too.
-    started_by = _start if nursery is None else _execute_child
+    started_by = _execute_child if nurseries else _start
     subprocess.Popen._execute_child = started_by  # type: ignore[attr-defined]  # noqa: SLF001
 
 
@@ -145,7 +145,8 @@ def _execute_child(
     environment = _decoded(os.environ if env is None else env)
     words = [os.fsdecode(word) for word in args] if isinstance(args, list | tuple) else []
     usual = (executable, preexec_fn, close_fds, shell, gid, gids, uid, umask) == _USUAL
-    if _nursery is None or not usual or not _nursery.takes(words, environment):
+    nursery = next((each for each in _nurseries if each.takes(words, environment)), None) if usual else None
+    if nursery is None:
         others = (pass_fds, cwd, env, startupinfo, creationflags, shell, *pipes_and_identity)
         _start(self, args, executable, preexec_fn, close_fds, *others)
         return
@@ -163,7 +164,7 @@ def _execute_child(
         group=os.getpgrp() if process_group == -1 else process_group,
         inherited=Inherited.of_this_process(),
     )
-    self.pid = _nursery.start(order, [*ends, *pass_fds])
+    self.pid = nursery.start(order, [*ends, *pass_fds])
     self._child_created = True  # type: ignore[attr-defined]
     self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
