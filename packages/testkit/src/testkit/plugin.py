@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from testkit.faults.blocking import BlockingLinks
     from testkit.faults.program_clock import ProgramClock
     from testkit.issuer import TokenIssuer
+    from testkit.pki import Pki
     from testkit.postgres import PostgresServer
     from testkit.postgres_nodes import PostgresNodes, Template
     from testkit.process import ProcessFactory
@@ -349,6 +350,16 @@ def s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
         _miss(request.config, str(error))
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pki(request: pytest.FixtureRequest) -> Pki:
+    """An authority for certificates that the tests of this process share; nothing changes it."""
+    try:
+        from testkit.pki import Pki
+    except ImportError as error:
+        _miss(request.config, str(error))
+    return Pki()
 
 
 @pytest.fixture

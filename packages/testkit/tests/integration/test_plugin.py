@@ -152,6 +152,7 @@ def test_clock_of_programs_says_what_it_needs(pytester: pytest.Pytester) -> None
     ("fixture", "missing", "says"),
     [
         ("s3", "moto", "testkit.s3 needs moto: install edgeproxy-testkit?s3?"),
+        ("pki", "trustme", "testkit.pki needs trustme: install edgeproxy-testkit?pki?"),
         ("issuer", "joserfc", "testkit.issuer needs joserfc: install edgeproxy-testkit?jwt?"),
     ],
 )
