@@ -12,7 +12,7 @@ from testkit.contracts.event_bus import Event, EventBusContract, Handler, Priori
 from testkit.contracts.references.event_bus import MemoryBusHarness
 
 
-class TestMemoryBus(EventBusContract, level=2):
+class TestReference(EventBusContract, level=2):
     @pytest.fixture
     def harness(self) -> MemoryBusHarness:
         return MemoryBusHarness()
