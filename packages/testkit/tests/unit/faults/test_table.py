@@ -16,13 +16,12 @@ from testkit.faults.vocabulary import Fault, LinkFault, NodeFault
 
 README = Path(__file__).parents[3] / "README.md"
 """Where there is no repository around the tests, the installed package has the text with it."""
-_TABLE = re.compile(r"^\| fault \|.*?\n\n", re.MULTILINE | re.DOTALL)
 
 
-def rows() -> dict[str, list[str]]:
-    """Name of each fault to the cells of its row."""
+def rows(second: str) -> dict[str, list[str]]:
+    """Name of each fault to the cells of its row, in the table whose second column is called so."""
     text = README.read_text(encoding="utf-8") if README.exists() else description("edgeproxy-testkit")
-    found = _TABLE.search(text)
+    found = re.search(rf"^\| fault \| {second} \|.*?\n\n", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     return {
         name: [cell.strip() for cell in line.split("|")[2:-1]]
@@ -42,6 +41,7 @@ def one_of(kind: type[Fault]) -> Fault:
     return kind(*[1 for _ in required])
 
 
+SUBSTRATES, HANDLING = "fault link, TCP", "injected"
 KINDS = [
     kind
     for kind in vars(vocabulary).values()
@@ -49,13 +49,14 @@ KINDS = [
 ]
 
 
-def test_every_fault_has_a_row() -> None:
-    assert sorted(rows()) == sorted(kind.__name__ for kind in KINDS)
+def test_every_fault_has_a_row_for_where_it_is_and_one_for_how_it_comes_and_goes() -> None:
+    for table in (SUBSTRATES, HANDLING):
+        assert sorted(rows(table)) == sorted(kind.__name__ for kind in KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_is_true(kind: type[Fault]) -> None:
-    fault, (tcp, udp, simulated, _) = one_of(kind), rows()[kind.__name__]
+    fault, (tcp, udp, simulated, _) = one_of(kind), rows(SUBSTRATES)[kind.__name__]
     if isinstance(fault, LinkFault):
         assert (FaultLink.unavailable(fault) is None) == tcp.startswith("x")
         assert (DatagramFaultLink.unavailable(fault) is None) == udp.startswith("x")
