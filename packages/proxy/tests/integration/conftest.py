@@ -17,7 +17,7 @@ from testkit.process import ProcessFactory
 
 PROGRAMS = ("edgeproxy", "edgeproxy.worker")
 IMPORTED = (
-    *("edgeproxy.app", "edgeproxy.app.replication", "edgeproxy.cli.app", "edgeproxy.cli.run"),
+    *("edgeproxy.app.control", "edgeproxy.app.replication", "edgeproxy.cli.app", "edgeproxy.cli.run"),
     *("edgeproxy.inbound.api_port", "edgeproxy.inbound.dns", "edgeproxy.inbound.metrics_server"),
     *("edgeproxy.outbound.geo_maxmind", "edgeproxy.worker.process"),
 )

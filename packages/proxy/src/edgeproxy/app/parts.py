@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from edgeproxy.config import Address, Config
+from edgeproxy.config import Config
 from edgeproxy.core.controlplane.health import HealthSettings
 from edgeproxy.core.controlplane.outlier import CircuitSettings
 from edgeproxy.core.controlplane.verdicts import VerdictSettings
@@ -20,19 +20,6 @@ from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.dataplane.waiting import QueueTerms
 from edgeproxy.core.dataplane.warm import WarmTerms
 from edgeproxy.core.wire.frames import RelayMode, Start, TlsSettings
-
-
-def named_addresses(config: Config) -> list[tuple[str, Address]]:
-    """:func:`addresses`, with the names that a service manager may give their sockets, "" for none."""
-    further = [("", each.address) for each in config.listeners]
-    if config.tls_enabled:
-        further.append(("tls", config.tls_listen_addr))
-    return [("main", config.listen_addr), *further]
-
-
-def addresses(config: Config) -> list[Address]:
-    """That of the main listener, then those of the further ones, as :func:`listenings` has them."""
-    return [address for _, address in named_addresses(config)]
 
 
 def listenings(config: Config) -> tuple[Listening, ...]:
@@ -122,11 +109,6 @@ def warm(config: Config) -> WarmTerms | None:
         idle_s=config.pool_idle_timeout_secs,
         lifetime_s=config.pool_max_lifetime_secs,
     )
-
-
-def clients_capacity(config: Config) -> int:
-    """How many clients' buckets the shared segment has room for."""
-    return config.rate_limit_capacity if config.rate_limit_enabled else 0
 
 
 def panic_threshold(config: Config) -> float:
