@@ -135,3 +135,21 @@ def test_what_has_nothing_to_do_with_each_other_has_locks_of_its_own(state: Shar
     of_one_backend = {taken.pop(name) for name in ("a place of a trial", "a trial", "a warm connection")}
     assert of_one_backend == {taken["a place on a backend"]}
     assert len(set(taken.values())) == len(taken)
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda state: state.clients.remaining(TERMS, TAG, 100.0),
+        lambda state: state.clients.clear(TAG),
+        lambda state: state.clients.sweep(200.0, 0, state.clients.buckets),
+    ],
+    ids=["look", "clear", "sweep"],
+)
+def test_a_clients_bucket_is_looked_at_and_cleared_under_the_lock_of_its_tokens(
+    state: SharedState, do: Callable[[SharedState], object]
+) -> None:
+    step = STEPS["a client's token"]
+    lock = locks_of(state, step.do, step.see)[0][2]
+    events = [event[:3] for event in locks_of(state, do, lambda _: None)]
+    assert events == [(fcntl.LOCK_EX, 1, lock), (fcntl.LOCK_UN, 1, lock)]
