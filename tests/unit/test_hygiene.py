@@ -9,6 +9,7 @@ import subprocess
 import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -34,7 +35,8 @@ def fixed_sleeps(folders: Iterable[Path]) -> list[str]:
     """Return what lets a fixed time pass, above 0; a test waits for an event, or moves the clock.
 
     That is calls, and programs for children, in strings and in files that are not Python. Fixed is a number,
-    and a constant of the module outside of a loop (within one it paces what polls). Allowed is:
+    and, outside of a loop (within one it paces what polls), a constant of the module, or what something else
+    than ``self`` has. Allowed is:
 
     - ``asyncio.sleep`` in a function that runs in virtual time by itself: one with the decorator, one that is
       given to ``run`` within, a contract's test of ``virtual_time=True``;
@@ -98,9 +100,16 @@ def _is_fixed(duration: ast.expr, paces_a_loop: bool) -> bool:
         return float(ast.literal_eval(duration)) > 0
     except (ValueError, TypeError):
         pass
-    named = [each.id for each in ast.walk(duration) if isinstance(each, ast.Name)]
-    calls = any(isinstance(each, ast.Call | ast.Attribute) for each in ast.walk(duration))
-    return not paces_a_loop and not calls and bool(named) and all(name.isupper() for name in named)
+    inside = list(ast.walk(duration))
+    named = {each.id for each in inside if isinstance(each, ast.Name)}
+    # What one has of its own is how slow it was made.
+    given = {each.value.id for each in inside if isinstance(each, ast.Attribute) and _is_other(each.value)}
+    calls = any(isinstance(each, ast.Call) for each in inside)
+    return not paces_a_loop and not calls and bool(named) and all(each.isupper() for each in named - given)
+
+
+def _is_other(node: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and node.id != "self"
 
 
 def _is_program_that_sleeps(node: ast.AST) -> bool:
@@ -210,6 +219,7 @@ NAP, NAPS = "sleep", "# sleeps"
         f"await asyncio.{NAP}(1)",
         f"{NAP}(2)",
         f"time.{NAP}(A_WHILE_S / 2)",
+        f"await asyncio.{NAP}(2 * harness.short_s)",
         f"while not seen(): time.{NAP}(0.5)",
         "threading.Event().wait(0.5)",
         "select.select([], [], [], 1)",
@@ -231,6 +241,7 @@ def test_a_fixed_sleep_is_noticed(tmp_path: Path, call: str) -> None:
     [
         f"await asyncio.{NAP}(0)",
         f"time.{NAP}(interval_s)",
+        f"time.{NAP}(self.interval_s)",
         f"fake.{NAP}()",
         f"while not seen(): time.{NAP}(POLL_S)",
         "select.select([socket], [], [], 1)",
