@@ -79,7 +79,8 @@ FOUND_INTERVALS = 60
 """Within these whatever has happened is known to all."""
 QUIET_INTERVALS = 25
 _STEP = 0.5
-SEED = 20_240_229
+SEED = 20_240_257
+"""Draws a story in which members are killed, leave and come back, amid partitions."""
 
 
 class MembershipContract(
