@@ -42,7 +42,6 @@ from testkit.coverage.thresholds import find_failures, find_slack
 from testkit.coverage.unstable import read_unstable
 from testkit.coverage.workspace import Workspace
 
-
 _EDITS_NAMED = 5
 """A fresh checkout makes all files newer than measurements that were brought there."""
 
