@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import Any
 
+import pytest
+
 from edgeproxy.errors import StoreError
 from edgeproxy.outbound.archive import Step
 from edgeproxy.runtime.archive_upkeep import keep_archive
@@ -72,3 +74,16 @@ async def test_trouble_is_told_once_and_its_end_too() -> None:
         ("warning", "changes are not archived, trying again", "full"),
     ]
     assert outcomes.opened == 2
+
+
+async def test_it_waits_an_interval_after_each_step_behind_which_there_is_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await said(Outcomes(DONE, MORE, MORE, StoreError("away"), DONE), interval_s=7.0)
+    assert waits == [7.0, 7.0, 7.0]
