@@ -61,6 +61,7 @@ def worker_settings(config: Config) -> Start:
         geoip_path=_absolute(config.geoip_path),
         binding_ttl_s=config.binding_ttl_secs,
         relay=RelayMode(config.relay),
+        promote_after_turns=promote_after_turns(config),
         connect_timeout_s=config.pool_connect_timeout_secs,
         backend_rules=config.backend_rules,
         retry_budget_percent=config.retry_budget_percent,
@@ -95,6 +96,12 @@ def tls_settings(
         client_certificates=client_certificates,
         backends=backends,
     )
+
+
+def promote_after_turns(config: Config) -> int:
+    """Short turns in a row after which the kernel may relay a connection; 0 when it never may."""
+    may = config.relay == "kernel" or (config.relay == "auto" and config.relay_kernel_allowed)
+    return config.relay_kernel_turns if may else 0
 
 
 def rate_limit(config: Config) -> TokenBucket | None:

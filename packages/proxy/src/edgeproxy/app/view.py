@@ -96,6 +96,9 @@ class View:
             waiting=self.state.queue.waiting,
             queue_limit=config.queue_length,
             waits=self.traffic.waits,
+            kernel_workers=len(self.traffic.kernel),
+            kernel_connections=sum(each.open for each in self.traffic.kernel.values()),
+            kernel_promotions=self.traffic.promotions,
         )
 
     def control(self) -> ControlView:

@@ -41,6 +41,7 @@ from packages.proxy.tests.integration.worker.workers import (
     ThreadedPlane,
     in_background,
     is_reset,
+    need_kernel_relay,
     read_exactly,
     read_to_end,
     reset,
@@ -51,6 +52,9 @@ from packages.proxy.tests.integration.worker.workers import (
 from testkit.pki import Pki
 
 MIB = 1 << 20
+
+PROMOTED = replace(start_frame(), relay=RelayMode.KERNEL, promote_after_turns=2)
+"""A connection is promoted once there was one word each way."""
 
 
 class Connect(Protocol):
@@ -65,6 +69,8 @@ class Ends(NamedTuple):
     connect: Connect
     serve: Callable[[socket.socket], socket.socket] = lambda sock: sock
     """What the backend makes of a connection that it accepted."""
+    talk: bool = False
+    """A word goes each way before the test has its pair."""
 
 
 def _bare_relay(backend_port: int, mode: RelayMode) -> Iterator[Ends]:
@@ -89,6 +95,22 @@ def splice_relay(backend_port: int) -> Iterator[Ends]:
 def auto_relay(backend_port: int) -> Iterator[Ends]:
     """The relay that splices when there is much."""
     yield from _bare_relay(backend_port, RelayMode.AUTO)
+
+
+@contextmanager
+def kernel_relay(backend_port: int) -> Iterator[Ends]:
+    """The relay in the kernel, as soon as both sides have said something."""
+    need_kernel_relay()
+    with closing(ThreadedPlane(row("b", backend_port), settings=PROMOTED)) as plane:
+        yield Ends(plane.connect)
+
+
+@contextmanager
+def chatty_kernel_relay(backend_port: int) -> Iterator[Ends]:
+    """The same after a talk, so that what a test says comes to a connection that is promoted."""
+    need_kernel_relay()
+    with closing(ThreadedPlane(row("b", backend_port), settings=PROMOTED)) as plane:
+        yield Ends(plane.connect, talk=True)
 
 
 @cache
@@ -144,6 +166,8 @@ RELAYS: list[Callable[[int], AbstractContextManager[Ends]]] = [
     copy_relay,
     splice_relay,
     auto_relay,
+    kernel_relay,
+    chatty_kernel_relay,
     tls_1_3,
     tls_1_2,
     tls_to_backend,
@@ -168,7 +192,12 @@ class Rig:
     def pair(self, receive_bytes: int | None = None) -> tuple[socket.socket, socket.socket]:
         """A client and what the backend has of it."""
         client = self.connect(receive_bytes)
-        return client, self.accept()
+        backend = self.accept()
+        if self._ends.talk:
+            for sender, receiver in ((client, backend), (backend, client)) * 2:
+                sender.sendall(b"!")
+                read_exactly(receiver, 1)
+        return client, backend
 
 
 @pytest.fixture(params=RELAYS, ids=lambda relay: relay.__name__)
