@@ -100,7 +100,7 @@ class KernelMaps:
         self._free.append(pair)
 
     def words(self, slot: int) -> memoryview:
-        """The flow of ``slot``, see :class:`~edgeproxy.worker.kernel_program.Word`."""
+        """The flow of ``slot``, to be released; see :class:`~edgeproxy.worker.kernel_program.Word`."""
         return self._words[slot * _WORDS : (slot + 1) * _WORDS]
 
     def insert(self, slot: int, sock: socket.socket) -> int:
@@ -111,10 +111,10 @@ class KernelMaps:
         Raises:
             OSError: one of its directions has ended.
         """
-        words = self.words(slot)
-        for word in Word:
-            words[word] = 0
-        words[Word.NOTICE_AT] = NEVER
+        with self.words(slot) as words:
+            for word in Word:
+                words[word] = 0
+            words[Word.NOTICE_AT] = NEVER
         cookie = cookie_of(sock)
         bpf.update(self.maps.slots, cookie, slot)
         try:

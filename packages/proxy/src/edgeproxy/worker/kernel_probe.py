@@ -61,7 +61,8 @@ def probe(maps: KernelMaps) -> None:
             step = "early bytes"
             client.send(b"early")
             cookies = [maps.insert(pair, downstream), maps.insert(pair + 1, upstream)]
-            to_backend, to_client = maps.words(pair), maps.words(pair + 1)
+            to_backend = at_end.enter_context(maps.words(pair))
+            to_client = at_end.enter_context(maps.words(pair + 1))
             _expect(downstream, b"early")
             to_backend[Word.CONSUMED] = 5
             step = "handing on"

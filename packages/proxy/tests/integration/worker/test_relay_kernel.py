@@ -54,12 +54,6 @@ def plane(backend: Backends) -> Iterator[ThreadedPlane]:
         yield plane
 
 
-@pytest.fixture
-def at_end() -> Iterator[ExitStack]:
-    with ExitStack() as at_end:
-        yield at_end
-
-
 def pair_of(
     plane: ThreadedPlane, backend: Backends, at_end: ExitStack
 ) -> tuple[socket.socket, socket.socket]:
