@@ -64,4 +64,4 @@ int verdict(struct __sk_buff *skb)
 	return bpf_sk_redirect_map(skb, &sockets, slot ^ 1, 0);
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";
