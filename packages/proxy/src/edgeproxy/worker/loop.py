@@ -129,7 +129,7 @@ class Loop:
         self._handlers[fd] = handler
 
     def watch(self, sock: socket.socket, events: int) -> None:
-        """From now on call the handler of a registered socket for these events alone, at once if they are so."""
+        """Call the handler of a registered socket for these events alone, at once for what is so already."""
         self._epoll.modify(sock.fileno(), events)
 
     def hand_over(self, sock: socket.socket, handler: Handler) -> None:

@@ -18,6 +18,7 @@ from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.pipes import Pipe
 
 if TYPE_CHECKING:
+    from edgeproxy.core.dataplane.promotion import Talk
     from edgeproxy.core.wire.frames import KernelCounts
     from edgeproxy.worker.relay_kernel import Flow
 
@@ -64,7 +65,7 @@ class Side:
 
     __slots__ = (
         "broken", "early_events", "ended", "flow", "is_emptied", "kept", "kept_sent", "owner", "peer", "pipe",
-        "readable", "relay", "sent_bytes", "sock", "stream", "trickled_at_bytes", "turns", "unsent",
+        "readable", "relay", "sent_bytes", "sock", "stream", "talk", "trickled_at_bytes", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, owner: Owner, relay: CopyRelay) -> None:
@@ -84,8 +85,8 @@ class Side:
         """What had been sent when little was coming; for :mod:`edgeproxy.worker.relay_splice`."""
         self.flow: Flow | None = None
         """What the kernel relays of what this side sends; for :mod:`edgeproxy.worker.relay_kernel`."""
-        self.turns = 0
-        """Short turns in a row in which this side's bytes were handed on; likewise."""
+        self.talk: Talk | None = None
+        """How it and its peer talk to each other; likewise."""
         self.readable = True
         """There may be input that nobody has read; no further edge will tell."""
         self.early_events = 0

@@ -22,7 +22,7 @@ from __future__ import annotations
 import select
 import socket
 
-from edgeproxy.core.dataplane.promotion import Credit, Run, count_turn, grant
+from edgeproxy.core.dataplane.promotion import Credit, Run, Talk, grant
 from edgeproxy.core.wire.frames import KernelCounts
 from edgeproxy.worker.kernel_maps import NEVER, KernelMaps
 from edgeproxy.worker.kernel_program import Word
@@ -37,9 +37,6 @@ _LOOKS_S = (0.001, 0.01, 0.1)
 """Between two looks whether the peer has taken everything: sixteen of each, then on with the last."""
 _LOOKS_EACH = 16
 
-_NEVER_AGAIN = -(1 << 60)
-"""As a number of turns: not to be promoted any more."""
-
 _LIMIT, _NOTICE_AT, _CONSUMED = int(Word.LIMIT), int(Word.NOTICE_AT), int(Word.CONSUMED)
 _CHARGED, _REDIRECTED, _PASSED = int(Word.CHARGED), int(Word.REDIRECTED), int(Word.PASSED)
 
@@ -47,7 +44,7 @@ _CHARGED, _REDIRECTED, _PASSED = int(Word.CHARGED), int(Word.REDIRECTED), int(Wo
 class Flow:
     """What a promoted socket has received; the stream from which the worker reads what is left to it."""
 
-    __slots__ = ("_maps", "_sock", "cookie", "credit", "looks", "run", "slot", "words")
+    __slots__ = ("_heard_bytes", "_maps", "_sock", "cookie", "credit", "looks", "run", "slot", "words")
 
     def __init__(self, maps: KernelMaps, slot: int, sock: socket.socket) -> None:
         """Raises OSError when one direction of the socket has ended."""
@@ -59,6 +56,7 @@ class Flow:
         self.run: Run | None = None
         """``None`` while the worker relays."""
         self.credit = Credit(0, 0)
+        self._heard_bytes = 0
         self.looks = 0
         """How often the worker looked in vain whether the peer has taken everything."""
 
@@ -66,6 +64,12 @@ class Flow:
     def is_read(self) -> bool:
         """Whether nothing is left to the worker."""
         return bool(self.words[_PASSED] == self.words[_CONSUMED])
+
+    def hear(self) -> int:
+        """How many bytes the kernel has handed on since this was last called."""
+        redirected = int(self.words[_REDIRECTED])
+        heard, self._heard_bytes = self._heard_bytes, redirected
+        return redirected - heard
 
     def recv_into(self, buffer: memoryview, nbytes: int, flags: int, /) -> int:
         received = self._sock.recv_into(buffer, nbytes, flags)
@@ -121,6 +125,11 @@ class KernelRelay(SpliceRelay):
 
     # ---- as any relay ------------------------------------------------------------------------
 
+    def begin(self, one: Side, other: Side, header: bytes = b"") -> None:
+        if type(one) is Side and type(other) is Side:  # else TLS stands between a socket and the bytes
+            one.talk = other.talk = Talk()
+        super().begin(one, other, header)
+
     def pump(self, source: Side, behind: int) -> None:
         flow, sink = source.flow, source.peer
         assert sink is not None
@@ -133,11 +142,13 @@ class KernelRelay(SpliceRelay):
             CopyRelay.pump(self, source, UNKNOWN)
         if source.peer is not sink or (moved_bytes := sink.sent_bytes - before_bytes) <= 0:
             return
-        # A turn counts for the connection: a long answer to a short question is no talk.
-        source.turns = count_turn(source.turns, moved_bytes)
-        if not source.turns:
-            sink.turns = 0
-        elif source.turns + sink.turns >= self._turns and not source.readable:
+        talk = source.talk
+        if talk is None:
+            return
+        if sink.flow is not None and (said_bytes := sink.flow.hear()):
+            talk.hear(sink.sock.fileno(), said_bytes)
+        talk.hear(source.sock.fileno(), moved_bytes)
+        if talk.turns >= self._turns and not source.readable:
             if flow is None:
                 self._promote(source, sink)
             else:
@@ -164,8 +175,7 @@ class KernelRelay(SpliceRelay):
         flow.words.release()
         self.maps.remove(flow.cookie)
         del self._sides[flow.slot]
-        for looks in self._looks:
-            looks.discard(side)
+        self._stop_looking(side)
         if flow.slot ^ 1 not in self._sides:
             # The program may be asked for them until they are closed, which they are when this turn is over.
             self._pairs.discard(flow.slot & ~1)
@@ -181,10 +191,8 @@ class KernelRelay(SpliceRelay):
     # ---- between worker and kernel -----------------------------------------------------------
 
     def _promote(self, one: Side, other: Side) -> None:
-        if type(one) is not Side or type(other) is not Side:
-            return  # TLS stands between a socket and the bytes
         for side in (one, other):
-            if side.ended or side.flow is not None or one.peer is not other:
+            if side.ended or one.peer is not other:
                 return
             # Nothing that was read in part may be left in the socket.
             CopyRelay.pump(self, side, UNKNOWN)
@@ -197,7 +205,7 @@ class KernelRelay(SpliceRelay):
             try:
                 side.flow = Flow(self.maps, slot, side.sock)
             except OSError:
-                side.turns = _NEVER_AGAIN  # it is at its end; the first, if it is in, stays there
+                one.talk = other.talk = None  # it is at its end; the first, if it is in, stays there
                 break
             side.stream = side.flow
             self._sides[slot] = side
@@ -216,7 +224,7 @@ class KernelRelay(SpliceRelay):
         """Let the kernel hand on what ``source`` sends, if all that it has sent is at its place."""
         flow = source.flow
         assert flow is not None
-        if sink.flow is None or not (_is_at_rest(source) and sink.kept is None and not sink.broken):
+        if sink.flow is None or sink.kept is not None or sink.broken or source.broken or source.ended:
             return
         credit = grant(flow.words[_CHARGED], self.maps.room_bytes(sink.sock))
         if credit is None or not flow.is_read:
@@ -235,7 +243,8 @@ class KernelRelay(SpliceRelay):
         if flow.words[_LIMIT]:
             flow.shut()
             flow.looks = 0
-            source.turns = sink.turns = 0
+            if source.talk is not None:
+                source.talk.turns = 0
             self._loop.watch(source.sock, EDGE)
         written = self.maps.written_bytes(sink.sock)
         if not (sink.broken or run.is_delivered(written, flow.words[_REDIRECTED])):
@@ -247,12 +256,16 @@ class KernelRelay(SpliceRelay):
             return False
         sink.sent_bytes = run.sent_by(written)
         flow.run = None
+        self._stop_looking(source)
         self.forget(sink)
         return True
 
+    def _stop_looking(self, source: Side) -> None:
+        for looks in self._looks:
+            looks.discard(source)
+
     def _look(self, source: Side) -> None:
-        if source.peer is not None and source.flow is not None and source.flow.run is not None:
-            self.pump(source, UNKNOWN)
+        self.pump(source, UNKNOWN)
 
     # ---- notices -----------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def test_a_connection_is_promoted_when_it_has_proved_chatty(
     client, server = pair_of(plane, backend, at_end)
     talk(client, server, TURNS - 1)
     assert counts(plane) == KernelCounts(0, 0)
-    talk(client, server, 2)
+    talk(server, client, 1)
     assert counts(plane) == KernelCounts(1, 1)
 
 

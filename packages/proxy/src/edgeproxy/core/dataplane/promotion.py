@@ -1,7 +1,7 @@
 """Which connections the kernel may relay by itself, and how far it may run ahead of a slow reader.
 
-A connection has proved chatty when enough short turns came in a row, over both of its directions. Each
-direction is then given credit: the kernel hands on what fits in it and leaves the rest to the worker.
+A connection has proved chatty when its two sides have taken enough short turns in a row. Each direction is
+then given credit: the kernel hands on what fits in it and leaves the rest to the worker.
 Nothing in the kernel holds a sender back while it does so. Therefore credit is granted for no more than the
 receiver's send buffer has room for, and renewed only at a moment at which all of it has reached that buffer.
 What waits in between is at most one credit, and a direction that carries more than its reader takes comes
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 LONG_TURN_BYTES: Final = 16 << 10
-"""A turn that moves more is no talk but a transfer, which splicing does as well."""
+"""Who says more before the other side says anything transfers, which splicing does as well."""
 
 MESSAGE_COST_BYTES: Final = 512
 """What each message takes of the credit besides its bytes: about what the kernel needs to keep it. Without
@@ -26,9 +26,26 @@ SMALLEST_CREDIT_BYTES: Final = 8 << 10
 SMALLEST_REST_BYTES: Final = 1 << 10
 
 
-def count_turn(turns: int, moved_bytes: int) -> int:
-    """How many short turns came in a row, ``turns`` before this one that moved ``moved_bytes``."""
-    return turns + 1 if moved_bytes <= LONG_TURN_BYTES else 0
+class Talk:
+    """One connection's turns: what one side says until the other says something, in however many pieces."""
+
+    __slots__ = ("_said_bytes", "_speaker", "turns")
+
+    def __init__(self) -> None:
+        self._speaker: int | None = None
+        self._said_bytes = 0
+        self.turns = 0
+        """Short ones in a row, the present one included."""
+
+    def hear(self, speaker: int, said_bytes: int) -> None:
+        """The side ``speaker``, any number that tells the two apart, has said so much."""
+        if speaker != self._speaker:
+            self._speaker = speaker
+            self._said_bytes = 0
+            self.turns += 1
+        self._said_bytes += said_bytes
+        if self._said_bytes > LONG_TURN_BYTES:
+            self.turns = 0
 
 
 class Credit(NamedTuple):

@@ -13,15 +13,29 @@ from edgeproxy.core.dataplane.promotion import (
     SMALLEST_REST_BYTES,
     Credit,
     Run,
-    count_turn,
+    Talk,
     grant,
 )
 
 
-def test_short_turns_are_counted_and_a_long_one_begins_anew() -> None:
-    assert count_turn(0, 1) == 1
-    assert count_turn(7, LONG_TURN_BYTES) == 8
-    assert count_turn(7, LONG_TURN_BYTES + 1) == 0
+def test_a_turn_is_what_one_side_says_until_the_other_speaks() -> None:
+    talk = Talk()
+    for speaker, turns in ((3, 1), (3, 1), (4, 2), (4, 2), (3, 3)):
+        talk.hear(speaker, 1)
+        assert talk.turns == turns
+
+
+def test_a_long_turn_begins_the_count_anew_in_however_many_pieces() -> None:
+    talk = Talk()
+    for speaker in (3, 4, 3, 4):
+        talk.hear(speaker, LONG_TURN_BYTES)
+    assert talk.turns == 4
+    talk.hear(4, 1)
+    assert talk.turns == 0
+    talk.hear(4, 1)
+    assert talk.turns == 0
+    talk.hear(3, 1)
+    assert talk.turns == 1
 
 
 def test_credit_is_half_of_the_room_and_told_of_at_its_half() -> None:
