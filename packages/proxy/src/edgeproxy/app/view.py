@@ -161,6 +161,11 @@ class View:
                 "length": config.queue_length,
                 "waits": self.traffic.waits,
             },
+            "kernel_relay": {
+                "workers": len(self.traffic.kernel),
+                "connections": sum(each.open for each in self.traffic.kernel.values()),
+                "promotions": self.traffic.promotions,
+            },
             "connect_errors": self.traffic.connect_errors,
             "verdicts": (self.verdicts.verdicts.statuses(monotonic()) if self.verdicts is not None else None),
             "events": self.bus.statistics(),
