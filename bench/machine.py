@@ -26,6 +26,13 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def busy_s() -> float:
+    """Processor time that all cores of the machine have spent on anything, the kernel's own included."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
+    user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, fields)
+    return (user + nice + system + sum(interrupts_and_stolen)) / _TICKS_PER_S
+
+
 def pss_bytes(pids: Iterable[int]) -> int:
     """Memory of the processes, what they share with others counted in proportion."""
     return sum(_rollup_bytes(pid, "Pss") for pid in pids)

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from bench.peers import ROWS, Stage
+from bench.peers import ROWS, Stage, refusal_of_kernel
 from bench.soak import Account, Streams, at_rest, differences_when_told, leaks, stats_of
 
 _TURNS: Final = 4
@@ -100,7 +100,7 @@ async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> 
         database = stage.database(ROWS, server.sockets[0].getsockname()[1])
         target = stage.launch(database, settings=settings)
         account = Account()
-        if why := _refusal(target.process.log):
+        if (why := refusal_of_kernel(target.process.log)) is not None:
             tell(f"no connections for the kernel to relay: {why}")
             await asyncio.to_thread(stage.stop, target)
             return []
@@ -157,11 +157,6 @@ async def _hold(port: int, connections: int, account: Account, admin: Path) -> t
 async def _kernel_stats(admin: Path) -> dict[str, Any]:
     stats: dict[str, Any] = (await asyncio.to_thread(stats_of, admin))["kernel_relay"]
     return stats
-
-
-def _refusal(log: str) -> str:
-    found = re.search(r'"the kernel relays no connections.*"why": "([^"]*)', log)
-    return found[1] if found is not None else ""
 
 
 def _available_mib() -> int:
