@@ -80,15 +80,13 @@ def talk(client: socket.socket, backend: socket.socket, turns: int, message: byt
 
 
 def words(plane: ThreadedPlane, side: str, word: Word) -> int:
-    """That word of the only promoted connection, for what came from ``client`` or ``backend``."""
+    """That word of the only connection for what ``client`` or ``backend`` sent; 0 before its promotion."""
 
     def read() -> int:
         (connection,) = plane.plane._connections
         sides: dict[str, Side | None] = {"client": connection._client, "backend": connection._backend}
         found = sides[side]
-        assert found is not None
-        assert found.flow is not None
-        return int(found.flow.words[word])
+        return int(found.flow.words[word]) if found is not None and found.flow is not None else 0
 
     return plane.call(read)
 
@@ -125,7 +123,7 @@ def test_what_is_said_after_it_does_not_visit_the_worker(
     plane: ThreadedPlane, backend: Backends, at_end: ExitStack
 ) -> None:
     client, server = pair_of(plane, backend, at_end)
-    talk(client, server, TURNS + 1)
+    talk_until_in_kernel(plane, client, server)
     calls = count()
     ready = Side.ready
 
@@ -247,7 +245,7 @@ def test_credit_is_renewed_for_as_long_as_it_is_a_talk(
     plane: ThreadedPlane, backend: Backends, at_end: ExitStack
 ) -> None:
     client, server = pair_of(plane, backend, at_end)
-    talk(client, server, TURNS)
+    talk_until_in_kernel(plane, client, server)
     talk(client, server, 3_000, b"y" * 900)
     assert words(plane, "client", Word.REDIRECTED) > 2 * LARGEST_CREDIT_BYTES
     talk_until_in_kernel(plane, client, server)
@@ -258,7 +256,7 @@ def test_a_flood_comes_back_to_the_worker_and_what_waits_is_bounded(
     plane: ThreadedPlane, backend: Backends, at_end: ExitStack, sender: str
 ) -> None:
     client, server = pair_of(plane, backend, at_end)
-    talk(client, server, TURNS)
+    talk_until_in_kernel(plane, client, server)
     sending, receiving = (client, server) if sender == "client" else (server, client)
     redirected = words(plane, sender, Word.REDIRECTED)
     taken = send_until_stuck(sending)
@@ -287,7 +285,7 @@ def test_a_stuck_direction_leaves_the_other_to_the_kernel(
     plane: ThreadedPlane, backend: Backends, at_end: ExitStack
 ) -> None:
     client, server = pair_of(plane, backend, at_end)
-    talk(client, server, TURNS)
+    talk_until_in_kernel(plane, client, server)
     send_until_stuck(server)
     redirected = words(plane, "client", Word.REDIRECTED)
     for number in range(2_000):
@@ -301,7 +299,7 @@ def test_a_stuck_direction_does_not_hold_up_the_other_without_credit(
 ) -> None:
     """What the kernel has for a reader that is stuck must not be in the way of what that reader sends."""
     client, server = pair_of(plane, backend, at_end)
-    talk(client, server, TURNS)
+    talk_until_in_kernel(plane, client, server)
     send_until_stuck(server)
     taken = send_until_stuck(client)
     assert read_exactly(server, taken) == bytes(taken)
