@@ -22,6 +22,7 @@ from edgeproxy.app.parts import (
     clients_capacity,
     listenings,
     panic_threshold,
+    promote_after_turns,
     rate_limit,
     tls_settings,
     verdict_settings,
@@ -152,7 +153,7 @@ class App:
         self._descriptors = raise_descriptor_limit()
         self._entrances = Entrances(config, inherited, ActivatedSockets(os.environ))
         if account is not None:
-            account.become()
+            account.become(for_kernel_relay=promote_after_turns(config) > 0)
         self._certificates: CertificateWatch[Certificates] | None = None
         self._dns: DnsServer | None = None
         self._candidates: Candidates | None = None

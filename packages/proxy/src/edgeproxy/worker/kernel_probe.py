@@ -11,8 +11,8 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
+from edgeproxy import capabilities
 from edgeproxy.core.dataplane.promotion import Credit, Run
-from edgeproxy.worker import capabilities
 from edgeproxy.worker.kernel_maps import KernelMaps
 from edgeproxy.worker.kernel_program import Word
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from edgeproxy import capabilities
 from edgeproxy.core.wire.frames import KernelCounts, Notice, Report
-from edgeproxy.worker import bpf, capabilities, kernel_probe
+from edgeproxy.worker import bpf, kernel_probe
 from edgeproxy.worker.kernel_maps import KernelMaps
 from edgeproxy.worker.kernel_probe import KernelRefusedError, probe, take_up
 from edgeproxy.worker.kernel_program import Assembler, Maps, assemble
@@ -176,6 +177,9 @@ def test_a_program_that_fails_its_test_is_unloaded(monkeypatch: pytest.MonkeyPat
 def test_a_kernel_that_keeps_its_capabilities_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
         def __init__(self, _name: None, use_errno: bool) -> None: ...
+
+        def prctl(self, *_arguments: object) -> int:
+            return 0
 
         def capset(self, _header: object, _sets: object) -> int:
             ctypes.set_errno(1)
