@@ -249,7 +249,10 @@ def test_a_pure_core_passes(tmp_path: Path) -> None:
         (
             "edgeproxy/runtime/stop.py",
             "from edgeproxy.app import App",
-            "edgeproxy.runtime.stop imports edgeproxy.app: adapters know only capabilities, core, ports, errors, config",
+            (
+                "edgeproxy.runtime.stop imports edgeproxy.app: "
+                "adapters know only capabilities, core, ports, errors, config"
+            ),
         ),
     ],
 )
