@@ -6,7 +6,6 @@ Every row measures one target at a time. Whoever compares targets calls them in 
 from __future__ import annotations
 
 import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench import wrk
-from bench.machine import busy_s, cpu_s, pss_bytes
+from bench.machine import busy_s, cpu_s, pss_bytes, raise_descriptor_limit
 from bench.peers import Missing, Target
 from bench.samples import Sample
 
@@ -138,7 +137,7 @@ def idle_memory(target: Target, effort: Effort) -> Sample:
     Each connection carries one request, so that it is known to stand from end to end; clients have several
     addresses, as there are several of a real crowd.
     """
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     before_bytes = pss_bytes(target.pids)
     with ExitStack() as opened:
         for number in range(effort.idle_connections):
@@ -222,8 +221,3 @@ def _wrk(
     machine_before_s, before_s = busy_s(), cpu_s(target.pids)
     load = wrk.run(url, threads=threads, connections=connections, seconds=seconds, headers=headers)
     return load, cpu_s(target.pids) - before_s, busy_s() - machine_before_s
-
-
-def _raise_descriptor_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

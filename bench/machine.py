@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def descriptors(pid: int) -> dict[str, int]:
             continue  # closed since it was listed
         kinds[kind] = kinds.get(kind, 0) + 1
     return kinds
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as it may, and return how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def describe() -> dict[str, str]:

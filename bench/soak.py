@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
 import socket
 import ssl
 import struct
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.machine import descriptors, heap_bytes
+from bench.machine import descriptors, heap_bytes, raise_descriptor_limit
 from bench.peers import ROWS, SERVER_NAME, Stage, Target, stage
 from edgeproxy.admin_client import AdminClient
 from testkit.wait import wait_until
@@ -254,8 +253,7 @@ def soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> list[st
 
 
 async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> list[str]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     tls = stage.pki.client()
     server = await asyncio.start_server(serve, "0.0.0.0", 0, backlog=4096)
     async with server:

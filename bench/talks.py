@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import resource
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from bench.machine import raise_descriptor_limit
 from bench.peers import ROWS, Stage, refusal_of_kernel
 from bench.soak import Account, Streams, at_rest, differences_when_told, leaks, stats_of
 
@@ -29,6 +30,7 @@ _BURST_BYTES: Final = 192 << 10
 _BURSTS_AT_ONCE: Final = 200
 _CONNECTS_AT_ONCE: Final = 200
 _CLIENT_ADDRESSES: Final = 250
+_SPARE_DESCRIPTORS: Final = 200
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,26 +94,30 @@ def soak_talks(stage: Stage, connections: int, tell: Callable[[str], None]) -> l
 
 
 async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> list[str]:
-    _allow_descriptors(3 * connections + 1_000)
-    server = await asyncio.start_server(echo, "0.0.0.0", 0, backlog=4096)
-    async with server:
-        admin = stage.folder / "talks.sock"
-        settings = {"admin_socket": str(admin), "relay": "kernel", "relay_kernel_turns": str(_TURNS)}
-        database = stage.database(ROWS, server.sockets[0].getsockname()[1])
-        target = stage.launch(database, settings=settings)
-        account = Account()
-        if (why := refusal_of_kernel(target.process.log)) is not None:
-            tell(f"no connections for the kernel to relay: {why}")
-            await asyncio.to_thread(stage.stop, target)
-            return []
-        await _hold(target.port, min(connections, 200), account, admin)
-        before = await asyncio.to_thread(at_rest, target, admin, account)
-        began_s = time.monotonic()
-        found, about = await _hold(target.port, connections, account, admin)
-        found += await asyncio.to_thread(differences_when_told, admin, account)
-        after = await asyncio.to_thread(at_rest, target, admin, account)
-        found += leaks(before, after, connections)
-        tell(f"{connections:,} talks in {time.monotonic() - began_s:.0f} s: {about}")
+    descriptors = raise_descriptor_limit()
+    if connections > descriptors - _SPARE_DESCRIPTORS:
+        connections = descriptors - _SPARE_DESCRIPTORS
+        tell(f"only {connections:,} talks: a process may open {descriptors:,} files (ulimit -Hn)")
+    backend = stage.spawn(
+        [sys.executable, "-m", "bench.talks"], {"PYTHONPATH": str(Path(__file__).parents[1])}, "the backend"
+    )
+    port = int((await asyncio.to_thread(backend.wait_output, r"port (\d+)", timeout_s=30))[1])
+    admin = stage.folder / "talks.sock"
+    settings = {"admin_socket": str(admin), "relay": "kernel", "relay_kernel_turns": str(_TURNS)}
+    target = stage.launch(stage.database(ROWS, port), settings=settings)
+    account = Account()
+    if (why := refusal_of_kernel(target.process.log)) is not None:
+        tell(f"no connections for the kernel to relay: {why}")
+        await asyncio.to_thread(stage.stop, target)
+        return []
+    await _hold(target.port, min(connections, 200), account, admin)
+    before = await asyncio.to_thread(at_rest, target, admin, account)
+    began_s = time.monotonic()
+    found, about = await _hold(target.port, connections, account, admin)
+    found += await asyncio.to_thread(differences_when_told, admin, account)
+    after = await asyncio.to_thread(at_rest, target, admin, account)
+    found += leaks(before, after, connections)
+    tell(f"{connections:,} talks in {time.monotonic() - began_s:.0f} s: {about}")
     await asyncio.to_thread(stage.stop, target)
     return found
 
@@ -165,7 +171,13 @@ def _available_mib() -> int:
     return int(found[1]) >> 10
 
 
-def _allow_descriptors(count: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, PermissionError):  # only root may have more
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, count), max(hard, count)))
+async def _serve() -> None:
+    """Be the backend: a process of its own, since each has only so many descriptors."""
+    raise_descriptor_limit()
+    server = await asyncio.start_server(echo, "0.0.0.0", 0, backlog=4096)
+    print(f"port {server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())

@@ -177,7 +177,8 @@ class Config:
         kinds.whole(2, 1_000_000),
         "32",
         LISTENING,
-        "Messages in a row, of up to 16 KiB and over both directions, after which a connection is chatty.",
+        "Turns in a row after which a connection is chatty: each what one side says until the other answers, "
+        "16 KiB at most.",
     )
     shutdown_timeout_secs: float = _setting(
         kinds.seconds(0),
