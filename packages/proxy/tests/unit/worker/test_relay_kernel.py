@@ -461,6 +461,24 @@ def test_who_is_taken_back_proves_chatty_again(rig: Rig) -> None:
     assert rig.other_sock.taken.endswith(b"123by the kernel")
 
 
+def test_bytes_that_the_kernel_has_not_got_ready_keep_the_direction_with_the_worker(rig: Rig) -> None:
+    rig.talk()
+    rig.kernel.room = 0
+    notice(rig)
+    rig.kernel.room = ROOM
+    flow = rig.one.flow
+    assert flow is not None
+    flow.words[Word.PASSED] += 4
+    for turn in range(2 * TURNS):
+        rig.arrive(b"answer", rig.other)
+        rig.arrive(b"%d" % turn)
+        rig.one.ready(select.EPOLLIN)
+    assert not rig.is_in_kernel()
+    rig.one_sock.incoming.append(b"late")
+    rig.one.ready(select.EPOLLIN)
+    assert rig.is_in_kernel()
+
+
 def test_a_reader_that_was_slow_in_between_is_waited_for(rig: Rig) -> None:
     rig.talk()
     rig.kernel.room = 0
