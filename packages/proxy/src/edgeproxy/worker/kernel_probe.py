@@ -78,12 +78,13 @@ def probe(maps: KernelMaps) -> None:
             client.send(b"within")
             client.send(b"beyond")
             _expect(backend, b"within")
-            _expect(downstream, b"beyond")
-            to_backend[Word.CONSUMED] += 6
+            to_backend[Word.LIMIT] = 1 << 20
+            client.send(b" and behind")  # must not overtake
+            _expect(downstream, b"beyond and behind")
+            to_backend[Word.CONSUMED] += 17
             if list(maps.notices()) != [pair]:
                 raise KernelRefusedError("no notice came of used up credit")
             step = "an end of one direction"
-            to_backend[Word.LIMIT] = 1 << 20
             client.send(b"last words")
             client.shutdown(socket.SHUT_WR)
             _expect(backend, b"last words")
