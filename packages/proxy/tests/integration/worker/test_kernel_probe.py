@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -24,12 +26,15 @@ from packages.proxy.tests.integration.worker.workers import (
     RealWorker,
     connected,
     in_background,
+    kernel_refusal,
     need_kernel_relay,
     read_exactly,
     row,
 )
 
 pytestmark = pytest.mark.feature("relay.kernel")
+
+TRIED = (6, 18)
 
 _PR_CAPBSET_DROP = 24
 _SYS_ADMIN, _BPF = 21, 39
@@ -75,6 +80,17 @@ def without(instruction: bytes, instead: bytes) -> Callable[[Maps], bytes]:
         return code.replace(instruction, instead)
 
     return program
+
+
+def test_a_kernel_on_which_it_was_tried_relays_if_it_lets_us() -> None:
+    """Elsewhere tests are skipped when the kernel refuses; here that would hide a defect of ours."""
+    if tuple(map(int, platform.release().split(".")[:2])) < TRIED:
+        pytest.skip(f"this kernel is {platform.release()}")
+    try:
+        os.close(bpf.create_map(bpf.SOCKMAP, 4, 4, 2))
+    except OSError as error:
+        pytest.skip(f"this process may not make a sockmap: {error}")
+    assert kernel_refusal() == ""
 
 
 # ---- the self-test -------------------------------------------------------------------------------
