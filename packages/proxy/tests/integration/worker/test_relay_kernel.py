@@ -5,6 +5,7 @@ That it relays as any relay must is in ``test_relay.py``.
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ import pytest
 from msgspec.structs import replace
 
 from edgeproxy.core.dataplane.lifetime import Lifetimes
-from edgeproxy.core.dataplane.promotion import LARGEST_CREDIT_BYTES
+from edgeproxy.core.dataplane.promotion import LARGEST_CREDIT_BYTES, Talk
 from edgeproxy.core.wire.frames import KernelCounts, RelayMode
 from edgeproxy.worker.kernel_program import Word
 from edgeproxy.worker.relay_copy import Side
-from edgeproxy.worker.relay_kernel import KernelRelay
+from edgeproxy.worker.relay_kernel import Flow, KernelRelay
 from packages.proxy.tests.integration.worker.test_relay import PROMOTED, digest, send_until_stuck
 from packages.proxy.tests.integration.worker.workers import (
     TIMEOUT_S,
@@ -189,6 +190,31 @@ def test_addresses_of_both_kinds_are_joined(proxy: str, server: str, at_end: Exi
         client.sendall(b"last words")
         client.shutdown(socket.SHUT_WR)
         assert read_to_end(accepted) == b"last words"
+
+
+def test_memory_of_a_promoted_connection_goes_without_a_collector(
+    plane: ThreadedPlane, backend: Backends, at_end: ExitStack
+) -> None:
+    """A worker has none."""
+
+    def left() -> list[object]:
+        return [each for each in gc.get_objects() if isinstance(each, (Flow, Side, Talk))]
+
+    before = set(map(id, left()))  # of other tests
+    gc.disable()
+    try:
+        for _ in range(3):
+            client, server = pair_of(plane, backend, at_end)
+            talk_until_in_kernel(plane, client, server)
+            client.close()
+            server.close()
+        plane.sessions(3)
+        wait_until(
+            lambda: plane.call(lambda: [each for each in left() if id(each) not in before]) == [],
+            reason="everything of them to be gone",
+        )
+    finally:
+        gc.enable()
 
 
 # ---- exactness -----------------------------------------------------------------------------------
