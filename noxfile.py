@@ -22,10 +22,10 @@ REQUIREMENTS = ROOT / "requirements"
 PACKAGES = ("proxy", "mock_backend", "testkit")
 MEASUREMENTS = ROOT / "coverage_reports" / "data"
 DIST = ROOT / "dist"
-TESTKIT_EXTRAS = "containers,jwt,pki,postgres,s3,valkey"
+TESTKIT_EXTRAS = "clock,containers,jwt,pki,postgres,s3,valkey"
 TESTKIT_TESTS_NEED = (
     *("aiohttp", "anyio", "asyncpg", "blinker", "boto3", "geoip2"),
-    *("hypothesis", "saq", "stamina", "tenacity"),
+    *("hypothesis", "pip", "procrastinate", "psycopg[binary,pool]", "pyee", "saq", "stamina", "tenacity"),
     *("pytest-asyncio", "pytest-randomly", "pytest-timeout", "pytest-xdist"),
 )
 SINGLE_FILE_PYTHONS = ("3.11", "3.12", "3.13")
@@ -33,6 +33,9 @@ SINGLE_FILE_PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
 # What sessions and their children run are the programs of .venv.
 os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+# Images of Python often forbid bytecode. Without it each of a thousand processes compiles all that it
+# imports, and each process of pytest rewrites the assertions of all tests: half of what a run takes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # One more than there are cores: tests wait for processes, and for answers, most of the time.
 TEST_PROCESSES = (os.cpu_count() or 1) + 1
 nox.options.default_venv_backend = "none"
@@ -88,11 +91,11 @@ def folders_of(kind: str) -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit tests, then integration tests; arguments go to pytest."""
+    """Unit tests, integration tests, then a few simulated histories; arguments go to pytest."""
     prepare(session)
-    ran = [run_pytest(session, kind, folders_of(kind)) for kind in ("unit", "integration")]
+    ran = [run_pytest(session, kind, folders_of(kind)) for kind in ("unit", "integration", "simulation")]
     if not any(ran):
-        session.error("no unit or integration test is in the paths given")
+        session.error("no unit or integration test or simulated history is in the paths given")
 
 
 @nox.session
@@ -108,6 +111,15 @@ def e2e(session: nox.Session) -> None:
     # Which process tells which stories is for e2e/conftest.py to say.
     if not run_pytest(session, "e2e", ["e2e"], dist="load"):
         session.log("no e2e test is in the paths given")
+
+
+@nox.session
+def repeat(session: nox.Session) -> None:
+    """Sessions so many times, with new seeds, every result printed: -- 10 e2e -k containers."""
+    if len(session.posargs) < 2 or not session.posargs[0].isdigit():
+        session.error("say how often and what: ./dev repeat -- 10 e2e -k containers")
+    times, *what = session.posargs
+    session.run("python", "tools/repeat.py", times, "./dev", *what)
 
 
 @nox.session(requires=["tests", "e2e"])
@@ -141,9 +153,17 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Replication through 2,000 histories of faults, one of each seed; --seeds N, --seed S, --plant NAME."""
+    """Replication through 2,000 histories of faults; --seeds N, --seed S, --plant NAME, --measure"""
     prepare(session)
-    session.run("python", "-m", "packages.proxy.tests.simulation", *session.posargs)
+    options = [option for option in session.posargs if option != "--measure"]
+    command = ["python", "-m"]
+    if len(options) < len(session.posargs):
+        MEASUREMENTS.mkdir(parents=True, exist_ok=True)
+        command = ["coverage", "run", "--context=simulation", "-m"]
+    session.run(
+        *(*command, "packages.proxy.tests.simulation", *options),
+        env={"COVERAGE_FILE": str(MEASUREMENTS / ".coverage.simulation")},
+    )
 
 
 @nox.session

@@ -19,6 +19,7 @@ ROWS = {
     "A database in parts: storage, a replicated log, computing that comes and goes": 46,
     # 83 of the modules, 20 of the edge cases.
     "Seven modules of asynchronous infrastructure": 103,
+    "A proxy: what relays bytes, and who is there": 22,
 }
 """How many lines were asked for: none is dropped in silence."""
 

@@ -21,7 +21,7 @@ from testkit.coverage.features_claims import (
 from testkit.coverage.features_marks import find_marks
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("unit", "integration", "e2e")
+KINDS = ("unit", "integration", "e2e", "simulation")
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,14 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from examples.chat.users import BadClaimsError, User, Users
 from testkit.contracts.provisioning import ProvisioningContract
+from testkit.factories import Factory, numbered
 
 
 class WatchedUsers(Users):
@@ -70,3 +72,20 @@ class TestUsers(ProvisioningContract):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> SqliteHarness:
         return SqliteHarness(tmp_path / "users.db")
+
+
+async def test_many_who_come_at_once_and_twice_are_as_many_users(tmp_path: Path, rng: Random) -> None:
+    claims: Factory[dict[str, str]] = Factory(
+        dict,
+        rng,
+        iss="https://issuer",
+        sub=numbered("auth0|{}"),
+        email=numbered("{}@example.com"),
+        name="Ada",
+    )
+    everybody = claims.batch(8)
+    coming = rng.sample(everybody * 2, 16)
+    users = Users(tmp_path / "users.db")
+    found = await asyncio.gather(*(users.provision(each) for each in coming))
+    assert len({user.id for user in found}) == len({user.email for user in found}) == 8
+    assert [user.email for user in found] == [each["email"] for each in coming]

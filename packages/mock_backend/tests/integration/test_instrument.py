@@ -18,11 +18,6 @@ from testkit.process import ProcessFactory
 
 
 @pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
-@pytest.fixture(scope="module")
 def secured_with(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> dict[str, Any]:
     return secured_options(tmp_path_factory.mktemp("pki"), pki)
 

@@ -5,37 +5,52 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from packages.proxy.tests.integration.proxies import Backend, StartBackend, StartProxy, proxy_starter
+from testkit.forked import programs_by_fork, started_as_ever
 from testkit.process import ProcessFactory
 
+PROGRAMS = ("edgeproxy", "edgeproxy.worker")
+IMPORTED = (
+    *("edgeproxy.app.control", "edgeproxy.app.replication", "edgeproxy.cli.app", "edgeproxy.cli.run"),
+    *("edgeproxy.inbound.api_port", "edgeproxy.inbound.dns", "edgeproxy.inbound.metrics_server"),
+    *("edgeproxy.outbound.geo_maxmind", "edgeproxy.worker.process"),
+)
+"""What nearly all of them import."""
 
-def is_measured(request: pytest.FixtureRequest) -> bool:
-    """Whether the test, or its module, wants its proxies measured."""
-    return request.node.get_closest_marker("proxies_unmeasured") is None
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_by_fork() -> Iterator[None]:
+    """Start programs of edgeproxy in a fraction of the time; see the marker ``new_interpreters``."""
+    with programs_by_fork(PROGRAMS, IMPORTED):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if item.get_closest_marker("new_interpreters") is None:
+        return (yield)
+    with started_as_ever():
+        return (yield)
 
 
 @pytest.fixture
-def start_proxy(
-    request: pytest.FixtureRequest, process_factory: ProcessFactory, tmp_path: Path
-) -> StartProxy:
+def start_proxy(process_factory: ProcessFactory, tmp_path: Path) -> StartProxy:
     """Start proxies that end with the test."""
-    return proxy_starter(process_factory, tmp_path, measured=is_measured(request))
+    return proxy_starter(process_factory, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def start_shared_proxy(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StartProxy]:
+def start_shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
     """Start proxies that all tests of the module use; each test brings clients of its own."""
     folder = tmp_path_factory.mktemp("shared")
     factory = ProcessFactory(folder)
-    yield proxy_starter(factory, folder, measured=is_measured(request))
+    yield proxy_starter(factory, folder)
     factory.stop_all()
 
 

@@ -139,6 +139,7 @@ class Proxy:
         client = AdminClient.connect(self.admin_path)
         assert client is not None, f"no proxy answers on {self.admin_path}"
         with client:
+            client.wait_up_to(60)  # an upgrade takes as long as a start, on a machine that may be busy
             return client.ask(command, **arguments)
 
     def stats(self) -> Any:
@@ -230,8 +231,7 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
     return {f"EDGEPROXY_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
 
 
-def proxy_starter(factory: ProcessFactory, folder: Path, *, measured: bool) -> StartProxy:
-    unmeasured = {} if measured else dict.fromkeys(COVERAGE_VARIABLES)
+def proxy_starter(factory: ProcessFactory, folder: Path) -> StartProxy:
     numbers = itertools.count()
 
     def start(rows: Iterable[Mapping[str, object]] = (), **settings: object) -> Proxy:
@@ -250,9 +250,7 @@ def proxy_starter(factory: ProcessFactory, folder: Path, *, measured: bool) -> S
             "admin_socket": admin_path,
             **settings,
         }
-        process = factory(
-            [*EDGEPROXY, "run"], env={**environment(chosen), **unmeasured}, cwd=place, name="edgeproxy"
-        )
+        process = factory([*EDGEPROXY, "run"], env=environment(chosen), cwd=place, name="edgeproxy")
         found = process.wait_output(r'listening.*?address(?:=|": ")([^\s"]+)', timeout_s=20)
         return Proxy(process, db_path, admin_path, found[1])
 

@@ -11,8 +11,6 @@ import pytest
 
 from packages.proxy.tests.integration.proxies import API, Api, StartProxy
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 PAGE = Path(__file__).parents[4] / "docs" / "api.md"
 ADDRESS = "http://127.0.0.1:8081"
 AGE = re.compile(r'(_secs":)\d+')

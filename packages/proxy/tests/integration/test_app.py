@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.app import control
+from edgeproxy.app import control, groundwork, run
 from edgeproxy.config import load
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.outbound.resolver_system import SystemResolver
@@ -142,7 +142,7 @@ def test_told_to_stop_before_the_workers_are_ready_it_ends_in_order(
     count: int,
 ) -> None:
     Signals(monkeypatch).on(Supervisor, "start", count)
-    assert control.run(load(environment(settings), {}, None)) == 0
+    assert run(load(environment(settings), {}, None)) == 0
     assert new_children() == set()
 
 
@@ -167,7 +167,7 @@ def test_a_defect_in_the_background_is_told_in_one_line_and_ends_the_proxy_with_
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(TableFeed, "watch", fail)
-    assert control.run(load(environment(settings), {}, None)) == 1
+    assert run(load(environment(settings), {}, None)) == 1
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     events = [line["event"] for line in lines]
     assert events[-3:] == ["the control process failed, stopping", "draining", "stopped"]
@@ -182,9 +182,9 @@ def test_workers_that_cannot_start_end_the_start(
     new_children: Callable[[], set[str]],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(control, "WORKER_PROGRAM", (EDGEPROXY[0], "-c", "raise SystemExit(9)"))
+    monkeypatch.setattr(groundwork, "WORKER_PROGRAM", (EDGEPROXY[0], "-c", "raise SystemExit(9)"))
     with pytest.raises(EdgeproxyError, match=r"workers end before they are ready \(exit code 9\)"):
-        control.run(load(environment(settings), {}, None))
+        run(load(environment(settings), {}, None))
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert {(line["event"], line["exit_code"]) for line in events} == {("a worker died, starting another", 9)}
     assert new_children() == set()
@@ -208,5 +208,5 @@ def test_a_name_server_that_does_not_answer_delays_the_start_for_a_moment_only(
     monkeypatch.setattr(control, "NAMES_AT_START_S", 0.01)
     monkeypatch.setattr(SystemResolver, "resolve", hang)
     monkeypatch.setattr(TableFeed, "watch", stop_at_once)
-    assert control.run(load(environment(settings), {}, None)) == 0
+    assert run(load(environment(settings), {}, None)) == 0
     assert started

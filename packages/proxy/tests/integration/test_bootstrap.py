@@ -13,7 +13,6 @@ import pytest
 
 from packages.proxy.tests.integration.proxies import (
     API,
-    COVERAGE_VARIABLES,
     EDGEPROXY,
     StartBackend,
     environment,
@@ -50,10 +49,8 @@ class ProxyProgram:
             **API,
             **self._settings[configuration],
         }
-        # What is measured of a start, other tests measure.
-        unmeasured = dict.fromkeys(COVERAGE_VARIABLES)
         process = self._processes(
-            [*EDGEPROXY, "run"], env={**environment(chosen), **unmeasured}, cwd=self._folder, name="edgeproxy"
+            [*EDGEPROXY, "run"], env=environment(chosen), cwd=self._folder, name="edgeproxy"
         )
 
         def told(what: str) -> str | None:

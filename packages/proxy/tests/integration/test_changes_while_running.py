@@ -24,9 +24,6 @@ from packages.proxy.tests.integration.proxies import (
 from testkit.geo import write_country_database
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
-
 # ---- the routing database ------------------------------------------------------------------------
 
 

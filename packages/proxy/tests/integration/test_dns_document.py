@@ -15,8 +15,6 @@ import pytest
 from packages.proxy.tests.integration.proxies import EDGEPROXY
 from testkit.process import ProcessFactory
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 DOCUMENT = Path(__file__).parents[4] / "docs" / "dns.md"
 DOCUMENTED_ADDRESS = "127.0.0.1:5353"
 

@@ -33,8 +33,6 @@ from testkit.geo import write_country_database
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 COUNTRIES = {"127.20.0.0/16": "BR", "127.21.0.0/16": "CL", "127.22.0.0/16": "JP"}
 BRAZILIAN, CHILEAN, JAPANESE, UNKNOWN = "127.20.0.1", "127.21.0.1", "127.22.0.1", "127.23.0.1"
 TIMEOUT_S = 10.0

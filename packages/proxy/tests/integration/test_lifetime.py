@@ -6,8 +6,6 @@ import pytest
 
 from packages.proxy.tests.integration.proxies import Backend, StartProxy, greeting, row
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 
 @pytest.mark.parametrize(
     ("setting", "half_closes"),

@@ -18,8 +18,6 @@ from edgeproxy.__main__ import main
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, greeting, row
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 
 @pytest.fixture(scope="module")
 def backend(start_backend: Callable[[str], Backend]) -> Backend:

@@ -22,8 +22,6 @@ from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy,
 from testkit.faults.listeners import refusing_port
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 CHECKS = {
     "health_check_enabled": 1,
     "health_check_interval_secs": 0.2,

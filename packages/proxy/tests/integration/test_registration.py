@@ -30,8 +30,6 @@ from packages.proxy.tests.integration.proxies import (
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 StartBackend = Callable[[str], Backend]
 
 

@@ -55,11 +55,6 @@ class Pop(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
-@pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Path:
     folder = tmp_path_factory.mktemp("files")
     pki.issue(folder / "first.crt", folder / "first.key", NAME, "127.0.0.1")

@@ -16,6 +16,7 @@ from edgeproxy.app.replication import ReplicationPart, lock_path
 from edgeproxy.config import Address, Config, load
 from edgeproxy.inbound.replication_ports import ReplicationPort
 from edgeproxy.outbound.store_sqlite import SqliteStore
+from edgeproxy.stores import open_replica
 from packages.proxy.tests.integration.proxies import edit, row, write_rows
 from testkit.wait import wait_until_async
 
@@ -194,15 +195,50 @@ async def test_what_is_remembered_outlasts_a_restart_and_may_be_lost(
             assert "what this node remembered is lost, which does no harm" in lost.events()
 
 
-async def test_a_defect_ends_replication_and_not_the_proxy(
+async def test_after_a_defect_the_node_is_put_together_again_ever_more_seldom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "open_replica", lambda *_: 1 / 0)
+    defects = iter([1 / 3, 1 / 3])
+
+    def open_or_fail(*arguments: Any) -> Any:
+        if next(defects, None) is not None:
+            raise ZeroDivisionError
+        return open_replica(*arguments)
+
+    monkeypatch.setattr(module, "open_replica", open_or_fail)
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
     a = Pop(tmp_path, "a")
-    async with running(a) as (task,):
-        await asyncio.wait_for(task, TIMEOUT_S)
-        assert a.events() == ["replication failed, this POP goes on by itself until a restart"]
-        assert not a.part.view().running
+    async with running(a):
+        await until(lambda: a.part.view().running, "it to replicate after all")
+        failures = [
+            fields["in_s"] for event, fields in a.lines if event == "replication failed, it begins anew"
+        ]
+        assert failures == [0.01, 0.02]
+
+
+async def test_a_node_that_failed_goes_on_at_the_addresses_that_others_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.0)
+    a = Pop(tmp_path, "a")
+    b = Pop(tmp_path, "b", a.gossip.address)
+    write_rows(a.db_path, [row("b1", 9000)])
+    defects = iter([1 / 3])
+    remember = module.ReplicationPart._remember
+
+    async def remember_or_fail(part: Any, file: Any) -> None:
+        if part is a.part and next(defects, None) is not None:
+            await until(lambda: b.ids() == ["b1"], "the other to be there")
+            raise ZeroDivisionError
+        await remember(part, file)
+
+    monkeypatch.setattr(module.ReplicationPart, "_remember", remember_or_fail)
+    async with running(a, b):
+        await until(lambda: a.events().count("replicating") == 2, "it to replicate again")
+        edit(b.db_path, "UPDATE backends SET weight = 9")
+        b.part.table_changed()
+        await until(lambda: a.weights() == [9], "what the other wrote since")
 
 
 def test_the_lock_lies_beside_the_state() -> None:

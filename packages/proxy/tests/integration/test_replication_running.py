@@ -362,6 +362,7 @@ def pair(start_proxy: StartProxy, tmp_path_factory: pytest.TempPathFactory) -> I
     cluster.close()
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_pop_that_joins_has_ten_thousand_rows_soon(pair: Cluster) -> None:
     pair.start("old", [row(f"b{number}", 1 + number) for number in range(10_000)])
     pair.wait(lambda: pair.replication("old")["known"], "the rows to be taken up")

@@ -18,8 +18,6 @@ from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy,
 from testkit.geo import write_country_database
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 StartBackend = Callable[[str], Backend]
 NewClient = Callable[[], str]
 

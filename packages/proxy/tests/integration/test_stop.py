@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.app import SAME_REQUEST_S
+from edgeproxy.app.control import SAME_REQUEST_S
 from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy, greeting, row
 from testkit.wait import wait_until
 

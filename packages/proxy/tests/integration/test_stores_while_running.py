@@ -36,8 +36,6 @@ from testkit.postgres import PostgresServer
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 
 def run(proxy: Proxy, *arguments: str, **settings: object) -> str:
     """Run a command beside the proxy, with its settings, and return what it prints."""

@@ -167,6 +167,7 @@ def greeting_or_end(client: socket.socket) -> bool:
         return False
 
 
+@pytest.mark.new_interpreters
 def test_workers_serve_on_when_the_control_process_is_killed_and_a_successor_takes_over(
     start_proxy: StartProxy, rows: list[dict[str, object]], new_client: NewClient, open_clients: ExitStack
 ) -> None:
@@ -241,6 +242,7 @@ def test_a_worker_that_hangs_is_replaced_and_who_waited_in_its_queue_is_served(
     assert proxy.stats()["worker_troubles"]["hangs"] == 1
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_worker_that_stands_still_while_ten_thousand_rows_change_holds_nobody_up(
     start_proxy: StartProxy, start_backend: StartBackend, new_client: NewClient
 ) -> None:

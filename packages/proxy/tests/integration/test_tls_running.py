@@ -21,8 +21,6 @@ from testkit.pki import Pki
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 NAME = "shop.example.com"
 
 

@@ -172,6 +172,7 @@ def test_a_limit_holds_across_versions(
     assert proxy.backend_of(new_client()) == "only"
 
 
+@pytest.mark.new_interpreters
 def test_signal_starts_an_upgrade_too(
     start_proxy: StartProxy, rows: list[dict[str, object]], ended_at_last: list[int]
 ) -> None:

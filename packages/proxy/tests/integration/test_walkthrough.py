@@ -18,7 +18,8 @@ from packages.proxy.tests.integration.proxies import PROMISE_S
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
+# What users start are interpreters of their own, and nothing is measured in them that other tests leave out.
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 SQL = """
 -- Clear existing test backends

@@ -8,7 +8,10 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-import trustme
+try:
+    import trustme
+except ImportError as error:
+    raise ImportError("testkit.pki needs trustme: install edgeproxy-testkit[pki]") from error
 
 
 class Pki:

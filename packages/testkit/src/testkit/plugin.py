@@ -21,7 +21,9 @@ import pytest
 if TYPE_CHECKING:
     from testkit.clocks import ManualClock
     from testkit.faults.blocking import BlockingLinks
+    from testkit.faults.program_clock import ProgramClock
     from testkit.issuer import TokenIssuer
+    from testkit.pki import Pki
     from testkit.postgres import PostgresServer
     from testkit.postgres_nodes import PostgresNodes, Template
     from testkit.process import ProcessFactory
@@ -43,6 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-services",
         action="store_true",
         help="fail instead of skipping when a service that a test needs cannot be run here",
+    )
+    group.addoption(
+        "--lacking",
+        action="store_true",
+        help="run the tests of contracts for what implementations say they lack, too, to see that they do",
     )
     group.addoption(
         "--outcomes",
@@ -124,7 +131,7 @@ def _mark_contracts(items: list[pytest.Item]) -> None:
         item.user_properties.append(
             (_CONTRACT, {"name": cls.contract, "by": cls.__name__, "lacks": test.lacks, "level": cls.level})
         )
-        if test.lacks:
+        if test.lacks and not item.config.getoption("lacking"):
             item.add_marker(pytest.mark.skip(reason=test.lacks))
         elif test.advisory:
             item.add_marker(pytest.mark.xfail(reason="of a later level than promised", strict=False))
@@ -206,6 +213,18 @@ def fault_links(request: pytest.FixtureRequest, seed: int) -> Iterator[BlockingL
     with running_links(seed) as links:
         _report_on_failure(request, lambda: [("faults", str(links.journal))])
         yield links
+
+
+@pytest.fixture
+def program_clock(request: pytest.FixtureRequest) -> Iterator[ProgramClock]:
+    """A time of day for real programs, to be set ahead or back; without libfaketime a test is skipped."""
+    from testkit.faults import program_clock
+
+    library = program_clock.find_library()
+    if library is None:
+        _miss(request.config, program_clock.INSTALL)
+    with program_clock.program_clock(library) as clock:
+        yield clock
 
 
 @pytest.fixture(scope="session")
@@ -331,6 +350,16 @@ def s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
         _miss(request.config, str(error))
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pki(request: pytest.FixtureRequest) -> Pki:
+    """An authority for certificates that the tests of this process share; nothing changes it."""
+    try:
+        from testkit.pki import Pki
+    except ImportError as error:
+        _miss(request.config, str(error))
+    return Pki()
 
 
 @pytest.fixture

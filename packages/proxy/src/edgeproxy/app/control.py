@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +16,19 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from edgeproxy import __version__
-from edgeproxy.app.entrances import Entrances
+from edgeproxy.app.groundwork import Groundwork
 from edgeproxy.app.parts import (
-    clients_capacity,
     listenings,
     panic_threshold,
-    promote_after_turns,
     rate_limit,
     tls_settings,
     verdict_settings,
     worker_settings,
 )
-from edgeproxy.app.servers import dns_responder, metrics_routes
 from edgeproxy.app.upgrading import Upgrading
 from edgeproxy.app.view import View
 from edgeproxy.app.worker_news import WorkerNews
 from edgeproxy.config import Config
-from edgeproxy.core.controlplane.candidates import Candidates
 from edgeproxy.core.controlplane.control_view import TransitionCounts
 from edgeproxy.core.controlplane.events import Event, EventBus, Priority, RecentEvents, Topic
 from edgeproxy.core.controlplane.registry import Refusal
@@ -49,7 +44,6 @@ from edgeproxy.inbound.dns_port import DnsPort
 from edgeproxy.inbound.metrics_port import MetricsPort
 from edgeproxy.outbound.backend_credentials_files import BackendCredentialFiles
 from edgeproxy.outbound.geo_maxmind import CountryDatabase, signature
-from edgeproxy.outbound.probes import Probes
 from edgeproxy.outbound.resolver_system import SystemResolver
 from edgeproxy.ports import Operation, RowChange
 from edgeproxy.runtime import affinity_file
@@ -59,22 +53,18 @@ from edgeproxy.runtime.certificate_watch import CertificateWatch
 from edgeproxy.runtime.change_log_upkeep import keep_change_log
 from edgeproxy.runtime.event_bus import EventFeed, TopicLog
 from edgeproxy.runtime.geo_watch import GeoWatch
-from edgeproxy.runtime.handover import Bequest, Estate, Inheritance, Predecessor
-from edgeproxy.runtime.health_checks import HealthChecks
-from edgeproxy.runtime.limits import raise_descriptor_limit
-from edgeproxy.runtime.privileges import find_account, make_folder
+from edgeproxy.runtime.handover import Bequest, Estate
 from edgeproxy.runtime.reload import Reloader
 from edgeproxy.runtime.service_manager import ServiceManager
-from edgeproxy.runtime.socket_activation import ActivatedSockets
 from edgeproxy.runtime.supervisor import Supervisor
 from edgeproxy.runtime.table_feed import TableFeed, events_of, log_issues
 from edgeproxy.runtime.upgrade import Successor, command_line, reclaim_rows, start_successor
 from edgeproxy.runtime.verdict_feed import VerdictFeed
 from edgeproxy.stores import open_archive, open_leases, open_store, open_store_to_serve
-from edgeproxy.worker.shared_state import SharedState, create_segment, has_capacities
 
 if TYPE_CHECKING:
     from edgeproxy.app.replication import ReplicationPart
+    from edgeproxy.core.controlplane.candidates import Candidates
     from edgeproxy.inbound.api import ApiServer
     from edgeproxy.inbound.api_port import ApiPort
     from edgeproxy.inbound.dns import DnsServer
@@ -82,10 +72,9 @@ if TYPE_CHECKING:
     from edgeproxy.inbound.replication_ports import ReplicationPort
     from edgeproxy.outbound.certificates_files import CertificateFiles
     from edgeproxy.outbound.certificates_files import Loaded as Certificates
+    from edgeproxy.outbound.probes import Probes
+    from edgeproxy.runtime.health_checks import HealthChecks
     from edgeproxy.runtime.logs import Logger
-
-WORKER_PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.worker")
-"""``-P``: a file in the working directory must not be taken for a module of the same name."""
 
 BUCKET_SWEEP_INTERVAL_S = 60.0
 """How often clients are forgotten whose token buckets are full again."""
@@ -98,35 +87,17 @@ SAME_REQUEST_S = 0.5
 """Signals this close are one request to stop: ``timeout`` and Ctrl-C tell the process, then its group."""
 
 
-def run(
-    config: Config,
-    load: Callable[[], Config] | None = None,
-    config_file: Path | None = None,
-    predecessor: Predecessor | None = None,
-) -> int:
-    """Run the proxy until SIGTERM or SIGINT, or until a successor serves; return the exit code.
-
-    ``load`` reads the settings again, from the same sources, of which ``config_file`` is one.
-    ``predecessor`` is the proxy that this one is an upgrade of.
-
-    Raises:
-        EdgeproxyError: it cannot start.
-    """
-    return asyncio.run(App(config, load, config_file, predecessor).serve())
-
-
 class App:
-    """The control process of one POP. Constructing it binds the addresses and starts the workers."""
+    """The control process of one POP, on sockets that are bound and with workers that boot."""
 
     def __init__(
         self,
-        config: Config,
+        groundwork: Groundwork,
         load: Callable[[], Config] | None = None,
         config_file: Path | None = None,
-        predecessor: Predecessor | None = None,
     ) -> None:
-        self._config = config
-        self._predecessor = predecessor
+        self._config = config = groundwork.config
+        self._predecessor = predecessor = groundwork.predecessor
         self._predecessor_gone: asyncio.Task[None] | None = None
         self._is_serving = False
         self._upgrading = Upgrading(
@@ -138,42 +109,24 @@ class App:
         )
         self._service = ServiceManager(os.environ)
         estate = predecessor.estate if predecessor is not None else None
-        inherited = Inheritance(estate.bequests if estate is not None else ())
+        inherited = groundwork.inherited
         self._config_file = config_file
         self._reloader = Reloader(config, load or (lambda: config), self._apply)
-        self._started_s = monotonic()
+        self._started_s = groundwork.started_s
         self._told_to_stop_s: float | None = None
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = contextlib.ExitStack()
-        account = find_account(config.user, config.group) if config.user is not None else None
-        if config.state_dir is not None:
-            with contextlib.suppress(OSError):  # what needs it says so itself
-                make_folder(config.state_dir, account)
-        self._descriptors = raise_descriptor_limit()
-        self._entrances = Entrances(config, inherited, ActivatedSockets(os.environ))
-        if account is not None:
-            account.become(for_kernel_relay=promote_after_turns(config) > 0)
+        self._descriptors = groundwork.descriptors
+        self._entrances = groundwork.entrances
         self._certificates: CertificateWatch[Certificates] | None = None
         self._dns: DnsServer | None = None
         self._candidates: Candidates | None = None
         self._api: ApiServer | None = None
         self._metrics: MetricsServer | None = None
         self._replication: ReplicationPart | None = None
-        saved = None
-        if estate is not None:
-            self._segment_fd = _inherited_segment(config, estate.segment_fd)
-        else:
-            saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
-            self._segment_fd = create_segment(
-                config.workers,
-                config.affinity_capacity,
-                saved.secret if saved is not None else None,
-                clients_capacity(config),
-            )
-        self._state = SharedState(self._segment_fd)
-        if saved is not None:
-            affinity_file.restore(saved, self._state, monotonic(), time(), config.binding_ttl_secs)
+        self._segment_fd = groundwork.segment_fd
+        self._state = groundwork.state
         self._traffic = TrafficTotals()
         self._events = EventFeed(EventBus(), wall_clock=time)
         self._config_log = TopicLog(self._events, Topic.CONFIG)
@@ -183,11 +136,8 @@ class App:
         self._transitions = TransitionCounts()
         self._events.bus.subscribe("metrics", self._transitions, (Topic.HEALTH,))
         self._supervisor = Supervisor(
-            WORKER_PROGRAM,
-            [
-                [sock for each in self._entrances.listeners for sock in each.share(place, config.workers)]
-                for place in range(config.workers)
-            ],
+            groundwork.program,
+            groundwork.listeners,
             self._segment_fd,
             self._state,
             observer=WorkerNews(
@@ -196,7 +146,8 @@ class App:
                 lambda: self._log,
                 TopicLog(self._events, Topic.WORKER),
             ),
-            rows=self._state.claim_rows(config.workers),
+            rows=groundwork.rows,
+            booted=groundwork.workers,
         )
         # While the workers boot, what they will be given is read.
         try:
@@ -253,8 +204,6 @@ class App:
             )
             inherited.close()
         except BaseException:
-            self._supervisor.kill()
-            self._entrances.close_listeners()
             self._open.close()
             raise
 
@@ -265,6 +214,10 @@ class App:
         from edgeproxy.runtime.logs import open_log
 
         return open_log(lambda: self._config.log_level, self._config.log_format)
+
+    def run(self) -> int:
+        """:meth:`serve` in an event loop of its own."""
+        return asyncio.run(self.serve())
 
     async def serve(self) -> int:
         """Serve until told to stop, then drain; return the exit code.
@@ -471,6 +424,8 @@ class App:
         config, feed = self._config, self._verdicts
         if feed is None or not config.health_check_enabled:
             return None
+        from edgeproxy.runtime.health_checks import HealthChecks  # only who checks needs it
+
         return HealthChecks(
             _probes(config, backend_files).of,
             interval_s=config.health_check_interval_secs,
@@ -498,6 +453,8 @@ class App:
 
     def _dns_server(self, port: DnsPort) -> DnsServer:
         # Imports that take an eighth of a second, while the workers serve already.
+        from edgeproxy.app.servers import dns_responder
+        from edgeproxy.core.controlplane.candidates import Candidates
         from edgeproxy.inbound.dns import DnsServer
 
         config = self._config
@@ -548,6 +505,7 @@ class App:
 
     def _metrics_server(self, port: MetricsPort) -> MetricsServer:
         # Imports that take a third of a second, while the workers serve already.
+        from edgeproxy.app.servers import metrics_routes
         from edgeproxy.inbound.metrics_server import MetricsServer
 
         self._metrics_routes = metrics_routes(self._view)
@@ -633,6 +591,8 @@ class App:
         if self._api is not None:
             self._api.change_settings(config)
         if self._dns is not None and self._candidates is not None:
+            from edgeproxy.app.servers import dns_responder
+
             responder = dns_responder(config, self._candidates, self._feed, self._geo)
             self._dns.change_settings(responder, config.dns_rate_limit)
         if self._metrics is not None:
@@ -723,15 +683,8 @@ def _certificate_files(config: Config) -> CertificateFiles:
     return CertificateFiles(config.tls_cert, config.tls_key, config.tls_cert_dir, config.tls_client_ca)
 
 
-def _inherited_segment(config: Config, segment_fd: int) -> int:
-    if not has_capacities(segment_fd, config.affinity_capacity, clients_capacity(config)):
-        names = "EDGEPROXY_AFFINITY_CAPACITY, EDGEPROXY_RATE_LIMIT_CAPACITY or EDGEPROXY_RATE_LIMIT_ENABLED"
-        raise ConfigError(
-            [f"{names} has changed, and an upgrade keeps the shared segment: restart the proxy"]
-        )
-    return segment_fd
-
-
 def _probes(config: Config, files: BackendCredentialFiles) -> Probes:
+    from edgeproxy.outbound.probes import Probes  # only who checks needs it
+
     http_path = config.health_check_path if config.health_check_type == "http" else None
     return Probes(http_path, config.backend_rules, files.contexts)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.app.parts import addresses, named_addresses
-from edgeproxy.config import Config
+from edgeproxy.config import Address, Config
 from edgeproxy.config.load import SOURCE_DEFAULT
 from edgeproxy.config.settings import SETTINGS
 from edgeproxy.errors import ListenError
@@ -16,7 +15,6 @@ from edgeproxy.inbound.replication_ports import ReplicationPort
 from edgeproxy.runtime.handover import Bequest, Inheritance
 from edgeproxy.runtime.listeners import Listeners, activated_listeners, adopt_listeners, open_listeners
 from edgeproxy.runtime.socket_activation import ActivatedSockets
-from edgeproxy.stores import open_tokens
 
 if TYPE_CHECKING:
     from edgeproxy.inbound.api_port import ApiPort
@@ -33,7 +31,7 @@ class Entrances:
         """
         self._config = config
         self.listeners = _open_listeners(config, inherited, activated)
-        """One for each of :func:`edgeproxy.app.parts.addresses`."""
+        """One for each of :func:`addresses`."""
         self.dns = _dns_port(config, inherited) if config.dns_enabled else None
         self.api = _api_port(config, inherited) if config.api_enabled else None
         self.metrics = _metrics_port(config, inherited) if config.metrics_enabled else None
@@ -75,6 +73,19 @@ class Entrances:
             listeners.close()
 
 
+def named_addresses(config: Config) -> list[tuple[str, Address]]:
+    """:func:`addresses`, with the names that a service manager may give their sockets, "" for none."""
+    further = [("", each.address) for each in config.listeners]
+    if config.tls_enabled:
+        further.append(("tls", config.tls_listen_addr))
+    return [("main", config.listen_addr), *further]
+
+
+def addresses(config: Config) -> list[Address]:
+    """That of the main listener, then those of the further ones, as :func:`listenings` has them."""
+    return [address for _, address in named_addresses(config)]
+
+
 def _open_listeners(config: Config, inherited: Inheritance, activated: ActivatedSockets) -> list[Listeners]:
     """All or none."""
     opened: list[Listeners] = []
@@ -100,6 +111,7 @@ def _dns_port(config: Config, inherited: Inheritance) -> DnsPort:
 
 def _api_port(config: Config, inherited: Inheritance) -> ApiPort:
     from edgeproxy.inbound.api_port import ApiPort
+    from edgeproxy.stores import open_tokens  # slow to import
 
     source = config.sources["api_listen_addr"]
     chosen_by = None if source == SOURCE_DEFAULT else source

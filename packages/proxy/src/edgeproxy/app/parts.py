@@ -6,7 +6,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from edgeproxy.config import Address, Config
+from edgeproxy.app.groundwork import promote_after_turns
+from edgeproxy.config import Config
 from edgeproxy.core.controlplane.health import HealthSettings
 from edgeproxy.core.controlplane.outlier import CircuitSettings
 from edgeproxy.core.controlplane.verdicts import VerdictSettings
@@ -20,19 +21,6 @@ from edgeproxy.core.dataplane.selection import ANY_APP
 from edgeproxy.core.dataplane.waiting import QueueTerms
 from edgeproxy.core.dataplane.warm import WarmTerms
 from edgeproxy.core.wire.frames import RelayMode, Start, TlsSettings
-
-
-def named_addresses(config: Config) -> list[tuple[str, Address]]:
-    """:func:`addresses`, with the names that a service manager may give their sockets, "" for none."""
-    further = [("", each.address) for each in config.listeners]
-    if config.tls_enabled:
-        further.append(("tls", config.tls_listen_addr))
-    return [("main", config.listen_addr), *further]
-
-
-def addresses(config: Config) -> list[Address]:
-    """That of the main listener, then those of the further ones, as :func:`listenings` has them."""
-    return [address for _, address in named_addresses(config)]
 
 
 def listenings(config: Config) -> tuple[Listening, ...]:
@@ -98,12 +86,6 @@ def tls_settings(
     )
 
 
-def promote_after_turns(config: Config) -> int:
-    """Short turns in a row after which the kernel may relay a connection; 0 when it never may."""
-    may = config.relay == "kernel" or (config.relay == "auto" and config.relay_kernel_allowed)
-    return config.relay_kernel_turns if may else 0
-
-
 def rate_limit(config: Config) -> TokenBucket | None:
     """What each client may do; ``None`` when that is not limited."""
     if not config.rate_limit_enabled:
@@ -129,11 +111,6 @@ def warm(config: Config) -> WarmTerms | None:
         idle_s=config.pool_idle_timeout_secs,
         lifetime_s=config.pool_max_lifetime_secs,
     )
-
-
-def clients_capacity(config: Config) -> int:
-    """How many clients' buckets the shared segment has room for."""
-    return config.rate_limit_capacity if config.rate_limit_enabled else 0
 
 
 def panic_threshold(config: Config) -> float:

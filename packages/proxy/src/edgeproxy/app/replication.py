@@ -42,6 +42,9 @@ T = TypeVar("T")
 LOCK_INTERVAL_S: Final = 0.05
 RETRY_INTERVAL_S: Final = 1.0
 REMEMBER_INTERVAL_S: Final = 5.0
+FIRST_PAUSE_S: Final = 1.0
+"""After a defect, before the node is put together again; twice as long after each that comes soon again."""
+LONGEST_PAUSE_S: Final = 60.0
 
 _TOLD: Final = {
     Happened.UP: "a POP is there",
@@ -168,24 +171,34 @@ class ReplicationPart:
     # ---- its life ----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Be the node until cancelled."""
-        async with _lock(lock_path(self._config.replication_db_path), self._log):
-            try:
-                await self._be(*await self._until_possible(self._open))
-            except asyncio.CancelledError:
-                if self._is_leaving():
-                    await self._leave()
-                raise
-            except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
-                self._log.error(
-                    "replication failed, this POP goes on by itself until a restart", exc_info=error
-                )
-            finally:
-                if self._gossip is not None:
-                    self._gossip.close()
-                if self._peers is not None:
-                    self._peers.close()
-                self._replication = self._gossip = self._peers = None
+        """Be the node until cancelled. A defect ends it for a while, and never what clients are served by."""
+        pause_s = FIRST_PAUSE_S
+        with contextlib.closing(self._gossip_port), contextlib.closing(self._transport_port):
+            async with _lock(lock_path(self._config.replication_db_path), self._log):
+                while True:
+                    began_s = monotonic()
+                    try:
+                        await self._live()
+                    except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
+                        if monotonic() - began_s > LONGEST_PAUSE_S:
+                            pause_s = FIRST_PAUSE_S
+                        self._log.error("replication failed, it begins anew", in_s=pause_s, exc_info=error)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _live(self) -> None:
+        try:
+            await self._be(*await self._until_possible(self._open))
+        except asyncio.CancelledError:
+            if self._is_leaving():
+                await self._leave()
+            raise
+        finally:
+            if self._gossip is not None:
+                self._gossip.close()
+            if self._peers is not None:
+                self._peers.close()
+            self._replication = self._gossip = self._peers = None
 
     async def _leave(self) -> None:
         if self._replication is not None:
@@ -241,8 +254,8 @@ class ReplicationPart:
             has_keys=bool(keys),
             resolve=SystemResolver().resolve,
         )
-        await peers.listen(self._transport_port.socket)
-        await gossip.listen(self._gossip_port.socket)
+        await peers.listen(self._transport_port.socket.dup())
+        await gossip.listen(self._gossip_port.socket.dup())
         self._log.info(
             "replicating",
             pop=node,

@@ -40,7 +40,7 @@ def explain(
         with proxy:
             explanation = msgspec.convert(proxy.ask("explain", client=address, app=app), Explanation)
     else:
-        from edgeproxy.app import explain_offline
+        from edgeproxy.app.view import explain_offline
 
         explanation = explain_offline(config, address, app)
     if json:

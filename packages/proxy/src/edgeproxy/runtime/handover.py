@@ -8,7 +8,6 @@ the other has ended. The variable has no ``EDGEPROXY_`` in front, since that wou
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -99,6 +98,8 @@ class Predecessor:
 
     async def gone(self) -> None:
         """Return when it has ended, whichever way."""
+        import asyncio  # who awaits has it; at a start that is slow
+
         loop = asyncio.get_running_loop()
         self._sock.setblocking(False)
         with self._sock, contextlib.suppress(ConnectionError):

@@ -36,6 +36,7 @@ from edgeproxy.core.wire.frames import (
     TlsSettings,
 )
 from edgeproxy.errors import EdgeproxyError
+from edgeproxy.runtime.boot import Booted
 from edgeproxy.runtime.worker_process import Worker, spawn
 
 _LAGGING_BYTES = 4 << 20
@@ -115,7 +116,7 @@ class ChannelTroubles(msgspec.Struct):
 
 
 class Supervisor:
-    """The workers of one POP, which boot from the construction on."""
+    """The workers of one POP."""
 
     def __init__(
         self,
@@ -125,12 +126,10 @@ class Supervisor:
         counts: Counts,
         observer: Observer,
         rows: Sequence[int],
+        booted: Sequence[Booted],
     ) -> None:
-        """Start ``program`` once for each place, with the place's ``listeners`` and row of the segment.
-
-        Raises:
-            EdgeproxyError: the operating system refuses; no worker is left behind.
-        """
+        """``booted`` are workers that were started as ``program``, one for each place, with the place's
+        ``listeners``; each counts in its place's row of the segment. So do those that replace them."""
         self._program = program
         self._listeners = listeners
         self._segment_fd = segment_fd
@@ -139,7 +138,7 @@ class Supervisor:
         self._rows = rows
         self._settings: Start | None = None
         self._table: TableSource | None = None
-        self._workers: dict[int, Worker] = {}
+        self._workers = {place: Worker(place, *each) for place, each in enumerate(booted)}
         self._places: list[asyncio.Task[None]] = []
         self._all_ready = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -147,12 +146,6 @@ class Supervisor:
         self._questions = 0
         self.restarts = 0
         self.troubles = ChannelTroubles()
-        try:
-            for place in range(len(listeners)):
-                self._spawn(place)
-        except OSError as error:
-            self.kill()
-            raise EdgeproxyError(f"cannot start a worker process: {error.strerror}") from error
 
     # ---- start and stop ----------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from edgeproxy.core.wire.frames import FrameReader, FromWorker, OpenConnection, ToWorker, encode
+from edgeproxy.runtime.boot import boot
 
 _READ_BYTES = 256 << 10
 _EXIT_TIMEOUT_S = 2.0
@@ -98,19 +99,9 @@ class Worker:
 
 
 def spawn(place: int, program: Sequence[str], listeners: Sequence[socket.socket], segment_fd: int) -> Worker:
-    """Start ``program`` with the descriptors of its channel, the segment and its listeners as arguments.
-
-    A new interpreter, never a fork: this process has threads and a running loop.
+    """Start the worker of ``place``.
 
     Raises:
         OSError: the operating system refuses another process or descriptor.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        fds = [theirs.fileno(), segment_fd, *(listener.fileno() for listener in listeners)]
-        try:
-            process = subprocess.Popen([*program, *map(str, fds)], pass_fds=fds, stdin=subprocess.DEVNULL)
-        except OSError:
-            ours.close()
-            raise
-    return Worker(place, process, ours)
+    return Worker(place, *boot(program, listeners, segment_fd))

@@ -20,7 +20,7 @@ from edgeproxy.core.dataplane.session import Command, Event, Session, State
 from edgeproxy.core.model import Backend, Client
 from edgeproxy.core.wire.frames import OpenConnection, SessionRecord
 from edgeproxy.core.wire.proxy_protocol import Header
-from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, set_reset_on_close
+from edgeproxy.worker.listener import OUT_OF_DESCRIPTORS, StreamSocket, set_reset_on_close
 from edgeproxy.worker.opening import Opening
 from edgeproxy.worker.relay_copy import Side
 from edgeproxy.worker.waiting_room import Seat
@@ -36,25 +36,30 @@ _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 # Of every connection: a member of an enumeration is not as quickly at hand as it looks.
 _CONNECTED, _CLIENT_EOF, _BACKEND_EOF = Event.CONNECTED, Event.CLIENT_EOF, Event.BACKEND_EOF
 
-_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 class Connection:
     """Carries out what the session machine orders, and tells it what the sockets say."""
 
     __slots__ = (
-        "_app", "_attempt", "_attempt_events", "_attempted_s", "_backend", "_client", "_header",
-        "_is_retrying", "_is_waiting", "_is_warm", "_lease", "_listening", "_moved_bytes", "_network",
-        "_peer", "_plane", "_server_name", "_session", "_silent_since_s", "_started_s", "_tried", "place",
+        "_app", "_attempt", "_attempt_events", "_attempted_s", "_backend", "_client", "_has_opening",
+        "_header", "_is_retrying", "_is_waiting", "_is_warm", "_lease", "_listening", "_moved_bytes",
+        "_network", "_peer", "_plane", "_server_name", "_session", "_silent_since_s", "_started_s", "_tried",
+        "place",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane, sock: socket.socket, client: Client, listening: Listening) -> None:
+    def __init__(
+        self, plane: Plane, sock: socket.socket, client: Client, network: int, listening: Listening
+    ) -> None:
+        """``network`` is the one that affinity remembers ``client`` by."""
         self._plane = plane
         self._peer = client
         self._listening = listening
         self._app = listening.app
-        self._network = affinity_network(client.address)
-        self._session = Session(listening.has_opening)
+        self._network = network
+        self._has_opening = listening.has_opening
+        self._session = Session(self._has_opening)
         self._started_s = plane.loop.now_s
         self.place: Place | None = None
         """What it takes up of the caps, if there are any."""
@@ -104,14 +109,14 @@ class Connection:
 
     def start(self, listening: Listening) -> None:
         """Look for a backend, when it is known for whom."""
-        if listening.terminates_tls and not listening.proxy_protocol:
+        if not self._has_opening:
+            self._dispatch()
+        elif listening.terminates_tls and not listening.proxy_protocol:
             self._shake_hands()
-        elif listening.has_opening:
+        else:
             plane, sock = self._plane, self._client.sock
             plane.openings.add(self, plane.loop.now_s)
             plane.loop.hand_over(sock, Opening(sock, listening, self, plane.networks_trusted))
-        else:
-            self._dispatch()
 
     # ---- opening -----------------------------------------------------------------------------
 
@@ -306,7 +311,7 @@ class Connection:
             return
         family, address = target
         try:
-            sock = socket.socket(family, _STREAM)
+            sock = StreamSocket(family, _STREAM)
         except OSError as error:
             if error.errno not in OUT_OF_DESCRIPTORS:
                 self._connect_failed()  # this machine lacks the address family
@@ -425,9 +430,8 @@ class Connection:
         return plane.retries.begin(plane.open_connections, plane.loop.now_s)
 
     def _end_retry(self) -> None:
-        if self._is_retrying:
-            self._is_retrying = False
-            self._plane.retries.end()
+        self._is_retrying = False
+        self._plane.retries.end()
 
     # ---- what the relay reports --------------------------------------------------------------
 
@@ -472,7 +476,8 @@ class Connection:
         assert sock is not None
         assert lease is not None
         self._attempt = None
-        self._end_retry()
+        if self._is_retrying:
+            self._end_retry()
         plane.connects.discard(self)
         self._silent_since_s = plane.loop.now_s
         plane.looks.add(self, plane.loop.now_s)
@@ -513,10 +518,12 @@ class Connection:
     def _close(self, in_order: bool = True) -> None:
         plane, lease, backend = self._plane, self._lease, self._backend
         self._give_up_attempt()
-        self._end_retry()
-        plane.openings.discard(self)
-        if plane.tls is not None:
-            plane.tls.discard(self)
+        if self._is_retrying:
+            self._end_retry()
+        if self._has_opening:
+            plane.openings.discard(self)
+            if plane.tls is not None:
+                plane.tls.discard(self)
         plane.looks.discard(self)
         if lease is not None:
             if backend is not None:
@@ -551,7 +558,8 @@ class Connection:
         )
         for side in (self._client, backend):
             if side is not None:
-                plane.relay.forget(side)
+                if side.kept is not None or side.pipe is not None:
+                    plane.relay.forget(side)
                 if not (in_order and side.must_linger()):
                     plane.loop.close(side.sock)
                 side.detach()

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import os
 import socket
 import struct
 from collections.abc import Callable
+from typing import cast
 
 from edgeproxy.worker.loop import LEVEL_READ, Loop
 
+_STREAM = int(socket.SOCK_STREAM)
 _ACCEPTS_PER_TURN = 64
 _LAST_ACCEPTS = 4096
 """As many as can wait in the accept queue; who comes meanwhile is not waited for."""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LINGER_RESET = struct.pack("ii", 1, 0)
+
+StreamSocket = cast(type[socket.socket], _socket.socket)
+"""The C library's socket by itself, for those of connections.
+
+What :class:`socket.socket` adds is written in Python, for files and enumerations that nobody asks for here;
+it takes 0.4 µs to make and 0.3 to close.
+"""
 
 
 def set_reset_on_close(sock: socket.socket) -> None:
@@ -68,9 +78,9 @@ class Listener:
     def _accept(self) -> bool:
         """Take in one client; False when there is none."""
         try:
-            # What socket.accept() does, but for looking up family and type as enumerations each time.
+            # What socket.accept() does, but for what it does in Python.
             fd, address = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-            sock = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
+            sock = StreamSocket(self._family, _STREAM, 0, fd)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -16,7 +16,7 @@ from edgeproxy.core.dataplane.admission import Admission
 from edgeproxy.core.dataplane.affinity import renewal_interval
 from edgeproxy.core.dataplane.backend_rules import BackendRules
 from edgeproxy.core.dataplane.caps import Door, Place
-from edgeproxy.core.dataplane.client import affinity_network, normalise
+from edgeproxy.core.dataplane.client import identify
 from edgeproxy.core.dataplane.dispatch import Dispatcher
 from edgeproxy.core.dataplane.listening import Listening, Networks, ServerNames
 from edgeproxy.core.dataplane.rate_limit import client_tag
@@ -303,17 +303,18 @@ class Plane:
         place: Place | None = None
         objection: Event | CloseReason | None = None
         try:
-            client = self.locate(normalise(peer_address))
+            address, network = identify(peer_address)
+            client = self.locate(address)
             if self._is_guarded:
-                objection = self._objection_to_peer(listening, client)
+                objection = self._objection_to_peer(listening, client, network)
             if objection is None and self._is_capped:
-                place, objection = self._enter(listening, client)
+                place, objection = self._enter(listening, client, network)
             if objection is not None:
                 set_reset_on_close(sock)
                 sock.close()
                 self.ledger.shed(objection)
                 return
-            connection = Connection(self, sock, client, listening)
+            connection = Connection(self, sock, client, network, listening)
         except Exception as error:  # noqa: BLE001
             if place is not None:
                 self.door.leave(place)
@@ -334,14 +335,15 @@ class Plane:
         """Who does is not judged himself; they are, when his PROXY header has come."""
         return listening.proxy_protocol and self.networks_trusted.hold(peer.address)
 
-    def _objection_to_peer(self, listening: Listening, peer: Client) -> Event | None:
+    def _objection_to_peer(self, listening: Listening, peer: Client, network: int) -> Event | None:
         if self._speaks_for_others(listening, peer):
             return None
-        return self.objection(peer, affinity_network(peer.address))
+        return self.objection(peer, network)
 
-    def _enter(self, listening: Listening, peer: Client) -> tuple[Place | None, CloseReason | None]:
-        network = None if self._speaks_for_others(listening, peer) else affinity_network(peer.address)
-        entered = self.door.enter(network)
+    def _enter(
+        self, listening: Listening, peer: Client, network: int
+    ) -> tuple[Place | None, CloseReason | None]:
+        entered = self.door.enter(None if self._speaks_for_others(listening, peer) else network)
         return (entered, None) if isinstance(entered, Place) else (None, entered)
 
     def _tell_defect(self, error: Exception) -> None:

@@ -224,7 +224,8 @@ class WorkerProcess:
         kernel = plane.relay.kernel_counts()
         if kernel != self._kernel_told or not plane.ledger.is_empty():
             self._kernel_told = kernel
-            self._channel.send(replace(plane.ledger.report(), kernel=kernel))
+            report = plane.ledger.report()
+            self._channel.send(report if kernel is None else replace(report, kernel=kernel))
 
     def _on_defect(self, culprit: object, error: Exception) -> None:
         if self._plane is None:

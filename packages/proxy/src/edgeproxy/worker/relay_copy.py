@@ -8,7 +8,6 @@ worker, which bounds the memory that any number of slow readers can claim.
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 from typing import TYPE_CHECKING, Protocol
@@ -31,6 +30,8 @@ _READS_PER_TURN = 16
 """After so many full reads others get their turn."""
 
 _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_LAST_BYTES = _NO_WAIT | socket.MSG_MORE
+"""For bytes that the end of the stream follows at once: the kernel sends both as one segment."""
 _BEHIND = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP
 """Something stands behind the bytes, the end of the stream or an urgent byte; a read stops short of it."""
 _INPUT = select.EPOLLIN | _BEHIND
@@ -122,8 +123,10 @@ class Side:
 
     def end(self) -> None:
         """Pass on an end of stream; a socket that was reset meanwhile reports that by itself."""
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - of every connection, and suppress() is written in Python
             self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
     def client_tls(self) -> ClientTls | None:
         """The client's TLS, when this is its side and TLS ends here."""
@@ -195,16 +198,18 @@ class CopyRelay:
             if not received:
                 self._end(source)
                 return
-            if not sink.broken and not self._hand_over(sink, buffer[:received]):
+            is_all = received < size and (not behind or source.is_emptied)
+            is_last = received < size and behind == _ONLY_THE_END and not is_all
+            flags = _LAST_BYTES if is_last and not source.broken else _NO_WAIT
+            if not sink.broken and not self._hand_over(sink, buffer[:received], flags):
                 source.readable = True
                 return
-            if received < size:
-                if not behind or source.is_emptied:
-                    source.readable = False
-                    return
-                if behind == _ONLY_THE_END:
-                    self._end(source)
-                    return
+            if is_all:
+                source.readable = False
+                return
+            if is_last:
+                self._end(source)
+                return
         source.readable = True
         self._loop.again(source)
 
@@ -263,10 +268,10 @@ class CopyRelay:
             self._kept_bytes -= len(side.kept)
             side.kept = None
 
-    def _hand_over(self, sink: Side, data: memoryview) -> bool:
+    def _hand_over(self, sink: Side, data: memoryview, flags: int = _NO_WAIT) -> bool:
         """Send ``data``; keep the rest. False when the sender must wait, or is gone."""
         try:  # feature: relay.copy
-            sent = sink.stream.send(data, _NO_WAIT)
+            sent = sink.stream.send(data, flags)
         except BlockingIOError:
             sent = 0
         except OSError:

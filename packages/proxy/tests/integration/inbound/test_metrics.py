@@ -31,8 +31,6 @@ from packages.proxy.tests.integration.proxies import (
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 TEXT = "text/plain; version=0.0.4"
 

@@ -25,8 +25,6 @@ from packages.proxy.tests.integration.proxies import Backend, Proxy, StartProxy,
 from packages.testkit.tests.integration.browser import Page, open_browser
 from testkit.wait import wait_until_async
 
-pytestmark = pytest.mark.proxies_unmeasured
-
 STRANGE = "<b>bold</b>"
 
 

@@ -15,7 +15,7 @@ from edgeproxy.outbound.peers_quic import QuicPeers
 from testkit.wait import wait_until_async
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 class Node:

@@ -11,11 +11,6 @@ from edgeproxy.outbound.backend_credentials_files import BackendCredentialFiles
 from testkit.pki import Pki
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
 def files_of(*terms: BackendTls) -> BackendCredentialFiles:
     rules = [BackendRule(match="*", tls=each) for each in terms]
     return BackendCredentialFiles([*rules, BackendRule(ProxyVersion.V1)])

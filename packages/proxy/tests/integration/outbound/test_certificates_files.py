@@ -13,11 +13,6 @@ from edgeproxy.outbound.certificates_files import SELF_SIGNED_NAMES, Certificate
 from testkit.pki import Pki
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
 def test_without_certificates_one_is_made_and_kept() -> None:
     files = CertificateFiles(None, None, None)
     loaded = files.load()

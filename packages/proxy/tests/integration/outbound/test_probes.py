@@ -179,11 +179,6 @@ BACKEND = Backend("b", "shop", "eu", "DE", "127.0.0.1", 0, True, 1, 1, 0)
 IN_TLS = BackendTls()
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
 @contextmanager
 def server(
     tls: ssl.SSLContext | None = None, header: bytes = b"", answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n"

@@ -390,6 +390,7 @@ def test_connection_lost_during_the_commit_is_told_honestly(
     open_store: Open, postgres: PostgresServer, postgres_database: str
 ) -> None:
     store = open_store()
+    # sleeps: until the session that it ends has ended
     postgres.execute(
         "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(5); RETURN NULL; END $$; "
@@ -544,9 +545,10 @@ def test_question_that_is_open_when_the_store_is_closed_is_answered(
     postgres: PostgresServer, postgres_database: str
 ) -> None:
     store = connect(postgres.url(postgres_database))
-    running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'"
+    query = "SELECT pg_sleep(30)"  # sleeps: until the store is closed
+    running = f"SELECT count(*) FROM pg_stat_activity WHERE query = '{query}'"
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(refused, lambda: store._session.fetch("SELECT pg_sleep(30)"))
+        answer = threads.submit(refused, lambda: store._session.fetch(query))
         wait_until(lambda: postgres.execute(running) == "1", reason="the query to run")
         store.close()
         assert "is disconnected" in answer.result(10)

@@ -1,192 +1,35 @@
-"""Members on real sockets of the loopback interface, in one process and intervals of milliseconds."""
+"""Members on real sockets of the loopback interface: keys, names, addresses, and what is refused.
+
+That they find each other, and whoever fails or leaves, is in test_gossip_contract.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
-from time import monotonic
 from typing import Any
 
 import msgspec
 import pytest
 
 from edgeproxy.config import Address
-from edgeproxy.core.replication.members import Claim, Endpoint, Happened, State
-from edgeproxy.core.replication.membership import Changed, Membership, Send
+from edgeproxy.core.replication.members import Endpoint, State
+from edgeproxy.core.replication.membership import Send
 from edgeproxy.core.wire.gossip_datagrams import MAX_DATAGRAM_BYTES, Refusal
 from edgeproxy.core.wire.sealing import NONCE_BYTES, Keyring
-from edgeproxy.outbound.resolver_system import SystemResolver
-from edgeproxy.runtime.gossip import Gossip
-from testkit.wait import wait_until_async
+from packages.proxy.tests.integration.runtime.gossip_nodes import (
+    KEY,
+    OTHER_KEY,
+    Node,
+    make,
+    running,
+    until,
+    until_all_see_all,
+)
 
 pytestmark = pytest.mark.feature("replication.membership")
-
-KEY, OTHER_KEY = b"k" * 32, b"o" * 32
-INTERVAL_S = 0.04
-TIMEOUT_S = 20.0
-
-
-class Node:
-    """A member with everything written down that it tells."""
-
-    def __init__(
-        self,
-        name: str,
-        *seeds: Address,
-        keys: Sequence[bytes] = (KEY,),
-        cluster: str = "test",
-        host: str = "127.0.0.1",
-        port: int = 0,
-        advertised: str | None = None,
-        incarnation: int = 1,
-    ) -> None:
-        self.name = name
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        self.socket.bind((host, port))
-        self.address = Address(advertised or host, self.socket.getsockname()[1])
-        self.changes: list[Changed] = []
-        self.lines: list[tuple[str, dict[str, Any]]] = []
-        rng = Random(name)
-        me = Claim(
-            name, rng.getrandbits(62), incarnation, State.ALIVE, Endpoint(*self.address),
-            Endpoint(self.address.host, 4002), 1, 1,
-        )  # fmt: skip
-        ring = Keyring(cluster, keys)
-        self.membership = Membership(me, INTERVAL_S, ring.payload_bytes, rng.random, monotonic())
-        self.gossip = Gossip(
-            self.membership,
-            ring,
-            seeds,
-            self.changes.append,
-            self,
-            resolve=SystemResolver().resolve,
-            has_keys=bool(keys),
-        )
-        self.dropped: Callable[[Endpoint], bool] | None = None
-        """From and to whom nothing passes."""
-        self._task: asyncio.Task[None] | None = None
-
-    def info(self, event: str, **fields: Any) -> None:
-        self.lines.append((event, fields))
-
-    warning = error = info
-
-    async def start(self) -> None:
-        await self.gossip.listen(self.socket)
-        self._task = asyncio.create_task(self.gossip.run())
-
-    async def stop(self) -> None:
-        """End it as a crash would."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-        self.gossip.close()
-        await asyncio.sleep(0)  # the transport closes when the loop turns
-
-    def part_from(self, *others: Node) -> None:
-        """Let nothing pass between this node and others, as far as this one goes."""
-        addresses = {Endpoint(*other.address) for other in others}
-        membership = self.membership
-        receive, tick = Membership.receive, Membership.tick
-
-        def passes(each: object) -> bool:
-            return not (isinstance(each, Send) and each.to in addresses)
-
-        membership.receive = lambda payload, source, now_s: (  # type: ignore[method-assign]
-            [] if source in addresses else list(filter(passes, receive(membership, payload, source, now_s)))
-        )
-        membership.tick = lambda now_s: list(filter(passes, tick(membership, now_s)))  # type: ignore[method-assign]
-
-    def rejoin(self) -> None:
-        """Let everything pass again."""
-        del self.membership.receive, self.membership.tick
-
-    def sees(self, *states: State) -> set[str]:
-        return {member.claim.node for member in self.membership.members.within(*states)}
-
-    def refused(self, reason: Refusal) -> int:
-        return self.gossip.refused[reason]
-
-
-@contextlib.asynccontextmanager
-async def running(*nodes: Node) -> AsyncIterator[None]:
-    for node in nodes:
-        await node.start()
-    try:
-        yield
-    finally:
-        for node in nodes:
-            await node.stop()
-
-
-async def until(condition: Callable[[], object], reason: str) -> None:
-    await wait_until_async(lambda: bool(condition()), reason=reason, timeout_s=TIMEOUT_S)
-
-
-async def until_all_see_all(*nodes: Node) -> None:
-    names = {node.name for node in nodes}
-    await until(
-        lambda: all(node.sees(State.ALIVE) == names - {node.name} for node in nodes), "all see each other"
-    )
-
-
-def make(count: int, **options: Any) -> list[Node]:
-    first = Node("n0", **options)
-    return [first, *(Node(f"n{number}", first.address, **options) for number in range(1, count))]
-
-
-async def test_nodes_find_each_other_and_notice_a_death() -> None:
-    nodes = make(4)
-    async with running(*nodes):
-        await until_all_see_all(*nodes)
-        await nodes[3].stop()
-        await until(lambda: all(node.sees(State.DEAD) == {"n3"} for node in nodes[:3]), "its death")
-    assert [each.happened for each in nodes[1].changes if each.claim.node == "n3"][-1] is Happened.DEAD
-
-
-async def test_a_node_that_comes_back_under_its_name_is_alive_again() -> None:
-    nodes = make(3)
-    async with running(*nodes):
-        await until_all_see_all(*nodes)
-        await nodes[2].stop()
-        await until(lambda: nodes[0].sees(State.DEAD) == {"n2"}, "its death")
-        back = Node("n2", nodes[0].address, incarnation=0)
-        async with running(back):
-            await until_all_see_all(*nodes[:2], back)
-            assert nodes[0].membership.members.get("n2").claim.gossip == back.address  # type: ignore[union-attr]
-
-
-async def test_who_leaves_has_left_for_all() -> None:
-    nodes = make(3)
-    async with running(*nodes):
-        await until_all_see_all(*nodes)
-        await nodes[2].gossip.leave()
-        await nodes[2].stop()
-        await until(lambda: all(node.sees(State.LEFT) == {"n2"} for node in nodes[:2]), "its leaving")
-    assert Happened.DEAD not in [each.happened for each in nodes[0].changes]
-
-
-async def test_two_halves_find_together_again() -> None:
-    nodes = make(4)
-    left, right = nodes[:2], nodes[2:]
-    async with running(*nodes):
-        await until_all_see_all(*nodes)
-        for one, others in ((left, right), (right, left)):
-            for node in one:
-                node.part_from(*others)
-        await until(
-            lambda: left[0].sees(State.DEAD) == {"n2", "n3"} and right[0].sees(State.DEAD) == {"n0", "n1"},
-            "each half misses the other",
-        )
-        for node in nodes:
-            node.rejoin()
-        await until_all_see_all(*nodes)
 
 
 @pytest.mark.feature("replication.keys")

@@ -30,6 +30,7 @@ from edgeproxy.core.wire.frames import (
 from edgeproxy.errors import EdgeproxyError
 from edgeproxy.runtime import supervisor as supervisor_module
 from edgeproxy.runtime import worker_process
+from edgeproxy.runtime.boot import boot_all
 from edgeproxy.runtime.supervisor import Supervisor
 from testkit.wait import wait_until_async
 
@@ -168,6 +169,7 @@ class World:
             counts=self.observer,
             observer=self.observer,
             rows=ROWS[: len(self.listeners)],
+            booted=boot_all(program(body), self.listeners, self._segment_fd),
         )
         self.supervisors.append(supervisor)
         return supervisor
@@ -194,11 +196,6 @@ async def world(listeners: list[list[socket.socket]]) -> AsyncIterator[World]:
         supervisor.kill()
         await supervisor.stop(0)
         assert supervisor.pids() == []
-
-
-@pytest.fixture
-def world_without_loop(listeners: list[list[socket.socket]]) -> World:
-    return World(listeners, listeners[0][0].fileno())
 
 
 async def test_workers_are_given_settings_names_and_table_and_told_of_changes(world: World) -> None:
@@ -309,36 +306,6 @@ async def test_one_place_whose_workers_keep_dying_ends_the_start_although_the_ot
     with pytest.raises(EdgeproxyError, match=r"exit code 7"):
         await world.start(OBEDIENT.replace("number = frame.worker", "if frame.worker == 5: sys.exit(7)"))
     assert {place for place, *_ in world.observer.deaths} == {1}
-
-
-async def test_a_system_that_refuses_a_process_ends_the_start_and_leaves_none_behind(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[worker_process.Worker] = []
-
-    def only_one(*arguments: Any) -> worker_process.Worker:
-        if started:
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        started.append(worker_process.spawn(*arguments))
-        return started[0]
-
-    monkeypatch.setattr(supervisor_module, "spawn", only_one)
-    with pytest.raises(EdgeproxyError, match="cannot start a worker process: Resource temporarily"):
-        world.supervise(OBEDIENT)
-    assert await started[0].exited() == -signal.SIGKILL
-    started[0].close()
-
-
-def test_a_program_that_is_not_there_is_an_error(world_without_loop: World) -> None:
-    with pytest.raises(EdgeproxyError, match="cannot start a worker process: No such file"):
-        Supervisor(
-            ("/no/such/program",),
-            world_without_loop.listeners,
-            world_without_loop.listeners[0][0].fileno(),
-            world_without_loop.observer,
-            world_without_loop.observer,
-            ROWS,
-        )
 
 
 async def test_a_system_that_refuses_a_replacement_is_asked_again(

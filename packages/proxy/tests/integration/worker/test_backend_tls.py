@@ -48,11 +48,6 @@ HOST = "127.0.0.1"
 pytestmark = pytest.mark.feature("tls.backends")
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
 @pytest.fixture
 def elsewhere() -> Iterator[Backends]:
     """A backend that clients are sent to when the nearer one fails."""

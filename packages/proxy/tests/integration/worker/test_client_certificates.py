@@ -41,11 +41,6 @@ TOLD = (BackendRule(ProxyVersion.V2),)
 pytestmark = pytest.mark.feature("tls.client_certificates")
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
 def asking(pki: Pki, folder: Path, *, required: bool, alpn: tuple[str, ...] = ()) -> Start:
     """Settings of a plane that asks for certificates of ``pki``, and tells its backends."""
     settings = tls_frame(

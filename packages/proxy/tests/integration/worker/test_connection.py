@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
 
 import pytest
 
@@ -225,9 +224,7 @@ def test_without_descriptors_for_backends_clients_are_reset_and_it_is_said_once(
 
     plane = start_plane(row("a", backend.port))
     with monkeypatch.context() as patched:
-        patched.setattr(
-            "edgeproxy.worker.connection.socket", SimpleNamespace(**vars(socket) | {"socket": exhausted})
-        )
+        patched.setattr("edgeproxy.worker.connection.StreamSocket", exhausted)
         for _ in range(5):
             assert is_turned_away(plane.address)
     report = plane.report(5)

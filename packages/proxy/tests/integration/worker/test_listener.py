@@ -96,6 +96,18 @@ def test_closing_takes_in_who_waits(door: Door) -> None:
     door.listener = Listener(sock, door.loop, door._enter, door._turn_away)
 
 
+def test_closing_asks_no_more_when_nobody_waits(door: Door) -> None:
+    nobody = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    real = door.listener._sock
+    failures: list[OSError] = [nobody, nobody]
+    door.listener._sock = FlakySocket(real, failures)  # type: ignore[assignment]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(door.loop, "close_shared", lambda _sock: None)
+        door.listener.close()
+    assert failures == [nobody]
+    door.listener._sock = real
+
+
 def test_who_closes_does_not_wait_for_those_who_go_on_to_come(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

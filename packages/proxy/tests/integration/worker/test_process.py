@@ -63,6 +63,7 @@ def serves(worker: RealWorker, backend: Backends) -> None:
 # ---- from start to end ---------------------------------------------------------------------------
 
 
+@pytest.mark.new_interpreters
 def test_a_worker_serves_reports_and_drains(start_worker: StartWorker, backend: Backends) -> None:
     worker = start_worker(row("a", backend.port))
     sizes = [(1, 200_000), (70_000, 5), (1_000_000, 1_000_000)]

@@ -48,11 +48,6 @@ from testkit.wait import wait_until
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki()
-
-
 @pytest.fixture
 def web(pki: Pki, tmp_path: Path) -> Identity:
     return identity(pki, tmp_path, NAME)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from edgeproxy.app.parts import verdict_settings, worker_settings
+from edgeproxy.app.parts import tls_settings, verdict_settings, worker_settings
 from edgeproxy.config import load
 from edgeproxy.core.controlplane.health import HealthSettings
 from edgeproxy.core.controlplane.outlier import CircuitSettings
@@ -78,6 +79,14 @@ from edgeproxy.core.wire.frames import RelayMode
 def test_a_setting_reaches_the_workers(environ: dict[str, str], field: str, value: object) -> None:
     config = load({f"EDGEPROXY_{name}": text for name, text in environ.items()}, {}, None)
     assert getattr(worker_settings(config), field) == value
+
+
+def test_what_a_frame_takes_for_granted_is_what_the_settings_say_by_default() -> None:
+    config = load({}, {}, None)
+    for frame in (worker_settings(config), tls_settings(config, (), None, ())):
+        for field in msgspec.structs.fields(frame):
+            if field.default is not msgspec.NODEFAULT:
+                assert getattr(frame, field.name) == field.default, field.name
 
 
 def settings(**environ: str) -> VerdictSettings:

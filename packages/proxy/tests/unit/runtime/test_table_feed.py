@@ -119,7 +119,9 @@ class World:
         try:
             await wait_until_async(lambda: bool(condition()), reason=reason)
         finally:
-            watching.cancel()
+            # Cut off in the middle, a poll would have seen an edit of which nobody hears.
+            async with self.feed.paused():
+                watching.cancel()
 
     async def polls(self, count: int = 3) -> None:
         """So many polls from now on, each of which has had its effect."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeproxy.worker.loop import Deadlines
+from edgeproxy.worker.loop import Deadlines, Loop
 
 
 def test_items_fall_due_in_the_order_they_were_added() -> None:
@@ -114,3 +114,35 @@ def test_without_anybody_to_take_it_a_defect_is_raised() -> None:
     deadlines.add("a", 0.0)
     with pytest.raises(KeyError):
         deadlines.expire(10.0)
+
+
+def test_a_loop_looks_at_deadlines_when_the_first_of_any_class_is_due() -> None:
+    due: list[str] = []
+    loop = Loop()
+    slow, quick = loop.deadlines(50.0, due.append), loop.deadlines(2.0, due.append)
+    slow.add("slow", 100.0)
+    assert loop._look_at_s == 150.0
+    quick.add("quick", 149.5)
+    assert loop._look_at_s == 150.0
+    loop.now_s = 150.0
+    loop._look_at_deadlines()
+    assert due == ["slow"]
+    loop.now_s = 151.5
+    loop._look_at_deadlines()
+    assert due == ["slow", "quick"]
+
+
+def test_a_loop_looks_again_after_a_second_at_what_is_due_later() -> None:
+    """Its duration may have been shortened since."""
+    loop = Loop()
+    deadlines: Deadlines[str] = loop.deadlines(50.0, lambda _item: None)
+    deadlines.add("a", 100.0)
+    loop.now_s = 120.0
+    loop._look_at_deadlines()
+    assert loop._look_at_s == 121.0
+    loop.now_s = 149.75
+    loop._look_at_deadlines()
+    assert loop._look_at_s == 150.0
+    loop.now_s = 150.0
+    loop._look_at_deadlines()
+    assert loop._look_at_s == float("inf")

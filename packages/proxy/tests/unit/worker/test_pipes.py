@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_there_are_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> No
     pipes.put_back(one)
     assert pipes.take() is one
     assert other is not one
+
+
+def test_slow_readers_claim_no_more_than_64_mib() -> None:
+    pipe = taken(Pipes())
+    assert pipe.capacity_bytes * module._OPEN_LIMIT <= 64 << 20
+
+
+def test_a_pipe_is_as_large_as_every_user_may_have() -> None:
+    allowed_bytes = int(Path("/proc/sys/fs/pipe-max-size").read_text())
+    assert taken(Pipes()).capacity_bytes == min(allowed_bytes, 1 << 20)
 
 
 def test_without_descriptors_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ class FakeSocket:
         self.room: int | OSError = 1 << 40
         self.taken = 0
         self.sizes: list[int] = []
+        self.announced: list[bool] = []
+        """Of each send, whether more was said to follow at once."""
 
     def recv_into(self, buffer: memoryview, size: int, flags: int) -> int:
         self.sizes.append(size)
@@ -43,6 +45,7 @@ class FakeSocket:
         return len(piece)
 
     def send(self, data: memoryview, flags: int) -> int:
+        self.announced.append(bool(flags & socket.MSG_MORE))
         if isinstance(self.room, OSError):
             raise self.room
         if not self.room:
@@ -128,7 +131,27 @@ def test_a_full_read_before_the_end_is_followed_by_another(pair: Pair) -> None:
     pair.one_sock.incoming.extend([bytes(LARGE), b"rest"])
     pair.one.ready(select.EPOLLIN | select.EPOLLRDHUP)
     assert pair.other_sock.taken == LARGE + 4
+    assert pair.other_sock.announced == [False, True]
     assert pair.story == ["one ended"]
+
+
+@pytest.mark.parametrize("behind", [0, select.EPOLLPRI | select.EPOLLRDHUP, select.EPOLLHUP])
+def test_bytes_are_not_held_back_for_an_end_that_may_not_follow(pair: Pair, behind: int) -> None:
+    pair.one_sock.incoming.append(b"answer")
+    pair.one.ready(select.EPOLLIN | behind)
+    assert pair.other_sock.announced == [False]
+    assert pair.story == []
+
+
+def test_the_last_bytes_of_a_side_that_was_reset_are_not_held_back(pair: Pair, loop: FakeLoop) -> None:
+    pair.other_sock.room = PIPE
+    pair.other_sock.incoming.append(bytes(17 * LARGE - 1))
+    pair.one_sock.incoming.append(b"question")
+    pair.one.ready(select.EPOLLIN)
+    assert loop.waiting == [pair.other]
+    pair.other.ready(select.EPOLLIN | select.EPOLLRDHUP)
+    assert not any(pair.one_sock.announced)
+    assert pair.story == ["other was reset"]
 
 
 def test_an_end_behind_what_is_kept_waits_for_it(pair: Pair) -> None:

@@ -8,6 +8,7 @@ import json
 from testkit.cluster.cluster import Cluster, Streams
 from testkit.cluster.topology import Node, Program, link_name
 from testkit.faults.link import FaultLink
+from testkit.faults.program_clock import INSTALL, ProgramClock, find_library, program_clock
 from testkit.wait import wait_until_async
 
 READY_TIMEOUT_S = 60.0
@@ -33,11 +34,21 @@ class AddressedCluster(Cluster):
             if name.partition(">")[2] == node:
                 link.upstream = address
 
-    def environment(self, node: Node, program: Program) -> dict[str, str]:
+    def clock_of(self, program: Program, *, seen_at: str | None = None) -> ProgramClock | str:
+        """A clock for a program on one node; or why it has none that could be moved."""
+        if not program.movable_clock:
+            return "its Program does not say movable_clock=True"
+        library = find_library()
+        if library is None:
+            return INSTALL
+        return self._ending.enter_context(program_clock(library, seen_at=seen_at))
+
+    def environment(self, node: Node, program: Program, clock: ProgramClock | str) -> dict[str, str]:
         """What a program is told."""
         links = {peer: self._links[link_name(node.name, peer)] for peer in self.topology.peers(node.name)}
         peers = {peer: f"{link.host}:{link.port}" for peer, link in links.items()}
-        return {**program.environment, "TESTKIT_NODE": node.name, "TESTKIT_PEERS": json.dumps(peers)}
+        told = {"TESTKIT_NODE": node.name, "TESTKIT_PEERS": json.dumps(peers)}
+        return {**program.environment, **({} if isinstance(clock, str) else clock.environment), **told}
 
     async def connect(self, link: str) -> Streams:
         return await asyncio.open_connection(self._links[link].host, self._links[link].port)

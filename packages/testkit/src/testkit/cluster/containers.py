@@ -14,8 +14,9 @@ from typing import Any
 
 from testkit.cluster.addressed import AddressedCluster, command_of, wait_listening
 from testkit.cluster.machine import Machine
-from testkit.cluster.topology import Node, Topology
+from testkit.cluster.topology import Node, Program, Topology
 from testkit.faults.journal import Journal
+from testkit.faults.program_clock import ProgramClock
 from testkit.wait import wait_until_async
 
 LABEL = "testkit.cluster"
@@ -23,18 +24,22 @@ LABEL = "testkit.cluster"
 
 _PORT = 7000
 _EVERYWHERE = "0.0.0.0"
+_CLOCK = "/testkit-clock"
 
 
 class ContainerNode(Machine):
     """A container that can be paused, killed and started again."""
 
-    why_no_clock = "containers share the clock of the machine's kernel"
-
     def __init__(
-        self, name: str, container: Any, journal: Journal, moved: Callable[[tuple[str, int]], None]
+        self,
+        name: str,
+        container: Any,
+        journal: Journal,
+        clock: ProgramClock | str,
+        moved: Callable[[tuple[str, int]], None],
     ) -> None:
         """``container``: of the ``docker`` package, created, not started; ``moved`` hears of its address."""
-        super().__init__(name, journal)
+        super().__init__(name, journal, clock)
         self.container = container
         self._moved = moved
 
@@ -66,6 +71,14 @@ class ContainerNode(Machine):
         if self.container.status == "paused":
             await asyncio.to_thread(self.container.unpause)
             await self._wait_state("running")
+
+    def pids(self) -> list[int]:
+        # A paused one cannot be asked by every engine; it has loaded what it had loaded before.
+        self.container.reload()
+        if self.container.status != "running":
+            return []
+        top = self.container.top()
+        return [int(row[top["Titles"].index("PID")]) for row in top["Processes"]]
 
     async def _wait_state(self, state: str) -> None:
         def is_there() -> bool:
@@ -100,15 +113,18 @@ class ContainerCluster(AddressedCluster):
         # Programs are told of their links before they run, and links of their programs when those do.
         await self.open_links(gateway, {node.name: (gateway, _PORT) for node in programs})
         for node in programs:
-            container = await self._create(node, network.name, run)
+            assert node.program is not None
+            clock = self.clock_of(node.program, seen_at=_CLOCK)
+            container = await self._create(node, node.program, network.name, run, clock)
             self._ending.push_async_callback(asyncio.to_thread, container.remove, force=True, v=True)
-            machine = ContainerNode(node.name, container, self.journal, partial(self.point, node.name))
+            machine = ContainerNode(node.name, container, self.journal, clock, partial(self.point, node.name))
             self.members[node.name] = self.nodes[node.name] = machine
             await machine.start()
 
-    async def _create(self, node: Node, network: str, run: str) -> Any:
-        program = node.program
-        assert program is not None
+    async def _create(
+        self, node: Node, program: Program, network: str, run: str, clock: ProgramClock | str
+    ) -> Any:
+        folders = {str(clock.folder): {"bind": _CLOCK, "mode": "ro"}} if not isinstance(clock, str) else {}
         return await asyncio.to_thread(
             self._engine.containers.create,
             program.image,
@@ -116,7 +132,8 @@ class ContainerCluster(AddressedCluster):
             name=f"testkit-{run}-{node.name}",
             hostname=node.name,
             network=network,
-            environment=self.environment(node, program),
+            environment=self.environment(node, program, clock),
+            volumes=folders,
             labels={LABEL: run},
             init=True,
         )

@@ -12,6 +12,7 @@ from testkit.cluster.addressed import AddressedCluster, command_of, wait_listeni
 from testkit.cluster.machine import Machine
 from testkit.cluster.topology import Topology
 from testkit.faults.journal import Journal
+from testkit.faults.program_clock import ProgramClock
 from testkit.ports import reserved_port
 from testkit.process import Process
 from testkit.wait import wait_until_async
@@ -23,8 +24,6 @@ _STOPPED = frozenset("Tt")
 class ProcessNode(Machine):
     """A program that can be stopped, killed and started again."""
 
-    why_no_clock = "the clock is the kernel's and everybody's; give the program one that a test can move"
-
     def __init__(
         self,
         name: str,
@@ -33,8 +32,9 @@ class ProcessNode(Machine):
         port: int,
         log: Path,
         journal: Journal,
+        clock: ProgramClock | str,
     ) -> None:
-        super().__init__(name, journal)
+        super().__init__(name, journal, clock)
         self.address = (_HOST, port)
         self._command = command
         self._environment = environment
@@ -71,6 +71,9 @@ class ProcessNode(Machine):
             self.process.kill(signal.SIGCONT)
             await wait_until_async(lambda: self._state() not in _STOPPED, reason=f"{self.name} to go on")
 
+    def pids(self) -> list[int]:
+        return [self.process.pid] if self.process.running else []
+
     def _state(self) -> str:
         stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii", errors="replace")
         return stat.rpartition(")")[2].split()[0]
@@ -92,9 +95,10 @@ class ProcessCluster(AddressedCluster):
         for name, node in programs.items():
             assert node.program is not None
             command = command_of(node.program, python=sys.executable, name=name, host=_HOST, port=ports[name])
-            environment = self.environment(node, node.program)
+            clock = self.clock_of(node.program)
+            environment = self.environment(node, node.program, clock)
             started = ProcessNode(
-                name, command, environment, ports[name], self._folder / f"{name}.log", self.journal
+                name, command, environment, ports[name], self._folder / f"{name}.log", self.journal, clock
             )
             self.members[name] = self.nodes[name] = started
             self._ending.push_async_callback(started.stop)

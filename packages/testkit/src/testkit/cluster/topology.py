@@ -27,6 +27,9 @@ class Program:
     image: str = ""
     """Of the container; its ``{python}`` is python3."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    movable_clock: bool = False
+    """Have `ClockJump` on its nodes, by a library that is loaded before the program (glibc's): see
+    `testkit.faults.program_clock`. Simulated programs have it without."""
     simulated: Callable[[Member], Awaitable[None]] | None = None
 
 

@@ -645,7 +645,7 @@ async def started(harness: EventBusHarness) -> tuple[Bus, Recorder]:
 
 async def pause() -> None:
     """Give whoever could do something every opportunity; costs nothing, for time is virtual."""
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.0)  # sleeps: in the virtual time of the contract
 
 
 def fail(event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,12 @@ from testkit.contracts.checking import Report, Verdict
 from testkit.contracts.mutants import MutantsReport, try_mutants
 from testkit.contracts.planted import Suite
 
+REFERENCE = "TestReference"
+"""By this name pytest holds a suite's own reference to it; all others are real implementations."""
 KILLED_PERCENT = 80
 """Of the mutants tried, all suites together. Some are the same program in other words."""
+_NEXT_CAPABILITY = re.compile(r"; (?=\w+: )")
+"""Reasons may have semicolons of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class SuiteRow:
     missed: tuple[str, ...]
     """Why each bug that was not rejected was not."""
     mutants: MutantsReport
+    capabilities: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -75,6 +81,7 @@ def judge(suite: Suite, number: int, seed: int) -> SuiteRow:
         len(suite.bugs),
         tuple(missed),
         mutants or try_mutants(suite, number, seed),
+        tuple(suite.contract.capabilities),
     )
 
 
@@ -97,7 +104,9 @@ def read_outcomes(file: Path) -> list[Implementation]:
                 known.left_out += 1
                 known.lacks.update(
                     (capability, reason)
-                    for capability, _, reason in (each.partition(": ") for each in said["lacks"].split("; "))
+                    for capability, _, reason in (
+                        each.partition(": ") for each in _NEXT_CAPABILITY.split(said["lacks"])
+                    )
                     if capability
                 )
     return sorted(found.values(), key=lambda each: (each.contract, each.name))
@@ -117,7 +126,15 @@ def to_text(rows: Sequence[SuiteRow], implementations: Iterable[Implementation])
         for each in others:
             if each.contract == name:
                 lines += _of_implementation(each)
+        if row is not None and (alone := _held_by_nobody_real(row, others)):
+            lines.append(f"  held by the reference alone: {', '.join(alone)}")
     return "\n".join(lines).strip()
+
+
+def _held_by_nobody_real(row: SuiteRow, implementations: Sequence[Implementation]) -> list[str]:
+    """Capabilities of a contract of which no real implementation shows that they can be had."""
+    real = [each for each in implementations if each.contract == row.name and each.name != REFERENCE]
+    return [each for each in row.capabilities if real and all(each in other.lacks for other in real)]
 
 
 def _of_suite(row: SuiteRow) -> Iterator[str]:

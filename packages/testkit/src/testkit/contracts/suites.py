@@ -15,6 +15,8 @@ _WHERE: Mapping[str, str] = MappingProxyType(
         "distributed_lock": "testkit.contracts.bugs.distributed_lock",
         "circuit_breaker": "testkit.contracts.bugs.circuit_breaker",
         "connection_pool": "testkit.contracts.bugs.connection_pool",
+        "byte_stream": "testkit.contracts.bugs.byte_stream",
+        "membership": "testkit.contracts.bugs.membership",
         "event_bus": "testkit.contracts.bugs.event_bus",
         "failover": "testkit.contracts.bugs.failover",
         "health_thresholds": "testkit.contracts.bugs.health_thresholds",

@@ -144,6 +144,7 @@ class TaskQueueContract(
         "keys": "a task can have a key that only one task at a time has",
         "waiting": "a worker can wait for a task",
         "results": "what a task came to is kept",
+        "errors": "what a task failed with is kept",
         "dead_letters": "what failed for good is listed and can be tried again",
         "statistics": "tasks are counted",
         "purging": "what waits can be thrown away",
@@ -298,19 +299,25 @@ class TaskQueueContract(
         await harness.pass_time(RETRY_DELAY_S + 1)
         await queue.fail(await taken(queue), "second")
         assert await queue.status(task_id) == Status.FAILED
-        assert await queue.error(task_id) == "second"
         await harness.pass_time(10 * VISIBILITY_S)
         assert await queue.dequeue() is None
+
+    @needs("errors")
+    async def test_last_error_is_kept(self, harness: TaskQueueHarness) -> None:
+        queue = harness.open()
+        task_id = str(await queue.enqueue("kind", attempts=2))
+        await queue.fail(await taken(queue), "first")
+        await harness.pass_time(RETRY_DELAY_S + 1)
+        await queue.fail(await taken(queue), "second")
+        assert await harness.open().error(task_id) == "second"
 
     @needs("dead_letters")
     async def test_what_failed_for_good_is_a_dead_letter(self, harness: TaskQueueHarness) -> None:
         queue = harness.open()
-        for payload in ("good", "bad"):
-            await queue.enqueue("kind", payload)
-            task = await taken(queue)
-            await (queue.fail(task, "no luck") if payload == "bad" else queue.complete(task))
-        (dead,) = await queue.dead_letters()
-        assert await queue.error(dead) == "no luck"
+        ids = {payload: await queue.enqueue("kind", payload) for payload in ("good", "bad", "waiting")}
+        await queue.complete(await taken(queue))
+        await queue.fail(await taken(queue), "no luck")
+        assert list(await queue.dead_letters()) == [ids["bad"]]
 
     @needs("dead_letters")
     async def test_dead_letter_can_be_tried_again(self, harness: TaskQueueHarness) -> None:

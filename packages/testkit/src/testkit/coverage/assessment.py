@@ -144,16 +144,13 @@ def _warn_of_edits(assessment: Assessment, workspace: Workspace) -> None:
 
 def _judge_features(assessment: Assessment, workspace: Workspace) -> None:
     measured = assessment.measured
-    # Claims stand in the repository's own settings; other settings are for repositories that make none.
-    if workspace.pyproject != workspace.root / "pyproject.toml":
-        return
     assessment.outcomes = {
         kind: read_outcomes(workspace.data, kind)
         for kind in measured.measurements
         if outcome_file(workspace.data, kind).exists()
     }
     assessment.features = judge_features(
-        workspace.root, workspace.data, measured.sources.files, measured.measurements
+        workspace.root, workspace.pyproject, workspace.data, measured.sources.files, measured.measurements
     )
     if assessment.features:
         for problem in assessment.features.problems:

@@ -51,13 +51,16 @@ class FeatureSettings:
     inventory: tuple[str, ...]
 
 
-def load_feature_settings(root: Path) -> FeatureSettings | None:
+def load_feature_settings(root: Path, pyproject: Path | None = None) -> FeatureSettings | None:
     """Read ``[tool.testkit.features]`` (``file``, ``inventory``); None without such a table.
+
+    The settings of the repository at ``root`` are in its ``pyproject.toml`` unless another is given; ``file``
+    is relative to ``root``.
 
     Raises:
         CoverageInputError: the table is not as it should be.
     """
-    pyproject = root / "pyproject.toml"
+    pyproject = pyproject or root / "pyproject.toml"
     section = _read_toml(pyproject).get("tool", {}).get("testkit", {}).get("features")
     if section is None:
         return None

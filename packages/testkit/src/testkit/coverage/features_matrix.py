@@ -86,12 +86,13 @@ class FeatureMatrix:
 
 
 def judge_features(
-    root: Path, data: Path, files: Sequence[str], measurements: Mapping[str, Measurement]
+    root: Path, pyproject: Path, data: Path, files: Sequence[str], measurements: Mapping[str, Measurement]
 ) -> FeatureMatrix | None:
     """Hold the claims of the repository at ``root`` against what ran; None where nothing is claimed.
 
     Args:
-        root: the repository, with its ``pyproject.toml``.
+        root: the repository.
+        pyproject: its settings.
         data: the folder in which each kind's tests left what became of them.
         files: its source files, whose comments are read.
         measurements: kind to what it executed.
@@ -99,7 +100,7 @@ def judge_features(
     Raises:
         CoverageInputError: settings, claims, outcomes or inventory cannot be used.
     """
-    settings = load_feature_settings(root)
+    settings = load_feature_settings(root, pyproject)
     if settings is None:
         return None
     features = load_features(settings.file, tuple(measurements))

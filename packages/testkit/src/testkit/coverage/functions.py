@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _DECISIONS = (
@@ -17,6 +17,8 @@ _DECISIONS = (
     ast.match_case,
 )
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop)
+"""More than half of all nodes, with nothing in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +35,50 @@ class Function:
     """After McCabe: decisions plus one."""
 
 
+@dataclass(slots=True)
+class _Found:
+    """A function whose body is being looked through."""
+
+    name: str
+    line: int
+    lines: set[int]
+    decisions: int = 0
+
+
 def find_functions(tree: ast.Module) -> tuple[Function, ...]:
     """Return every function in the order of the file, whatever class or function it stands in."""
-    return tuple(sorted(_functions_in(tree, ""), key=lambda function: function.line))
+    found: list[_Found] = []
+    _look_through(tree.body, "", None, found)
+    return tuple(
+        Function(each.name, each.line, frozenset(each.lines), each.decisions + 1)
+        for each in sorted(found, key=lambda each: each.line)
+    )
 
 
-def _functions_in(node: ast.AST, prefix: str) -> Iterator[Function]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, _FUNCTIONS):
-            yield _function(child, f"{prefix}{child.name}")
-            yield from _functions_in(child, f"{prefix}{child.name}.")
-        elif isinstance(child, ast.ClassDef):
-            yield from _functions_in(child, f"{prefix}{child.name}.")
-        elif not isinstance(child, ast.expr):
-            yield from _functions_in(child, prefix)
-
-
-def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Function:
-    lines = _lines_of_body(node)
-    decisions = 0
-    waiting: list[ast.AST] = list(node.body)
-    while waiting:
-        inner = waiting.pop()
-        if isinstance(inner, _FUNCTIONS):
-            lines -= _lines_of_body(inner)
+def _look_through(nodes: Iterable[ast.AST], prefix: str, around: _Found | None, found: list[_Found]) -> None:
+    """Note the functions among ``nodes`` and in them, and the decisions of the one ``around``."""
+    for node in nodes:
+        if isinstance(node, _FUNCTIONS):
+            inner = _Found(f"{prefix}{node.name}", node.lineno, _lines_of_body(node))
+            if around is not None:
+                around.lines -= inner.lines
+            found.append(inner)
+            _look_through(node.body, f"{prefix}{node.name}.", inner, found)
             continue
-        decisions += isinstance(inner, _DECISIONS)
-        if isinstance(inner, ast.BoolOp):
-            decisions += len(inner.values) - 1
-        elif isinstance(inner, ast.comprehension):
-            decisions += 1 + len(inner.ifs)
-        waiting.extend(ast.iter_child_nodes(inner))
-    return Function(name, node.lineno, frozenset(lines), decisions + 1)
+        if isinstance(node, _LEAVES):
+            continue
+        if around is not None:
+            around.decisions += _decisions_of(node)
+        named = f"{prefix}{node.name}." if isinstance(node, ast.ClassDef) else prefix
+        _look_through(ast.iter_child_nodes(node), named, around, found)
+
+
+def _decisions_of(node: ast.AST) -> int:
+    if isinstance(node, ast.BoolOp):
+        return len(node.values) - 1
+    if isinstance(node, ast.comprehension):
+        return 1 + len(node.ifs)
+    return int(isinstance(node, _DECISIONS))
 
 
 def _lines_of_body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[int]:

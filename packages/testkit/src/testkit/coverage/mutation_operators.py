@@ -3,7 +3,8 @@
 A mutant replaces one piece of the text, so that its diff reads like an edit. The operators are those whose
 survival says something: comparisons moved by one, conditions turned round, arithmetic swapped, numbers
 raised by one, results and effects dropped. Left alone is what no test should pin down (messages,
-annotations, decorators) and what fails by itself (assertions, plain names without a value).
+annotations, decorators), what fails by itself (assertions, plain names without a value), and what is a test
+itself, as contracts are: whether tests notice anything is asked with defects in what they test.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ class _Finder:
 
     def _in_statement(self, statement: ast.stmt, scope: tuple[str, ...]) -> Iterator[Mutant]:
         match statement:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if name.startswith("test_"):
+                return
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield from self._in_statements(statement.body, (*scope, statement.name))
                 return

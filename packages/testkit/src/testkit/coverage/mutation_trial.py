@@ -2,11 +2,13 @@
 
 A copy holds what git knows of or would take, so neither the checkout nor its caches are touched. Its source
 folders come first on ``PYTHONPATH``, in child processes too; a measured run of the tests without a defect
-shows that they execute the copy, how long they take, and which lines they reach.
+shows that they execute the copy, how long they take, and which lines they reach. Where the tests pass in a
+child of a pytest that is loaded already, too, trials take that way; else each loads its own.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import secrets
@@ -18,13 +20,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 import coverage
 
 from testkit.coverage.errors import CoverageInputError
+from testkit.coverage.mutation_warm import WarmPytest
 
 _MARK = "TESTKIT_MUTATION_TRIAL"
 _MEMORY_BYTES = 2 << 30
@@ -32,6 +35,8 @@ _MEMORY_BYTES = 2 << 30
 GRACE_S = 10.0
 _SLOWER = 4
 """How many times the tests may take what they took without a defect; parallel trials slow one another."""
+_GRACE_CPU_S = 4
+"""Of processor time, which other trials do not take away."""
 
 
 class Verdict(StrEnum):
@@ -49,6 +54,8 @@ class Baseline:
     seconds: float
     lines: frozenset[int]
     """Lines of the module that they executed."""
+    warm_cpu_s: float | None
+    """Processor time that they take in a pytest that was loaded before; None where they cannot run there."""
 
 
 class Copy:
@@ -74,6 +81,7 @@ class Copy:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, target, follow_symlinks=False)
+        self._warm = WarmPytest(self._folder, self._pytest_options, self._environment(""))
 
     def measure(self, file: str, tests: Sequence[str]) -> Baseline:
         """Run ``tests`` without a defect.
@@ -98,7 +106,12 @@ class Copy:
         measured.get_data().close(force=True)
         for part in self._folder.glob(f"{data_file.name}*"):
             part.unlink()
-        return Baseline(tuple(tests), seconds, lines)
+        baseline = Baseline(tuple(tests), seconds, lines, warm_cpu_s=None)
+        if self._warm.can_try(file):
+            status, cpu_s = self._run_warm(baseline)
+            if status == 0:
+                return replace(baseline, warm_cpu_s=cpu_s)
+        return baseline
 
     def judge(self, file: str, text: str, baseline: Baseline) -> Verdict:
         """Run the tests of ``baseline`` with ``text`` in the place of ``file``; put the file back."""
@@ -106,15 +119,38 @@ class Copy:
         original = path.read_bytes()
         self._write(path, text.encode())
         try:
-            status, _ = self._run(
-                [*self._pytest(baseline.tests), "--exitfirst"],
-                timeout_s=baseline.seconds * _SLOWER + self._grace_s,
-            )
+            status = self._status_of(file, baseline)
         finally:
             self._write(path, original)
-        if status is None:
+        if status in (None, -signal.SIGXCPU):
             return Verdict.TIMEOUT
         return Verdict.SURVIVED if status == 0 else Verdict.KILLED
+
+    def _status_of(self, file: str, baseline: Baseline) -> int | None:
+        if baseline.warm_cpu_s is not None and self._warm.can_try(file):
+            with suppress(ConnectionError):
+                return self._run_warm(baseline)[0]
+        return self._run([*self._pytest(baseline.tests), "--exitfirst"], self._timeout_s(baseline))[0]
+
+    def close(self) -> None:
+        """End the pytest that is kept loaded."""
+        self._warm.close()
+
+    def _run_warm(self, baseline: Baseline) -> tuple[int | None, float]:
+        trial = secrets.token_hex(8)
+        usual_cpu_s = baseline.seconds if baseline.warm_cpu_s is None else baseline.warm_cpu_s
+        return self._warm.run(
+            baseline.tests,
+            {_MARK: trial},
+            timeout_s=self._timeout_s(baseline),
+            cpu_s=math.ceil(usual_cpu_s * _SLOWER) + _GRACE_CPU_S,
+            memory_bytes=_MEMORY_BYTES,
+            # Whatever the tests started is in their session or carries the trial's mark.
+            end=lambda session: _kill_all(f"{_MARK}={trial}".encode(), session),
+        )
+
+    def _timeout_s(self, baseline: Baseline) -> float:
+        return baseline.seconds * _SLOWER + self._grace_s
 
     def _pytest(self, tests: Sequence[str]) -> list[str]:
         return ["pytest", "-q", *self._pytest_options, *tests]
@@ -144,8 +180,8 @@ class Copy:
             except subprocess.TimeoutExpired:
                 status = None
             finally:
-                # Whatever the tests started carries the trial's mark, in whichever session it lives.
-                _kill_marked(f"{_MARK}={trial}".encode())
+                # Whatever the tests started is in their session or carries the trial's mark.
+                _kill_all(f"{_MARK}={trial}".encode(), process.pid)
                 process.wait()
             output.seek(0)
             return status, output.read().decode(errors="replace")
@@ -170,9 +206,12 @@ def copies_of(
     folders = [folder / f"copy{position}" for position in range(number)]
     for each in folders:
         each.mkdir(parents=True)
+    copies = [Copy(root, each, pytest_options, grace_s) for each in folders]
     try:
-        yield [Copy(root, each, pytest_options, grace_s) for each in folders]
+        yield copies
     finally:
+        for copy in copies:
+            copy.close()
         for each in folders:
             shutil.rmtree(each)
 
@@ -191,9 +230,11 @@ def _tracked(root: Path) -> Iterator[str]:
             yield name
 
 
-def _kill_marked(mark: bytes) -> None:
-    """Kill every process whose environment holds ``mark``, until none is left."""
-    while pids := [pid for pid in _processes() if mark in _environment_of(pid)]:
+def _kill_all(mark: bytes, session: int) -> None:
+    """Kill every process of ``session`` or with ``mark`` in its environment, until none is left."""
+    while pids := [
+        pid for pid in _processes() if mark in _environment_of(pid) or _session_of(pid) == session
+    ]:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -208,3 +249,12 @@ def _environment_of(pid: int) -> bytes:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return b""
+
+
+def _session_of(pid: int) -> int | None:
+    """Return the session of a process, None when it has ended."""
+    try:
+        state, _, _, session, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else int(session)

@@ -8,9 +8,10 @@
         ...
         await link.recover(slow)
 
-RST goes through as RST and the end of a half as the end of a half. For tests without an event loop there is
-`testkit.faults.blocking`. The link tells nothing apart that a relay in userspace cannot: it accepts before it
-knows whether anybody listens behind it, and connecting takes no time, whatever the latency.
+RST goes through as RST and the end of a half as the end of a half; only a RST behind an end is not heard. For
+tests without an event loop there is `testkit.faults.blocking`. The link tells nothing apart that a relay in
+userspace cannot: it accepts before it knows whether anybody listens behind it, and connecting takes no time,
+whatever the latency.
 """
 
 from __future__ import annotations

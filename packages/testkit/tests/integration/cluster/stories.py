@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from testkit.cluster.cluster import Cluster
 from testkit.cluster.simulated import Member
 from testkit.cluster.topology import Between, Node, Program, Topology
@@ -13,6 +16,7 @@ from testkit.faults.vocabulary import (
     AcceptThenHang,
     Bandwidth,
     Blackhole,
+    ClockJump,
     Corruption,
     HalfClose,
     Kill,
@@ -49,6 +53,26 @@ asyncio.run(main())
 """
 
 
+CLOCK_SOURCE = """
+import socket, sys, time
+
+with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listener:
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(str(time.time()).encode())
+"""
+"""Tells whoever connects what time it is."""
+
+
+async def simulated_clock(member: Member) -> None:
+    async def tell_time(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(str(member.node.now_s()).encode())
+        writer.close()
+
+    await member.serve(tell_time)
+
+
 async def simulated_echo(member: Member) -> None:
     member.log("ready")
     await member.serve(echo)
@@ -69,6 +93,12 @@ def two_echoes(image: str = "", source: str = ECHO_SOURCE) -> Topology:
         links=(("client", "near"), ("client", "far"), ("near", "far")),
         latencies=(Between("us", "eu", 0.01, jitter_s=0.005),),
     )
+
+
+def one_clock(image: str = "", source: str = CLOCK_SOURCE) -> Topology:
+    command = ("{python}", "-c", source, "{host}", "{port}")
+    program = Program(command, image=image, simulated=simulated_clock, movable_clock=True)
+    return Topology((Node("client"), Node("a", program=program)), (("client", "a"),))
 
 
 _LINK = "client>far"
@@ -151,3 +181,28 @@ async def tell(cluster: Cluster) -> None:
         assert (await cluster.run(PAUSED_NODE)).observations == PAUSED_OBSERVED
         cluster.journal.entries.clear()
         assert unanswered_or_away((await cluster.run(KILLED_NODE)).observations) == KILLED_OBSERVED
+
+
+async def tell_of_clocks(cluster: Cluster, clock: Callable[[], float]) -> None:
+    """Let the clock of `one_clock` jump; ``clock`` is the one that is right."""
+
+    async def hours_ahead() -> float:
+        reader, writer = await cluster.connect("client>a")
+        told = float(await reader.read())
+        writer.close()
+        # Minutes may pass on a machine that is busy.
+        return round((told - clock()) / 3600, 1)
+
+    async with cluster:
+        assert await hours_ahead() == 0
+        ahead = await cluster.inject("a", ClockJump(5 * 3600))
+        assert await hours_ahead() == 5
+        back = await cluster.inject("a", ClockJump(-7 * 3600))
+        assert await hours_ahead() == -2
+        killed = await cluster.inject("a", Kill())
+        await cluster.recover("a", killed)
+        assert await hours_ahead() == -2
+        await cluster.recover("a", ahead)
+        assert await hours_ahead() == -7
+        await cluster.recover("a", back)
+        assert await hours_ahead() == 0

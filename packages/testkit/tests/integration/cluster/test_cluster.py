@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from packages.testkit.tests.integration.cluster.stories import (
     PAUSED_NODE,
     PAUSED_OBSERVED,
     echo_program,
+    one_clock,
+    tell_of_clocks,
     two_echoes,
 )
 from testkit.cluster.cluster import Cluster
@@ -181,7 +184,10 @@ class FakeContainer:
         self._log_path = folder / f"{options['name']}.log"
         self._command = [sys.executable if word == "python3" else word for word in command]
         self._command = [address if word == "0.0.0.0" else word for word in self._command]
-        self._environment = options["environment"]
+        self._environment = dict(options["environment"])
+        for outside, inside in options["volumes"].items():
+            for name, value in self._environment.items():
+                self._environment[name] = value.replace(inside["bind"], outside)
         self._process: Process | None = None
         self._state = "created"
         self.status = "created"
@@ -203,6 +209,10 @@ class FakeContainer:
         self._signal(signal.SIGKILL, "exited")
         assert self._process is not None
         self._process.wait_exit()
+
+    def top(self) -> dict[str, Any]:
+        assert self._process is not None
+        return {"Titles": ["UID", "PID", "CMD"], "Processes": [["root", str(self._process.pid), "python3"]]}
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP, "paused")
@@ -263,7 +273,7 @@ async def test_containers_are_driven_as_processes_are(tmp_path: Path) -> None:
         assert await cluster.look("client>far") is Outcome.TURNED_AWAY
         await cluster.recover("far", killed)
         assert await cluster.look("client>far") is Outcome.ANSWERED
-        with pytest.raises(UnavailableError, match="share the clock"):
+        with pytest.raises(UnavailableError, match="does not say movable_clock"):
             await cluster.inject("far", ClockJump(1))
         paused, killed = await cluster.inject("near", Pause()), await cluster.inject("near", Kill())
         await cluster.recover("near", killed)
@@ -271,3 +281,17 @@ async def test_containers_are_driven_as_processes_are(tmp_path: Path) -> None:
         assert await cluster.look("client>near") is Outcome.ANSWERED
         assert "ready" in cluster.logs()["near"]
     assert engine.is_removed
+
+
+@pytest.mark.usefixtures("program_clock")  # or it is skipped
+async def test_clocks_of_containers_jump_as_those_of_processes_do(tmp_path: Path) -> None:
+    await tell_of_clocks(ContainerCluster(one_clock("an image"), FakeEngine(tmp_path)), time.time)
+
+
+@pytest.mark.usefixtures("program_clock")
+async def test_clock_of_a_container_that_stands_still_can_be_set(tmp_path: Path) -> None:
+    cluster = ContainerCluster(one_clock("an image"), FakeEngine(tmp_path))
+    async with cluster:
+        paused = await cluster.inject("a", Pause())
+        assert cluster.unavailable("a", ClockJump(1)) is None
+        await cluster.recover("a", paused)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from packages.testkit.tests.integration.cluster.stories import (
+    one_clock,
     tell,
+    tell_of_clocks,
     two_echoes,
 )
 from testkit.cluster.processes import ProcessCluster
@@ -24,6 +28,18 @@ def test_on_simulated_nodes() -> None:
     run_in_virtual_time(story())
 
 
+def test_clocks_jump_on_simulated_nodes() -> None:
+    async def story() -> None:
+        await tell_of_clocks(SimulatedCluster(one_clock()), asyncio.get_running_loop().time)
+
+    run_in_virtual_time(story())
+
+
+@pytest.mark.usefixtures("program_clock")  # or it is skipped
+async def test_clocks_jump_on_processes(tmp_path: Path) -> None:
+    await tell_of_clocks(ProcessCluster(one_clock(), tmp_path), time.time)
+
+
 async def test_what_a_substrate_lacks_is_known_before_anything_is_done(tmp_path: Path) -> None:
     scenario = Scenario(
         "more than processes can",
@@ -37,7 +53,9 @@ async def test_what_a_substrate_lacks_is_known_before_anything_is_done(tmp_path:
     async with ProcessCluster(two_echoes(), tmp_path) as cluster:
         before = len(cluster.journal.entries)
         assert len(missing(scenario, cluster)) == 2
-        with pytest.raises(UnavailableError, match=r"more than .* can: Loss.*kernel.*ClockJump.*clock"):
+        with pytest.raises(
+            UnavailableError, match=r"more than .* can: Loss.*kernel.*ClockJump.*movable_clock=True"
+        ):
             await cluster.run(scenario)
         assert len(cluster.journal.entries) == before
 

@@ -81,11 +81,7 @@ class AsyncpgHarness:
         return int(await self._admin.fetchval(query, [*self._opened]))
 
 
-class TestAsyncpg(
-    ConnectionPoolContract,
-    level=2,
-    lacks={"floor": "idle connections are closed, those of the least too"},
-):
+class TestAsyncpg(ConnectionPoolContract, level=2):
     """The manager is the reference's, over pools of asyncpg."""
 
     @pytest.fixture

@@ -96,3 +96,12 @@ def test_every_report_is_written(tmp_path: Path) -> None:
     }
     assert len((repository.root / "out" / "history.jsonl").read_text().splitlines()) == 2
     assert "Evolution" in (repository.root / "out" / "index.html").read_text()
+
+
+def test_settings_elsewhere_may_name_claims_too(tmp_path: Path, capsys: Output) -> None:
+    repository = make_repository(tmp_path / "repository", outcome="skipped")
+    settings = tmp_path / "settings.toml"
+    settings.write_text((repository.root / "pyproject.toml").read_text())
+    repository.write("pyproject.toml", "[project]\n")
+    assert repository.coverage("features", "--settings", str(settings)) == 1
+    assert "sign: not proven by unit: no test marked with it passed" in capsys.readouterr().err

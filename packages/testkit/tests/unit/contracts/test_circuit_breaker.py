@@ -8,7 +8,7 @@ from testkit.contracts.circuit_breaker import CircuitBreakerContract
 from testkit.contracts.references.circuit_breaker import MemoryBreakerHarness
 
 
-class TestMemoryBreaker(CircuitBreakerContract, level=2, lacks={"backoff": "its open time is constant"}):
+class TestReference(CircuitBreakerContract, level=2, lacks={"backoff": "its open time is constant"}):
     @pytest.fixture
     def harness(self) -> MemoryBreakerHarness:
         return MemoryBreakerHarness()

@@ -8,7 +8,7 @@ from testkit.contracts.connection_pool import ConnectionPoolContract
 from testkit.contracts.references.connection_pool import MemoryHarness
 
 
-class TestMemoryPool(ConnectionPoolContract, level=2):
+class TestReference(ConnectionPoolContract, level=2):
     @pytest.fixture
     def harness(self) -> MemoryHarness:
         return MemoryHarness()

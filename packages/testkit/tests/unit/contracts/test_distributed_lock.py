@@ -8,7 +8,7 @@ from testkit.contracts.distributed_lock import DistributedLockContract
 from testkit.contracts.references.distributed_lock import MemoryLockHarness
 
 
-class TestMemoryLock(DistributedLockContract):
+class TestReference(DistributedLockContract):
     @pytest.fixture
     def harness(self) -> MemoryLockHarness:
         return MemoryLockHarness()

@@ -1,4 +1,4 @@
-"""The contract of event buses, held by the reference and, as far as it goes, by blinker's signals."""
+"""The contract of event buses, held by the reference and, as far as they go, by blinker and pyee."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import blinker
 import pytest
+from pyee.asyncio import AsyncIOEventEmitter
 
 from testkit.contracts.event_bus import Event, EventBusContract, Handler, Priority, Statistics
 from testkit.contracts.references.event_bus import MemoryBusHarness
 
 
-class TestMemoryBus(EventBusContract, level=2):
+class TestReference(EventBusContract, level=2):
     @pytest.fixture
     def harness(self) -> MemoryBusHarness:
         return MemoryBusHarness()
@@ -74,3 +75,61 @@ class TestBlinker(
     @pytest.fixture
     def harness(self) -> BlinkerHarness:
         return BlinkerHarness()
+
+
+class PyeeBus:
+    """Topics are the emitter's events; coroutines are started, and waited for by who wants to."""
+
+    def __init__(self) -> None:
+        self._emitter = AsyncIOEventEmitter()
+        # What a handler raises is an event of its own, and raised where there is no listener.
+        self._emitter.on("error", lambda _error: None)
+
+    def subscribe(self, topic: str, handler: Handler) -> tuple[str, Callable[..., Any]]:
+        def receive(data: Any) -> Any:
+            return handler(Event(topic, data))
+
+        self._emitter.on(topic, receive)
+        return topic, receive
+
+    def unsubscribe(self, subscription: tuple[str, Callable[..., Any]]) -> None:
+        self._emitter.remove_listener(*subscription)
+
+    def publish(self, topic: str, data: Any, priority: Priority = Priority.NORMAL) -> None:
+        self._emitter.emit(topic, data)
+
+    async def publish_when_there_is_room(self, topic: str, data: Any) -> None:
+        raise NotImplementedError
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        await self.settle()
+
+    async def settle(self) -> None:
+        await self._emitter.wait_for_complete()
+
+    def statistics(self) -> Statistics:
+        raise NotImplementedError
+
+
+class PyeeHarness:
+    def open(self, capacity: int | None = None) -> PyeeBus:
+        return PyeeBus()
+
+
+class TestPyee(
+    EventBusContract,
+    level=2,
+    lacks={
+        "lifecycle": "emitting an event calls its listeners, there is nothing to start",
+        "priorities": "nothing waits, so nothing overtakes",
+        "bound": "nothing waits",
+        "waiting": "nothing waits",
+        "critical": "nothing waits, so nothing is dropped",
+        "statistics": "nothing is counted",
+    },
+):
+    @pytest.fixture
+    def harness(self) -> PyeeHarness:
+        return PyeeHarness()

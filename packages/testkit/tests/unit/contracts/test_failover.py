@@ -8,7 +8,7 @@ from testkit.contracts.failover import FailoverContract
 from testkit.contracts.references.failover import MemoryHarness
 
 
-class TestMemoryNodes(FailoverContract, level=2):
+class TestReference(FailoverContract, level=2):
     @pytest.fixture
     def harness(self) -> MemoryHarness:
         return MemoryHarness()

@@ -121,7 +121,7 @@ def test_factories_may_be_context_managers() -> None:
 
     @asynccontextmanager
     async def waiting() -> AsyncIterator[Counter]:
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # sleeps: in the virtual time of the contract
         yield Counter()
         closed.append("waiting")
 

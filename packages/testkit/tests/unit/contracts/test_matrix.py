@@ -29,7 +29,7 @@ def test_outcomes_are_gathered_by_contract_and_implementation(tmp_path: Path) ->
     lines = [
         json.dumps({"test": "other", "outcome": "passed"}),
         outcome("test_a", "passed"),
-        outcome("test_b", "skipped", "wings: it walks; legs: it flies"),
+        outcome("test_b", "skipped", "wings: it walks; and swims; legs: it flies"),
         outcome("test_c", "failed"),
         # Advisory and failed, which pytest calls skipped.
         outcome("test_d", "skipped"),
@@ -40,7 +40,7 @@ def test_outcomes_are_gathered_by_contract_and_implementation(tmp_path: Path) ->
         *("bus", "TestOurs", 2),
         passed=1,
         failed=["test_c"],
-        lacks={"wings": "it walks", "legs": "it flies"},
+        lacks={"wings": "it walks; and swims", "legs": "it flies"},
         left_out=2,
     )
 
@@ -73,6 +73,17 @@ def test_matrix_names_whatever_is_not_as_it_should_be() -> None:
         "row_store",
         "  TestTheirs (level 1): 3 passed, 2 left out",
     ]
+
+
+def test_matrix_names_what_only_the_reference_can_do() -> None:
+    row = SuiteRow("bus", 1, HELD, 5, (), ALL_KILLED, ("wings", "legs", "gills"))
+    reference = Implementation("bus", "TestReference", 1, passed=3)
+    walks = Implementation("bus", "TestWalks", 1, passed=1, lacks={"wings": "it walks", "gills": "it walks"})
+    flies = Implementation("bus", "TestFlies", 1, passed=1, lacks={"gills": "it flies"})
+    assert (
+        to_text([row], [reference, walks, flies]).splitlines()[-1] == "  held by the reference alone: gills"
+    )
+    assert "alone" not in to_text([row], [reference])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The contract of retries, held by the reference, by tenacity and by stamina."""
+"""The contract of retries, held by the reference, tenacity, stamina and what redis-py retries with."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Any
 import pytest
 import stamina
 import tenacity
+from redis.asyncio.retry import Retry
+from redis.backoff import (
+    AbstractBackoff,
+    ConstantBackoff,
+    DecorrelatedJitterBackoff,
+    ExponentialBackoff,
+    FullJitterBackoff,
+)
 
 from testkit.contracts.references.retry import Retrier
 from testkit.contracts.retry import BeforeRetry, Plan, RetryContract, Strategy
@@ -116,3 +124,49 @@ class TestStamina(
     @pytest.fixture
     def harness(self) -> Stamina:
         return Stamina()
+
+
+class RedisRetry:
+    async def call(
+        self,
+        operation: Callable[[], Awaitable[Any]],
+        plan: Plan,
+        *,
+        before_retry: BeforeRetry | None = None,
+        fallback: Callable[[Exception], Any] | None = None,
+    ) -> Any:
+        async def ignore(_error: Exception) -> None: ...
+
+        retry = Retry(_backoff(plan), plan.attempts - 1, plan.errors)  # type: ignore[arg-type]
+        return await retry.call_with_retry(operation, ignore)
+
+
+def _backoff(plan: Plan) -> AbstractBackoff:
+    # Its first exponential delay is twice what it calls the base.
+    match plan.strategy:
+        case Strategy.FIXED:
+            return ConstantBackoff(plan.base_s)
+        case Strategy.EXPONENTIAL if plan.jitter:
+            return FullJitterBackoff(plan.longest_s, plan.base_s / 2)
+        case Strategy.EXPONENTIAL:
+            return ExponentialBackoff(plan.longest_s, plan.base_s / 2)
+        case Strategy.DECORRELATED:
+            return DecorrelatedJitterBackoff(plan.longest_s, plan.base_s)
+    raise NotImplementedError(plan.strategy)
+
+
+class TestRedisRetry(
+    RetryContract,
+    level=1,
+    lacks={
+        "linear": "delays are constant, exponential or drawn",
+        "fibonacci": "delays are constant, exponential or drawn",
+        "callbacks": "who is told of a failure is told of the last one, too, and of no delay",
+        "fallback": "the last error is raised",
+    },
+):
+    """Level 2 asks for a thousand attempts: after as many, its delay is no number any more."""
+
+    @pytest.fixture
+    def harness(self) -> RedisRetry:
+        return RedisRetry()

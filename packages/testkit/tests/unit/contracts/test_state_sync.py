@@ -10,7 +10,7 @@ from testkit.contracts.references.state_sync import MemoryStateHarness
 from testkit.contracts.state_sync import StateSyncContract
 
 
-class TestMemoryState(StateSyncContract):
+class TestReference(StateSyncContract):
     @pytest.fixture
     async def harness(self) -> AsyncIterator[MemoryStateHarness]:
         async with MemoryStateHarness() as harness:

@@ -8,7 +8,7 @@ from testkit.contracts.references.task_queue import MemoryQueueHarness
 from testkit.contracts.task_queue import TaskQueueContract
 
 
-class TestMemoryQueue(TaskQueueContract):
+class TestReference(TaskQueueContract):
     @pytest.fixture
     def harness(self) -> MemoryQueueHarness:
         return MemoryQueueHarness()

@@ -15,7 +15,7 @@ from testkit.contracts.time_limits import AdaptiveLimit, Operation, TimeLimitCon
 _NOT_ADAPTIVE = {"adaptive": "a limit is given with each call"}
 
 
-class TestMemoryLimits(TimeLimitContract, level=2):
+class TestReference(TimeLimitContract, level=2):
     @pytest.fixture
     def harness(self) -> MemoryLimits:
         return MemoryLimits()

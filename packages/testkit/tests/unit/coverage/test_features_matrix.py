@@ -132,7 +132,9 @@ def make_repository(root: Path, names: list[str]) -> None:
 
 def test_a_repository_is_judged_by_its_own_list_marks_and_names(tmp_path: Path) -> None:
     make_repository(tmp_path, ["setting x", "setting y"])
-    matrix = judge_features(tmp_path, tmp_path, ["part.py"], {"unit": measured(3)})
+    matrix = judge_features(
+        tmp_path, tmp_path / "pyproject.toml", tmp_path, ["part.py"], {"unit": measured(3)}
+    )
     assert matrix is not None
     assert matrix.problems == ("setting y: belongs to no feature",)
     assert matrix.green("unit") == Count(1, 1)
@@ -140,13 +142,15 @@ def test_a_repository_is_judged_by_its_own_list_marks_and_names(tmp_path: Path) 
 
 def test_a_repository_that_claims_nothing_is_not_judged(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
-    assert judge_features(tmp_path, tmp_path, [], {}) is None
+    assert judge_features(tmp_path, tmp_path / "pyproject.toml", tmp_path, [], {}) is None
 
 
 def test_a_kind_whose_tests_left_no_outcomes_is_told_once(tmp_path: Path) -> None:
     make_repository(tmp_path, ["setting x"])
     (tmp_path / "outcomes.unit.jsonl").unlink()
-    matrix = judge_features(tmp_path, tmp_path, ["part.py"], {"unit": measured(3), "e2e": measured()})
+    matrix = judge_features(
+        tmp_path, tmp_path / "pyproject.toml", tmp_path, ["part.py"], {"unit": measured(3), "e2e": measured()}
+    )
     assert matrix is not None
     (problem,) = matrix.problems
     assert problem.startswith("unit tests: what became of them is not written down: run them with --outcomes")

@@ -114,6 +114,8 @@ finally:
         "Either = A | B\n",
         "def f():\n    x = cast(A | None, y)\n",
         "def f():\n    x @= y\n    z = a @ b ** c\n",
+        "def test_it():\n    x = 1\n    f(x)",
+        "class TestIt:\n    async def test_it(self):\n        await f(1)",
     ],
 )
 def test_what_no_test_should_pin_down_is_left_alone(source: str) -> None:

@@ -48,6 +48,19 @@ def normalise(address: str) -> str:
     return text[1:-1]
 
 
+def identify(address: str) -> tuple[str, int]:
+    """What :func:`normalise` and :func:`affinity_network` return, of which most is the same work.
+
+    Raises:
+        ValueError: ``address`` is no IP address; the message quotes it.
+    """
+    quad = address.removeprefix(_MAPPED)
+    ipv4 = _ipv4(quad)
+    if ipv4 is not None:
+        return quad, _IPV4_NETWORKS | ipv4
+    return normalise(address), affinity_network(address)
+
+
 def affinity_network(address: str) -> int:
     """Return the network that affinity remembers ``address`` by, as an unsigned 64-bit key.
 

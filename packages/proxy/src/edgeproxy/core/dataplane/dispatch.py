@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -85,14 +86,14 @@ class Lease:
     __slots__ = ("backend", "from_affinity", "score", "slot", "tag", "used_s")
 
     def __init__(
-        self, backend: Backend, slot: int, score: float, tag: int, now_s: float, from_affinity: bool
+        self, backend: Backend, slot: int, score: float, tag: int, used_s: float, from_affinity: bool
     ) -> None:
         self.backend = backend
         self.slot = slot
         self.score = score
         self.tag = tag
         self.from_affinity = from_affinity
-        self.used_s = now_s
+        self.used_s = used_s
         """Last use of the client's binding that was noted for this lease."""
 
 
@@ -116,6 +117,8 @@ class Dispatcher:
         self._key_by_slot: dict[int, int] = {}
         self._key_by_app: dict[str, int] = {}
         self._trials: set[int] = set()
+        self._stale: set[int] = set()
+        """Slots whose count the selection must be told before it chooses."""
 
     def put(self, slot: int, backend: Backend, verdict: Verdict = GOOD) -> None:
         """The routing table has a new or changed row, or the POP another verdict on it."""
@@ -159,11 +162,12 @@ class Dispatcher:
         tag = binding_tag(bindings.secret, self._app_key(app), network)
         bindings.lock(tag)
         try:
-            lease = self._bound(app, client, tag, now_s, tried) or self._best(
-                app, client, tag, now_s, draw, tried
-            )
-            if lease is None:
+            lease = self._bound(app, client, tag, now_s, tried)
+            if lease is not None and not worth_renewing(lease.used_s, now_s, self.binding_ttl_s):
+                return lease
+            if lease is None and (lease := self._best(app, client, tag, draw, tried)) is None:
                 return self._refusal(app, tried)
+            lease.used_s = now_s
             bindings.put(tag, Binding(self._key_by_slot[lease.slot], country_code(client.country), now_s))
             return lease
         finally:
@@ -172,7 +176,7 @@ class Dispatcher:
     def release(self, lease: Lease) -> None:
         """Give back a place; the binding stays."""
         self._leases.release(lease.slot)
-        self._selection.set_connections(lease.slot, self._leases.connections(lease.slot))
+        self._stale.add(lease.slot)
 
     def unreachable(self, lease: Lease) -> None:
         """Give back a place that could not be connected to; the client is bound there no more."""
@@ -198,10 +202,12 @@ class Dispatcher:
             self._bindings.unlock(lease.tag)
 
     def _catch_up(self) -> None:
-        """Take in what other workers counted."""
+        """Hear of what other workers counted."""
         changed = self._leases.changed_slots()
-        for slot in self._key_by_slot if changed is None else changed:
-            self._selection.set_connections(slot, self._leases.connections(slot))
+        if changed is None:
+            self._stale.update(self._key_by_slot)
+        elif changed:
+            self._stale.update(changed)
 
     def _binding_behind(self, lease: Lease) -> Binding | None:
         """The client's binding while it names the backend of ``lease``; the caller holds the lock."""
@@ -225,35 +231,33 @@ class Dispatcher:
         slot = self._slot_by_key.get(binding.backend_key)
         if slot is None or slot in tried:
             return None
-        backend = self._selection.eligible(app, slot)
-        if backend is None:
-            return None
-        load_ = load(backend, self._leases.connections(slot), self._selection.weight_factor(slot))
-        if not self._acquire(app, slot, backend):
+        connections = self._leases.connections(slot)
+        backend = self._selection.eligible(app, slot, connections)
+        if backend is None or not self._acquire(app, slot, backend):
             return None
         geo = geo_score(backend, client.country, client.region, self._pop_region)
-        score_ = score(geo, load_)
-        return Lease(backend, slot, score_, tag, now_s, from_affinity=True)  # feature: affinity.kept
+        score_ = score(geo, load(backend, connections, self._selection.weight_factor(slot)))
+        return Lease(backend, slot, score_, tag, binding.last_use_s, True)  # feature: affinity.kept
 
-    def _best(
-        self, app: str, client: Client, tag: int, now_s: float, draw: float, tried: Collection[int]
-    ) -> Lease | None:
+    def _best(self, app: str, client: Client, tag: int, draw: float, tried: Collection[int]) -> Lease | None:
+        selection, leases, stale = self._selection, self._leases, self._stale
         while True:
-            chosen = self._selection.choose(app, client.country, client.region, draw, tried)
+            for slot in stale:
+                selection.set_connections(slot, leases.connections(slot))
+            stale.clear()
+            chosen = selection.choose(app, client.country, client.region, draw, tried)
             if chosen is None:
                 return None
             if self._acquire(app, chosen.slot, chosen.backend):
-                return Lease(chosen.backend, chosen.slot, chosen.score, tag, now_s, from_affinity=False)
-            # Another worker took the last place, or the last one of a trial; the selection knows it now, so
-            # the next choice differs.
+                return Lease(chosen.backend, chosen.slot, chosen.score, tag, -inf, False)
+            # Another worker took the last place, or the last one of a trial; the selection is told, so the
+            # next choice differs.
 
     def _acquire(self, app: str, slot: int, backend: Backend) -> bool:
+        self._stale.add(slot)
         if self._trials and slot in self._trials and not self._selection.is_panicking(app):
-            acquired = self._acquire_trial(slot, backend)
-        else:
-            acquired = self._leases.acquire(slot, backend.hard_limit)
-        self._selection.set_connections(slot, self._leases.connections(slot))
-        return acquired
+            return self._acquire_trial(slot, backend)
+        return self._leases.acquire(slot, backend.hard_limit)
 
     def _acquire_trial(self, slot: int, backend: Backend) -> bool:
         acquired = self._leases.acquire_trial(slot, backend.hard_limit)

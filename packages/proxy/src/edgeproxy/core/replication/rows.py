@@ -43,7 +43,8 @@ def installed(mine: Cells, theirs: Cells, i_know: Covers, they_know: Covers) -> 
         cell = mine.get(group)
         other = theirs.get(group)
         if cell is not None and other is not None:
-            result[group] = _of_two(cell, other, i_know, they_know)
+            if (left := _of_two(group, cell, other, i_know, they_know)) is not None:
+                result[group] = left
         elif cell is not None and not they_know(cell.dot):
             result[group] = cell
         elif other is not None and not i_know(other.dot):
@@ -51,13 +52,22 @@ def installed(mine: Cells, theirs: Cells, i_know: Covers, they_know: Covers) -> 
     return result
 
 
-def _of_two(mine: Cell, theirs: Cell, i_know: Covers, they_know: Covers) -> Cell:
-    """Return which cell stands: the later one, unless the other side had it and has removed it since.
+def _of_two(group: Group, mine: Cell, theirs: Cell, i_know: Covers, they_know: Covers) -> Cell | None:
+    """Return which cell stands: the later one, unless the side that has the earlier one knew it, too.
 
-    There the earlier one came after the tombstone had been collected. A tombstone itself stands, of course.
+    There the row was removed, and the earlier one came after the tombstone had been collected. That tombstone
+    was later than both, so there is no row; what else is left of it is collected when all know it.
     """
+    if mine.dot == theirs.dot:
+        return mine
     later, earlier, knows = (mine, theirs, they_know) if mine.stamp > theirs.stamp else (theirs, mine, i_know)
-    return earlier if knows(later.dot) and later.values.get(PRESENT) != 0 else later
+    if not knows(later.dot) or _is_tombstone(later):
+        return later
+    return earlier if group is not Group.PRESENCE or _is_tombstone(earlier) else None
+
+
+def _is_tombstone(cell: Cell) -> bool:
+    return cell.values.get(PRESENT) == 0
 
 
 def is_garbage(cells: Cells, stable: Covers) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from edgeproxy.core.controlplane.overview import (
     BackendState,
+    BackendView,
     CountryView,
     Overview,
     backend_views,
@@ -117,3 +118,11 @@ def test_refused_are_those_without_a_backend() -> None:
         dns=None,
     )
     assert overview.refused == 7
+
+
+@pytest.mark.parametrize("view", [BackendView, CountryView])
+def test_what_nobody_has_counted_is_nothing(view: type[msgspec.Struct]) -> None:
+    defaults = {field.name: field.default for field in msgspec.structs.fields(view)}
+    counted = [default for default in defaults.values() if default is not msgspec.NODEFAULT]
+    assert len(counted) >= 4
+    assert not any(counted)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeproxy.core.dataplane.client import affinity_network, locate, normalise
+from edgeproxy.core.dataplane.client import affinity_network, identify, locate, normalise
 from edgeproxy.core.geography import Geography
 from edgeproxy.core.model import Client
 
@@ -129,6 +129,16 @@ class TestAffinityNetwork:
         assert 0 <= affinity_network(address) < 1 << 64
 
 
+class TestIdentify:
+    @given(addresses)
+    @example("203.0.113.7")
+    @example("::ffff:203.0.113.7")
+    @example("::FFFF:203.0.113.7")
+    @example("2001:db8::1")
+    def test_gives_the_one_spelling_and_the_network(self, address: str) -> None:
+        assert identify(address) == (normalise(address), affinity_network(address))
+
+
 class TestMalformedAddresses:
     @pytest.mark.parametrize(
         "text",
@@ -163,7 +173,7 @@ class TestMalformedAddresses:
         ],
     )
     def test_are_refused_by_name(self, text: str) -> None:
-        for function in (normalise, affinity_network):
+        for function in (normalise, affinity_network, identify):
             with pytest.raises(ValueError, match="not an IP address") as refusal:
                 function(text)
             assert repr(text) in str(refusal.value)
@@ -173,7 +183,7 @@ class TestMalformedAddresses:
         try:
             oracle(text)
         except ValueError:
-            for function in (normalise, affinity_network):
+            for function in (normalise, affinity_network, identify):
                 with pytest.raises(ValueError, match="not an IP address"):
                     function(text)
         else:

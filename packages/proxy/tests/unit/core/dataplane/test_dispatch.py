@@ -182,6 +182,20 @@ def test_connections_of_other_workers_count() -> None:
     assert other.lease(network=2).backend.id == "b"
 
 
+def test_a_client_that_is_bound_makes_others_choose_by_its_connections() -> None:
+    worker = one_worker(backend("a", soft_limit=2), backend("b"))
+    first = worker.lease(network=1)
+    assert first.slot == 0
+    second = worker.lease(network=1)
+    third = worker.lease(network=1)
+    assert second.from_affinity
+    assert third.from_affinity
+    assert worker.lease(network=2).slot == 1
+    for lease in (first, second, third):
+        worker.dispatcher.release(lease)
+    assert worker.lease(network=3).slot == 0
+
+
 def test_what_was_not_heard_of_is_looked_up() -> None:
     one, other = two_workers(backend("a"), backend("b"))
     one.lease(network=1)
@@ -479,6 +493,25 @@ def test_the_end_of_a_short_connection_is_not_noted() -> None:
     worker.view.lock(lease.tag)
     assert worker.view.get(lease.tag) == Binding(stable_key("a"), country_code("DE"), 0.0)
     worker.view.unlock(lease.tag)
+
+
+@pytest.mark.parametrize(("elapsed_s", "noted_s"), [(TTL_S / 1000, 0.0), (TTL_S / 999, TTL_S / 999)])
+def test_a_use_is_noted_when_the_last_one_is_long_enough_ago(elapsed_s: float, noted_s: float) -> None:
+    worker = one_worker(backend("a"))
+    worker.lease(now_s=0.0)
+    lease = worker.lease(now_s=elapsed_s)
+    assert lease.used_s == noted_s
+    worker.view.lock(lease.tag)
+    assert worker.view.get(lease.tag) == Binding(stable_key("a"), country_code("DE"), noted_s)
+    worker.view.unlock(lease.tag)
+
+
+def test_a_use_that_was_not_noted_is_renewed_from_the_last_one_that_was() -> None:
+    worker = one_worker(backend("a"))
+    worker.lease(now_s=0.0)
+    lease = worker.lease(now_s=TTL_S / 2000)
+    worker.dispatcher.renew(lease, TTL_S / 800)
+    assert lease.used_s == TTL_S / 800
 
 
 def test_renewing_leaves_a_newer_binding_alone() -> None:

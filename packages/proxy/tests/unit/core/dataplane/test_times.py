@@ -44,6 +44,11 @@ def test_each_class_holds_what_is_above_the_former_bound_and_not_above_its_own(s
     assert counted(seconds).counts == expected
 
 
+def test_counts_of_other_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        Times().merge(Times(counts=[1]))
+
+
 def test_counts_are_not_shared() -> None:
     counted([0.1])
     assert Times().count == 0

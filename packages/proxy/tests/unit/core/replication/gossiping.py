@@ -137,8 +137,8 @@ class Cluster:
         )
 
     def happened(self, node: str, about: str) -> list[Happened]:
-        return [
-            each.happened
-            for each in self.told[node]
-            if isinstance(each, Changed) and each.claim.node == about
-        ]
+        return [each.happened for each in self.changes(node) if each.claim.node == about]
+
+    def changes(self, node: str) -> list[Changed]:
+        """All that a node has told of others."""
+        return [each for each in self.told[node] if isinstance(each, Changed)]

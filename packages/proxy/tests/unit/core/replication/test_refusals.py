@@ -38,6 +38,15 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted.note(Refused.MALFORMED, "192.0.2.0", 0.0) == 0, "forgotten, so told again"
 
 
+def test_what_was_told_last_is_forgotten_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "_REMEMBERED", 2)
+    telling = Telling()
+    for who, now_s in (("first", 0.0), ("second", 1.0), ("first", TOLD_EVERY_S), ("third", TOLD_EVERY_S)):
+        assert telling.may_tell("malformed", who, now_s) == 0
+    assert telling.may_tell("malformed", "first", TOLD_EVERY_S + 1) is None
+    assert telling.may_tell("malformed", "second", TOLD_EVERY_S + 1) == 0
+
+
 def test_so_many_are_told_in_a_minute_of_whomever() -> None:
     telling = Telling()
     told = [telling.may_tell("malformed", f"192.0.2.{number}", number / 10) for number in range(200)]

@@ -243,6 +243,15 @@ class TestSnapshot:
         assert done == Send("b", digest({"b/1": ((1, 9),)}, origin="a/1", answer=True))
         assert replica.pulling is None
 
+    def test_has_a_while_for_each_part(self) -> None:
+        replica = self.pulling()
+        replica.tick(later(PULL_TIMEOUT_S - 1), 0.999)
+        replica.received("b", part(None, "m", row("b/1", 3)), later(PULL_TIMEOUT_S - 1))
+        replica.tick(later(2 * PULL_TIMEOUT_S - 2), 0.999)
+        assert replica.pulling == "b"
+        replica.tick(later(2 * PULL_TIMEOUT_S - 1), 0.999)
+        assert replica.pulling is None
+
     def test_that_nobody_asked_for_is_not_taken(self) -> None:
         replica = make("b", "c")
         assert replica.received("b", Gone(), NOW) == []

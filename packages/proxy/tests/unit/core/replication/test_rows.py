@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +71,24 @@ def test_of_a_snapshot(
     assert cells == ({} if expected is None else {Group.HEALTH: cell(expected)})
 
 
+@pytest.mark.parametrize(("mine", "theirs"), [(1, 2), (2, 1)])
+def test_what_came_after_its_tombstone_was_collected_makes_no_row(mine: int, theirs: int) -> None:
+    row, other = {Group.PRESENCE: cell(mine)}, {Group.PRESENCE: cell(theirs)}
+    both = knows(1, 2).__contains__
+    assert installed(row, other, both, both) == {}
+
+
+def test_a_row_that_both_have_stands() -> None:
+    row, both = {Group.PRESENCE: cell(1)}, knows(1).__contains__
+    assert installed(row, row, both, both) == row
+
+
+def test_a_tombstone_that_came_late_is_kept() -> None:
+    tombstone, row = {Group.PRESENCE: cell(1, present=0)}, {Group.PRESENCE: cell(2)}
+    both = knows(1, 2).__contains__
+    assert installed(tombstone, row, both, both) == installed(row, tombstone, both, both) == tombstone
+
+
 def test_a_tombstone_that_one_side_has_collected_stands_against_earlier_writes() -> None:
     tombstone, row = {Group.PRESENCE: cell(2, present=0)}, {Group.PRESENCE: cell(1)}
     for mine, theirs in ((tombstone, row), (row, tombstone)):
@@ -91,3 +112,11 @@ def test_fingerprints_tell_rows_groups_and_writes_apart() -> None:
     ]
     assert row_fingerprint("x", dots) == row_fingerprint("x", dots[::-1]) not in others
     assert 0 <= row_fingerprint("\ud800", dots) < 1 << 64
+
+
+def test_a_fingerprint_uses_64_bits() -> None:
+    fingerprints = [row_fingerprint(str(number), [(Group.HEALTH, Dot("a/1", 1))]) for number in range(64)]
+    assert reduce(or_, fingerprints) == (1 << 64) - 1
+    together = row_fingerprint("0", [(Group.HEALTH, Dot("a/1", 1)), (Group.LIMITS, Dot("a/1", 1))])
+    limits = row_fingerprint("0", [(Group.LIMITS, Dot("a/1", 1))])
+    assert together == (fingerprints[0] + limits) % (1 << 64)

@@ -104,6 +104,15 @@ def test_a_claim_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     assert refusal(encode(Gossip(ME, (ME, bad)))) is Refusal.MALFORMED
 
 
+@pytest.mark.parametrize(("number", "is_one"), [(0, True), (2**32 - 1, True), (2**32, False), (-1, False)])
+def test_the_number_of_a_question_has_32_bits(number: int, is_one: bool) -> None:
+    message = encode(Ack(ME, (), number, "b"))
+    if is_one:
+        assert decode(message) == Ack(ME, (), number, "b")
+    else:
+        assert refusal(message) is Refusal.MALFORMED
+
+
 def test_an_address_to_be_asked_is_checked_too() -> None:
     message = PingRequest(ME, (), 1, "b", Endpoint("300.0.0.1", 4001))
     assert refusal(encode(message)) is Refusal.MALFORMED

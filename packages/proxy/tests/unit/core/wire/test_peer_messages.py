@@ -116,3 +116,18 @@ def test_what_fits_into_no_database_is_refused(frame: Frame) -> None:
 
 def test_a_write_as_it_should_be_is_not() -> None:
     assert message_in(wrong()) is not None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        wrong(_0=["a/1f", 1]),
+        wrong(_0=["a/1f", (1 << 63) - 1]),
+        wrong(_1=[0, 0, "a"]),
+        wrong(_1=[1, (1 << 63) - 1, "a"]),
+        wrong(_3={"health": {"healthy": (1 << 63) - 1}}),
+        wrong(_3={"health": {"healthy": -(1 << 63)}}),
+    ],
+)
+def test_what_just_fits_into_a_database_is_taken(frame: Frame) -> None:
+    assert message_in(frame) is not None

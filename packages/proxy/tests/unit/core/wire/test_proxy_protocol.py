@@ -377,6 +377,16 @@ class TestWriting:
 
     def test_types_of_our_own_are_in_the_range_for_applications(self) -> None:
         assert {TlvType.APP, TlvType.COUNTRY} <= set(range(0xE0, 0xF0))
+
+    def test_other_types_are_those_of_the_specification(self) -> None:
+        assert {each.name: each.value for each in TlvType if each < 0xE0} == {
+            "ALPN": 0x01,
+            "AUTHORITY": 0x02,
+            "CRC32C": 0x03,
+            "NOOP": 0x04,
+            "UNIQUE_ID": 0x05,
+            "SSL": 0x20,
+        }
         assert set(TlsSubtype) == {0x21, 0x22, 0x23}
 
     @pytest.mark.parametrize("text", ["", "localhost", "203.0.113.256", "/run/socket"])

@@ -149,6 +149,12 @@ class PurgesWhatIsWorkedOn(MemoryQueue):
         return purged
 
 
+@BUGS.caught_by(Contract.test_last_error_is_kept)
+class KeepsTheFirstErrorOnly(MemoryQueue):
+    def _give_up(self, entry: Entry, error: str) -> None:
+        super()._give_up(entry, entry.error or error)
+
+
 @BUGS.caught_by(Contract.test_what_failed_for_good_is_a_dead_letter)
 class LosesDeadLetters(MemoryQueue):
     async def dead_letters(self) -> list[str]:

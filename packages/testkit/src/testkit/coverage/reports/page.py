@@ -81,8 +81,13 @@ def _verdict(assessment: Assessment, runs: Sequence[Run]) -> Iterator[Node]:
     if assessment.features is not None and END_TO_END in assessment.measured.measurements:
         facts.append(f"{assessment.features.green(END_TO_END)} % of features from end to end")
     if runs:
-        facts.append(f"{runs[-1].commit[:10]} {runs[-1].at}".strip())
+        facts.append(f"{runs[-1].commit[:10]} {_readable(runs[-1].at)}".strip())
     yield element("p", {"class": "facts"}, text(" · ".join(facts)))
+
+
+def _readable(at: str) -> str:
+    """``2026-11-21T16:07:30+00:00`` as ``2026-11-21 16:07 UTC``."""
+    return f"{at[:10]} {at[11:16]} UTC"
 
 
 def _failures(assessment: Assessment) -> Iterator[Node]:
@@ -124,7 +129,12 @@ def _heat(cell: Cell) -> Element:
     shown = dict(cell.metrics())
     rest = " · ".join(str(count) for metric, count in shown.items() if metric != "lines")
     described = ", ".join(f"{metric} {count.hit} of {count.total}" for metric, count in shown.items())
-    attributes = {"class": f"shade{_shade(shown['lines'])}", "title": described}
+    # Where a kind of test has nothing to do with a layer there is nothing to be alarmed about.
+    lines = shown["lines"]
+    attributes = {
+        "class": f"shade{_shade(lines)}" if lines.hit or not lines.total else "none",
+        "title": described,
+    }
     return element("td", attributes, element("b", {}, text(shown["lines"])), element("small", {}, text(rest)))
 
 
@@ -245,7 +255,7 @@ def _evolution(runs: Sequence[Run]) -> Element:
     }
     series["features from end to end"] = [_percent(run.features) for run in runs]
     series = {name: values for name, values in series.items() if any(value is not None for value in values)}
-    captions = [f"{run.at[:16].replace('T', ' ')} {run.commit[:7]}".strip() for run in runs]
+    captions = [f"{_readable(run.at)} {run.commit[:7]}".strip() for run in runs]
     return element(
         "div", {}, _legend(list(series)), lines(series, captions, "share covered, run by run, in per cent")
     )

@@ -33,6 +33,7 @@ def lived(seed: int) -> Outcome:
 
 
 class TestHistories:
+    @pytest.mark.feature("replication.membership")
     @pytest.mark.parametrize("start", [0, 10, 20, 30, 40])
     def test_all_end_in_agreement(self, start: int) -> None:
         for seed in SEEDS[start : start + 10]:
