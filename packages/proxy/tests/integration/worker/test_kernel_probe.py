@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from edgeproxy import capabilities
 from edgeproxy.core.wire.frames import KernelCounts, Notice, Report
 from edgeproxy.worker import bpf, kernel_probe
-from edgeproxy.worker.kernel_maps import KernelMaps
+from edgeproxy.worker.kernel_maps import KernelMaps, cookie_of
 from edgeproxy.worker.kernel_probe import KernelRefusedError, probe, take_up
 from edgeproxy.worker.kernel_program import Assembler, Maps, assemble
 from packages.proxy.tests.integration.worker.conftest import StartWorker
@@ -24,6 +25,7 @@ from packages.proxy.tests.integration.worker.test_relay import PROMOTED
 from packages.proxy.tests.integration.worker.workers import (
     Backends,
     RealWorker,
+    bound_listener,
     connected,
     in_background,
     kernel_refusal,
@@ -146,6 +148,16 @@ def test_a_machine_without_a_known_system_call_is_an_error(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("kernel")
+def test_a_socket_that_has_ended_is_not_taken_and_leaves_nothing(at_end: ExitStack) -> None:
+    with closing(KernelMaps(pairs=1)) as maps, bound_listener() as listener:
+        sock = at_end.enter_context(connected(listener.getsockname()))
+        sock.shutdown(socket.SHUT_WR)
+        with pytest.raises(OSError, match="not supported"):
+            maps.insert(0, sock)
+        assert bpf.lookup(maps.maps.slots, cookie_of(sock)) is None
+
+
+@pytest.mark.usefixtures("kernel")
 def test_entries_come_and_go() -> None:
     with closing(KernelMaps(pairs=1)) as maps:
         assert bpf.lookup(maps.maps.slots, 99) is None
@@ -168,6 +180,18 @@ def test_capabilities_are_gone_when_the_program_is_loaded() -> None:
         assert capabilities.permitted() == before & _TO_READ_FILES
         with pytest.raises(KernelRefusedError, match="cannot be loaded"):
             take_up()
+
+    in_a_thread(work)
+
+
+@pytest.mark.usefixtures("kernel")
+def test_what_is_handed_down_is_all_that_is_left_and_programs_inherit_it() -> None:
+    def work() -> None:
+        capabilities.keep_on_change_of_user()
+        capabilities.hand_down(capabilities.FOR_THE_KERNEL_RELAY)
+        assert capabilities.permitted() == capabilities.FOR_THE_KERNEL_RELAY
+        ambient = Path("/proc/thread-self/status").read_text().partition("CapAmb:")[2].split()[0]
+        assert int(ambient, 16) == capabilities.FOR_THE_KERNEL_RELAY
 
     in_a_thread(work)
 
