@@ -25,7 +25,8 @@ DIST = ROOT / "dist"
 TESTKIT_EXTRAS = "clock,containers,jwt,pki,postgres,s3,valkey"
 TESTKIT_TESTS_NEED = (
     *("aiohttp", "anyio", "asyncpg", "blinker", "boto3", "geoip2"),
-    *("hypothesis", "pip", "procrastinate", "psycopg[binary,pool]", "pyee", "saq", "stamina", "tenacity"),
+    *("hypothesis", "pip", "procrastinate", "psycopg[binary,pool]", "pybreaker", "pyee"),
+    *("saq", "stamina", "tenacity"),
     *("pytest-asyncio", "pytest-randomly", "pytest-timeout", "pytest-xdist"),
 )
 SINGLE_FILE_PYTHONS = ("3.11", "3.12", "3.13")

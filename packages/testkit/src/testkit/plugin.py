@@ -215,16 +215,22 @@ def fault_links(request: pytest.FixtureRequest, seed: int) -> Iterator[BlockingL
         yield links
 
 
-@pytest.fixture
-def program_clock(request: pytest.FixtureRequest) -> Iterator[ProgramClock]:
-    """A time of day for real programs, to be set ahead or back; without libfaketime a test is skipped."""
+@pytest.fixture(scope="session")
+def _new_program_clock(request: pytest.FixtureRequest) -> Iterator[Callable[[], ProgramClock]]:
     from testkit.faults import program_clock
 
     library = program_clock.find_library()
     if library is None:
         _miss(request.config, program_clock.INSTALL)
-    with program_clock.program_clock(library) as clock:
-        yield clock
+    # A program that finds its clock gone ends: clocks stay until all tests, and what they started, are over.
+    with ExitStack() as clocks:
+        yield lambda: clocks.enter_context(program_clock.program_clock(library))
+
+
+@pytest.fixture
+def program_clock(_new_program_clock: Callable[[], ProgramClock]) -> ProgramClock:
+    """A time of day for real programs, to be set ahead or back; without libfaketime a test is skipped."""
+    return _new_program_clock()
 
 
 @pytest.fixture(scope="session")

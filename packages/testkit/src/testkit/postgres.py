@@ -36,6 +36,8 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",
+    # In its folder: what it shares by name with the machine, a server that is killed leaves behind for ever.
+    "dynamic_shared_memory_type": "mmap",
     "full_page_writes": "off",
     "shared_buffers": "16MB",
     "max_connections": "60",

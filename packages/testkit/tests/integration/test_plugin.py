@@ -10,6 +10,14 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+
+@pytest.fixture(autouse=True)
+def _no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests here start loads testkit's plugin alone: all that this environment has takes seconds."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "testkit.plugin")
+
+
 FAILS_WITH_A_DRAW = """
     def test_draw(rng):
         print("drew", rng.random())
@@ -209,7 +217,7 @@ MARKED = """
 """
 
 
-@pytest.mark.parametrize("distributed", [[], ["-n1"]], ids=["one process", "pytest-xdist"])
+@pytest.mark.parametrize("distributed", [[], ["-p", "xdist", "-n1"]], ids=["one process", "pytest-xdist"])
 def test_outcomes_say_what_became_of_each_test_and_which_features_it_proves(
     pytester: pytest.Pytester, distributed: list[str]
 ) -> None:

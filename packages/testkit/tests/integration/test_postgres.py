@@ -88,6 +88,13 @@ def test_nothing_is_left_of_a_server(postgres_binaries: Path) -> None:
     server.stop()
 
 
+def test_killed_server_leaves_no_memory_behind(postgres_factory: Callable[..., PostgresServer]) -> None:
+    server = postgres_factory()
+    pid = int(server.execute("SELECT pg_read_file('postmaster.pid')").split()[0])
+    # What it shares by a name outlives it, unless that is in its folder.
+    assert "/dev/shm/PostgreSQL." not in Path(f"/proc/{pid}/maps").read_text()
+
+
 def test_server_that_cannot_start_says_why(postgres_binaries: Path) -> None:
     with postgres_server(postgres_binaries) as server:
         server.stop()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 
@@ -83,3 +84,18 @@ async def test_async_takes_a_plain_condition() -> None:
 async def test_async_failure_names_the_reason() -> None:
     with pytest.raises(TimeoutError, match="for: the moon; last value: 0"):
         await wait_until_async(lambda: 0, reason="the moon", timeout_s=0.01, interval_s=0.001)
+
+
+async def test_async_lets_others_work_between_two_looks() -> None:
+    done = asyncio.Event()
+    working = asyncio.create_task(asyncio.to_thread(lambda: None))
+    working.add_done_callback(lambda _: done.set())
+    assert await wait_until_async(done.is_set, reason="the other's work", interval_s=0)
+    await working
+
+
+def test_looks_are_an_interval_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    assert wait_until(results(0, 0, 3), reason="a number", interval_s=0.25) == 3
+    assert slept == [0.25, 0.25]

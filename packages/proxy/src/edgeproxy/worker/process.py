@@ -170,7 +170,7 @@ class WorkerProcess:
         plane, settings = self._the_plane(), self._settings
         assert settings is not None
         try:
-            plane.geo = self._open_geo(settings.geoip_path)
+            plane.use_countries(self._open_geo(settings.geoip_path))
         except GeoDatabaseError as error:
             self._channel.send(Notice("warning", "keeping the country database in use", {"why": str(error)}))
 

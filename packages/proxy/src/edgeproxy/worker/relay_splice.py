@@ -62,7 +62,7 @@ class SpliceRelay(CopyRelay):
         sink = source.peer
         assert sink is not None
         if sink.sent_bytes - sink.trickled_at_bytes < self._after_bytes or self._splice(source, sink):
-            super().pump(source, behind)
+            CopyRelay.pump(self, source, behind)  # of every read, and super() takes its time
 
     def flush(self, sink: Side) -> None:
         if sink.pipe is None:

@@ -12,7 +12,7 @@ from edgeproxy.core.dataplane.backend_rules import BackendTls
 from edgeproxy.core.wire.frames import TlsSettings
 from edgeproxy.errors import tls_failure
 from edgeproxy.worker import relay_copy
-from edgeproxy.worker.backend_contexts import BackendContexts
+from edgeproxy.worker.backend_contexts import BackendContexts, BackendSide
 from edgeproxy.worker.certificates import Certificates
 from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.relay_copy import CopyRelay
@@ -116,7 +116,7 @@ class WorkerTls:
         self, owner: Owner, sock: socket.socket, terms: BackendTls, host: str, protocol: str | None
     ) -> TlsSide:
         tls = self.backends.wrap(self._bios, terms, host, protocol)
-        return TlsSide(sock, owner, self._relay, self._bios, tls)
+        return BackendSide(sock, owner, self._relay, self._bios, tls, self.backends)
 
 
 def _is_about_certificate(error: Exception) -> bool:

@@ -34,6 +34,9 @@ from edgeproxy.runtime.boot import boot_all
 from edgeproxy.runtime.supervisor import Supervisor
 from testkit.wait import wait_until_async
 
+# The programs are part of the tests.
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ROWS = (3, 5)
 """Of the segment, by place."""
 

@@ -18,6 +18,7 @@ from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls, Prox
 from edgeproxy.core.dataplane.identities import BackendCredentials, KeyPair
 from edgeproxy.core.wire.frames import Start, TlsSettings
 from edgeproxy.core.wire.proxy_protocol import Header, encode_v1, read_header
+from edgeproxy.worker import backend_contexts
 from edgeproxy.worker.tls_side import TlsSide
 from packages.proxy.tests.integration.worker.conftest import StartPlane
 from packages.proxy.tests.integration.worker.tls_clients import (
@@ -223,6 +224,100 @@ def test_what_its_files_say_may_change(
         certificate = server.tls.getpeercert()
         assert certificate is not None
         assert ("DNS", "edge.example.com") in certificate["subjectAltName"]
+
+
+# ---- sessions ------------------------------------------------------------------------------------
+
+
+def is_resumed(plane: ThreadedPlane, backend: Backends, context: ssl.SSLContext) -> bool:
+    """Whether the handshake of one more connection with ``backend`` is short; returns when that has ended."""
+    with plane.connect() as client, TlsServer(backend.accept(), context) as server:
+        assert answers(client, server)
+        client.close()
+        assert read_to_end(server) == b""
+        resumed = bool(server.tls.session_reused)
+        server.close()
+    plane.sessions(1)
+    return resumed
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_resumed_while_its_certificate_was_verified_lately(
+    start_plane: StartPlane,
+    backend: Backends,
+    pki: Pki,
+    version: ssl.TLSVersion,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plane = start_plane(row("b", backend.port), settings=backend_tls(start_frame(), pki))
+    context = pki.server(HOST)
+    context.maximum_version = version
+    assert [is_resumed(plane, backend, context) for _ in range(3)] == [False, True, True]
+    contexts = backend_contexts_of(plane)
+    ((_, first_s),) = contexts._sessions.values()
+    monkeypatch.setattr(backend_contexts, "SESSION_S", -1.0)
+    assert not is_resumed(plane, backend, context)
+    monkeypatch.undo()
+    assert is_resumed(plane, backend, context)
+    ((_, verified_s),) = contexts._sessions.values()
+    assert verified_s > first_s
+
+
+def test_a_session_that_is_renewed_is_as_old_as_its_first_one(
+    start_plane: StartPlane, backend: Backends, pki: Pki
+) -> None:
+    plane = start_plane(row("b", backend.port), settings=backend_tls(start_frame(), pki))
+    context, contexts = pki.server(HOST), backend_contexts_of(plane)
+    seen: list[tuple[ssl.SSLSession, float]] = []
+    for _ in range(3):
+        is_resumed(plane, backend, context)
+        seen += contexts._sessions.values()
+    assert len({id(session) for session, _ in seen}) == 3
+    assert len({verified_s for _, verified_s in seen}) == 1
+
+
+def test_no_session_outlives_the_files_that_it_was_begun_with(
+    start_plane: StartPlane, backend: Backends, pki: Pki, tmp_path: Path
+) -> None:
+    plane = start_plane(row("b", backend.port), settings=backend_tls(start_frame(), pki))
+    context, contexts = pki.server(HOST), backend_contexts_of(plane)
+    renewed = BackendCredentials(BackendTls(), pki.authority, key_pair(pki, tmp_path, "edge.example.com"))
+    assert not is_resumed(plane, backend, context)
+    with plane.connect() as client, TlsServer(backend.accept(), context) as server:
+        assert answers(client, server)
+        plane.call(lambda: plane.plane.change_tls(TlsSettings(backends=(renewed,))))
+        # Asked within the loop: what is being made is no longer in the list.
+        wait_until(lambda: plane.call(lambda: not contexts._outdated), reason="the contexts to be made anew")
+        assert contexts._sessions == {}
+        client.close()
+        assert read_to_end(server) == b""
+        server.close()
+    plane.sessions(1)
+    assert contexts._sessions == {}
+    assert not is_resumed(plane, backend, context)
+
+
+def test_of_sessions_so_many_are_kept(
+    start_plane: StartPlane, backend: Backends, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_contexts, "_SESSIONS_KEPT", 0)
+    plane = start_plane(row("b", backend.port), settings=backend_tls(start_frame(), pki))
+    context = pki.server(HOST)
+    assert [is_resumed(plane, backend, context) for _ in range(2)] == [False, False]
+
+
+def test_no_session_is_kept_of_a_handshake_that_failed(
+    start_plane: StartPlane, backend: Backends, elsewhere: Backends, pki: Pki
+) -> None:
+    plane = start_plane(row("tls", backend.port), settings=tls_to("tls", Pki()))
+    with failing(backend, pki.server(HOST)), plane.connect() as client:
+        assert is_reset(client)
+    assert backend_contexts_of(plane)._sessions == {}
+
+
+def backend_contexts_of(plane: ThreadedPlane) -> backend_contexts.BackendContexts:
+    assert plane.plane.tls is not None
+    return plane.plane.tls.backends
 
 
 # ---- certificates of ours ------------------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, cast
 
 import msgspec
 import pytest
 
-from edgeproxy.core.wire.frames import Drained, Start
+from edgeproxy.core.wire.frames import Drained, Ready, Start, TableApplied, TableChanged
 from edgeproxy.worker import process as module
 from edgeproxy.worker.channel import Channel
 from edgeproxy.worker.loop import Loop
@@ -57,6 +59,12 @@ class Crowd:
         self.ledger = FullLedger()
         self.relay = CopyRelay(cast("Loop", None))
         self.drains = 0
+        self.steps: list[str] = []
+
+    def change_table(self, _change: object) -> None: ...
+
+    def listen(self, _sockets: object) -> None:
+        self.steps.append("listen")
 
     def drain(self, _on_idle: object) -> None:
         self.drains += 1
@@ -104,6 +112,20 @@ def led(at_end: ExitStack, crowd: Crowd | None) -> Led:
     at_end.callback(found.worker._loop._epoll.close)
     found.worker._loop._running = True
     return found
+
+
+def test_before_the_first_client_there_is_a_table_and_no_collector_any_more(
+    at_end: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = Crowd(0)
+    worker = led(at_end, crowd)
+    for step in ("collect", "freeze", "disable"):
+        monkeypatch.setattr(gc, step, partial(crowd.steps.append, step))
+    worker.worker._change_table(TableChanged(1, True, (), ()))
+    assert crowd.steps == ["collect", "freeze", "disable", "listen"]
+    worker.worker._change_table(TableChanged(2, False, (), ()))
+    assert len(crowd.steps) == 4
+    assert worker.channel.sent == [Ready(1), TableApplied(2)]
 
 
 def test_failures_bring_forward_so_many_reports_until_the_next_regular_one(at_end: ExitStack) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from testkit.coverage.functions import find_statements
+
 _COMMENT = re.compile(r"#\s*feature:\s*(.+)")
 
 
@@ -40,7 +42,7 @@ def find_marks(root: Path, files: Iterable[str]) -> list[Mark]:
 def _marks_of(file: str, source: str) -> list[Mark]:
     if "feature:" not in source:
         return []
-    starts = sorted({node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)})
+    starts = sorted({statement.lineno for statement in find_statements(ast.parse(source))})
     marks: list[Mark] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         found = _COMMENT.match(token.string) if token.type == tokenize.COMMENT else None

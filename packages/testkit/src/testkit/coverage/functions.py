@@ -1,9 +1,10 @@
-"""Which functions a source file defines, where they are and how complex they are."""
+"""Which functions a source file defines, where they are and how complex they are; and its statements."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _DECISIONS = (
@@ -17,6 +18,7 @@ _DECISIONS = (
     ast.match_case,
 )
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 _LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop)
 """More than half of all nodes, with nothing in them."""
 
@@ -43,6 +45,17 @@ class _Found:
     line: int
     lines: set[int]
     decisions: int = 0
+
+
+def find_statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield every statement, the outer ones first; expressions, most of a tree, are not looked into."""
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        if isinstance(node, ast.stmt):
+            yield node
+        for block in _BLOCKS:
+            waiting.extend(getattr(node, block, ()))
 
 
 def find_functions(tree: ast.Module) -> tuple[Function, ...]:

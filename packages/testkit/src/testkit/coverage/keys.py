@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from testkit.coverage.functions import find_statements
 from testkit.coverage.measurement import FileMeasurement
 from testkit.coverage.structure import Branch
 
@@ -80,16 +81,15 @@ def _statement_texts(source: str) -> Sequence[str]:
     # As the parser counts lines: a form feed, say, does not end one.
     physical = re.split(r"\r\n|\r|\n", source)
     ends: dict[int, int] = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.stmt):
-            # Of a compound statement only the head: what it holds are statements of their own.
-            held = (
-                [case.pattern for case in node.cases]
-                if isinstance(node, ast.Match)
-                else getattr(node, "body", [])
-            )
-            last = held[0].lineno - 1 if held else node.end_lineno or node.lineno
-            ends[node.lineno] = max(last, node.lineno)
+    for statement in find_statements(ast.parse(source)):
+        # Of a compound statement only the head: what it holds are statements of their own.
+        held = (
+            [case.pattern for case in statement.cases]
+            if isinstance(statement, ast.Match)
+            else getattr(statement, "body", [])
+        )
+        last = held[0].lineno - 1 if held else statement.end_lineno or statement.lineno
+        ends[statement.lineno] = max(last, statement.lineno)
     return [
         "",
         *(

@@ -7,7 +7,8 @@ are: ``CLOCK_MONOTONIC`` does not jump on a machine whose clock is set, either.
 
 The library comes with Debian's package ``libfaketime`` or the extra ``clock`` of this one. It is passed over
 by programs that are linked statically, and of no use to those that ask the kernel by themselves (Go);
-:meth:`ProgramClock.moves` says whether a process has loaded it.
+:meth:`ProgramClock.moves` says whether a process has loaded it. It takes no locks: of a program's threads
+one may see a time between both, once, in the very moment of a jump.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,9 +69,10 @@ def start_relay(
                 program = shutil.which(name) or shutil.which(name, path="/usr/sbin")
                 if program is None:
                     pytest.skip(f"there is no {name}")
-                addresses[name] = "127.0.0.1", reserved.enter_context(reserved_port())
-                _run(processes, name, program, folder, addresses[name][1], listener.getsockname()[1])
+                port = reserved.enter_context(reserved_port())
+                _run(processes, name, program, folder, port, listener.getsockname()[1])
                 _drop_one(listener)
+                addresses[name] = "127.0.0.1", port
             return addresses[name]
 
         yield start
@@ -86,6 +88,10 @@ def _run(processes: ProcessFactory, name: str, program: str, folder: Path, port:
     argv: list[str | Path] = (
         [program, "-db", "-f", file] if name == "haproxy" else [program, "-p", folder, "-c", file]
     )
+    if name == "nginx":
+        tried = subprocess.run([*argv, "-t"], capture_output=True, text=True, check=False)
+        if 'unknown directive "stream"' in tried.stderr:
+            pytest.skip("this nginx has no module for streams")
     process = processes(argv, ready=lambda: _connects(port), name=name)
     process.wait_ready()
 

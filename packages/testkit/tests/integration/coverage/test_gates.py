@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -849,3 +850,15 @@ def test_in_a_child():
     made.replace("pyproject.toml", '"test_*.py"', '"gone_*.py"')
     assert made.coverage("explain", "core.py:3", "--tests") == 2
     assert "tests: 'gone_*.py' matches nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(tmp_path: Path, was_enabled: bool) -> None:
+    repository = Repository(tmp_path)
+    repository.measure(unit=EVERYTHING)
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        assert repository.coverage("gate") == 0
+        assert gc.isenabled() == was_enabled
+    finally:
+        gc.enable()

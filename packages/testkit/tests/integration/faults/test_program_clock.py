@@ -30,6 +30,7 @@ while True:
     signal.pause()
 """
 HOUR_S = 3600.0
+pytest_plugins = ["pytester"]
 
 
 @contextmanager
@@ -79,6 +80,31 @@ def test_it_is_known_who_has_loaded_the_library(
         assert not program_clock.moves([os.getpid()])
     process.terminate(expect_exit=-15)
     assert not program_clock.moves([process.pid])
+
+
+@pytest.mark.usefixtures("program_clock")
+def test_clock_outlasts_what_was_started_with_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import sys
+
+        SOURCE = "import signal, sys, time\\n"
+        SOURCE += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(time.time() < 0))\\n"
+
+        def test_it(process_factory, program_clock):
+            # The clock is asked for last, so pytest takes it down before the process.
+            process = process_factory(
+                [sys.executable, "-c", SOURCE + "print('ready', flush=True); signal.pause()"],
+                env=program_clock.environment,
+                ready="ready",
+            )
+            process.wait_ready()
+            sys.modules["kept"] = process
+
+        def test_it_has_ended_in_order():
+            assert sys.modules["kept"].exit_code == 0
+    """)
+    # In this order, and without plugins that warn of what an empty configuration says.
+    pytester.runpytest("-p", "no:randomly", "-p", "no:asyncio").assert_outcomes(passed=2)
 
 
 def test_what_is_preloaded_already_stays(

@@ -26,8 +26,8 @@ it keeps those it doubts in queues of their own, which are looked at only in *pa
 are good, the checks are likelier to be wrong than so many backends, and clients are sent to all of them.
 A pool enters and leaves panic without touching its members.
 
-Counts change twice with every connection, and most clients are bound to a backend and need no choice. So a
-change is only noted, and members are put where they belong when somebody is about to choose.
+Counts change twice with every connection, and a choice seldom looks further than at one head. So a queue only
+notes whose load has changed, and puts them where they belong when its head is asked for.
 """
 
 from __future__ import annotations
@@ -60,8 +60,14 @@ def geo_score(backend: Backend, country: str, region: str, pop_region: str) -> i
 
 
 def load(backend: Backend, connections: int, weight_factor: float = 1.0) -> float:
-    """Load of ``backend`` with so many connections; a ``soft_limit`` or ``weight`` of 0 counts as 1."""
-    return connections / (backend.soft_limit or 1) / ((backend.weight or 1) * weight_factor)
+    """Load of ``backend`` with so many connections."""
+    soft_limit, weight = _load_terms(backend, weight_factor)
+    return connections / soft_limit / weight
+
+
+def _load_terms(backend: Backend, weight_factor: float) -> tuple[int, float]:
+    """What its connections are divided by; a ``soft_limit`` or ``weight`` of 0 counts as 1."""
+    return backend.soft_limit or 1, (backend.weight or 1) * weight_factor
 
 
 def score(geo: int, load_: float) -> float:
@@ -96,21 +102,49 @@ class Chosen:
 class _Member:
     """A backend within one pool, with its place in each of its three queues."""
 
-    __slots__ = ("backend", "load", "places", "queues", "slot", "verdict")
+    __slots__ = (
+        "backend", "filed", "load", "places", "queues", "room", "slot", "soft_limit", "verdict", "weight",
+    )  # fmt: skip
 
     def __init__(self, backend: Backend, slot: int, verdict: Verdict) -> None:
         self.backend = backend
         self.slot = slot
-        self.verdict = verdict
+        # What its load is made of, worked out once.
+        self.room = (backend.hard_limit or inf) if backend.healthy else 0
+        self.judge(verdict)
         self.queues: tuple[_LoadQueue, ...] = ()
+        self.filed = [inf, inf, inf]
+        """The load by which it stands in each of them, ``inf`` when it does not; for the queues."""
         self.places = [0, 0, 0]
         self.load = inf
-        """``inf`` while it takes no connections and stands in no queue."""
+        """``inf`` while it takes no connections and belongs into no queue."""
+
+    def judge(self, verdict: Verdict) -> None:
+        """Take in the POP's own verdict on it."""
+        self.verdict = verdict
+        self.soft_limit, self.weight = _load_terms(self.backend, verdict.weight_factor)
 
     @property
     def is_trusted(self) -> bool:
         """Whether the POP's own verdict lets clients to it."""
         return self.verdict.is_good or self.verdict.trial > 0
+
+    def move(self, connections: int) -> None:
+        """Stand where so many connections belong."""
+        new = connections / self.soft_limit / self.weight if connections < self.room else inf
+        if new != self.load:
+            self.load = new
+            for queue in self.queues:
+                stale = queue.stale
+                stale[self] = None
+                if len(stale) >= _MOST_STALE:
+                    queue.settle()
+
+    def withdraw(self) -> None:
+        """Leave all queues."""
+        self.load = inf
+        for queue in self.queues:
+            queue.remove(self)
 
 
 class _LoadQueue:
@@ -119,20 +153,51 @@ class _LoadQueue:
     A bucket per distinct load and a heap of the loads. A member leaves its bucket at once (the last
     one takes its place); an emptied bucket goes only when its load comes to the head of the heap, or
     when empty ones outnumber the members.
+
+    Whose load has changed is moved when the head is asked for, however often it has changed meanwhile.
     """
 
-    __slots__ = ("_buckets", "_heap", "_rank", "_size")
+    __slots__ = ("_buckets", "_heap", "_rank", "_size", "stale")
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._buckets: dict[float, list[_Member]] = {}
         self._heap: list[float] = []
         self._size = 0
+        self.stale: dict[_Member, None] = {}
+        """Whose load is another than it was, in order; many of them should be settled."""
 
-    def move(self, member: _Member, old: float, new: float) -> None:
-        """Put a member of load ``old`` where ``new`` belongs; ``inf`` stands for outside."""
+    def remove(self, member: _Member) -> None:
+        """Forget the member."""
+        self.stale.pop(member, None)
+        self._move(member, inf)
+
+    def least(self) -> list[_Member] | None:
+        """All members of the least load, ``None`` when there are no members."""
+        if self.stale:
+            self.settle()
+        heap = self._heap
+        while heap:
+            bucket = self._buckets[heap[0]]
+            if bucket:
+                return bucket
+            del self._buckets[heappop(heap)]
+        return None
+
+    def settle(self) -> None:
+        """Move whose load has changed."""
+        for member in self.stale:
+            self._move(member, member.load)
+        self.stale.clear()
+
+    def _move(self, member: _Member, new: float) -> None:
+        """Put the member where load ``new`` belongs; ``inf`` stands for outside."""
         rank = self._rank
-        if old is not inf:
+        old = member.filed[rank]
+        if new == old:
+            return
+        member.filed[rank] = new
+        if old != inf:
             bucket = self._buckets[old]
             last = bucket.pop()
             if last is not member:
@@ -140,7 +205,7 @@ class _LoadQueue:
                 bucket[place] = last
                 last.places[rank] = place
             self._size -= 1
-        if new is not inf:
+        if new != inf:
             known = self._buckets.get(new)
             if known is None:
                 known = self._buckets[new] = []
@@ -151,16 +216,6 @@ class _LoadQueue:
             if len(self._heap) > 2 * self._size + 64:
                 self._drop_empty_buckets()
 
-    def least(self) -> list[_Member] | None:
-        """All members of the least load, ``None`` when there are no members."""
-        heap = self._heap
-        while heap:
-            bucket = self._buckets[heap[0]]
-            if bucket:
-                return bucket
-            del self._buckets[heappop(heap)]
-        return None
-
     def _drop_empty_buckets(self) -> None:
         self._buckets = {load: bucket for load, bucket in self._buckets.items() if bucket}
         self._heap = sorted(self._buckets)
@@ -168,35 +223,46 @@ class _LoadQueue:
 
 _COUNTRY, _REGION, _ALL = range(3)
 
+_MOST_STALE = 256
+"""Moved at once at the latest: a choice that gets to a queue which has not been looked at for long must not
+pay for all that has changed since."""
+
 
 class _Queues:
     """Members by country, by region and all together."""
 
-    __slots__ = ("_by_country", "_by_region", "_everywhere")
+    __slots__ = ("_by_country", "_by_region", "_everywhere", "_tiers")
 
     def __init__(self) -> None:
         self._by_country: dict[str, _LoadQueue] = {}
         self._by_region: dict[str, _LoadQueue] = {}
         self._everywhere = _LoadQueue(_ALL)
+        self._tiers: dict[tuple[str, str], tuple[_LoadQueue | None, ...]] = {}
+        """By country and region of a client, as far as they were asked for."""
 
     def of(self, backend: Backend) -> tuple[_LoadQueue, ...]:
         """Those in which ``backend`` has its places."""
         country = self._by_country.get(backend.country)
         if country is None:
             country = self._by_country[backend.country] = _LoadQueue(_COUNTRY)
+            self._tiers.clear()
         region = self._by_region.get(backend.region)
         if region is None:
             region = self._by_region[backend.region] = _LoadQueue(_REGION)
+            self._tiers.clear()
         return country, region, self._everywhere
 
     def tiers(self, country: str, region: str, pop_region: str) -> tuple[_LoadQueue | None, ...]:
         """Those whose heads a client looks at, the nearest first."""
-        return (
-            self._by_country.get(country) if country else None,
-            self._by_region.get(region) if region else None,
-            self._by_region.get(pop_region),
-            self._everywhere,
-        )
+        tiers = self._tiers.get((country, region))
+        if tiers is None:
+            tiers = self._tiers[country, region] = (
+                self._by_country.get(country) if country else None,
+                self._by_region.get(region) if region else None,
+                self._by_region.get(pop_region),
+                self._everywhere,
+            )
+        return tiers
 
 
 class _Pool:
@@ -223,42 +289,25 @@ class _Pool:
         self._trusted = _Queues()
         self._doubted = _Queues()
 
-    def add(self, backend: Backend, slot: int, connections: int, verdict: Verdict) -> None:
+    def add(self, backend: Backend, slot: int, connections: int, verdict: Verdict) -> _Member:
         member = self.members[slot] = _Member(backend, slot, verdict)
         self._settle(member)
-        self.move(slot, connections)
+        member.move(connections)
+        return member
 
     def discard(self, slot: int) -> None:
         member = self.members.pop(slot)
-        self.withdraw(member)
+        member.withdraw()
         self._count(member, -1)
 
     def judge(self, slot: int, verdict: Verdict, connections: int) -> None:
         """Put the member where this verdict on it belongs."""
         member = self.members[slot]
-        self.withdraw(member)
+        member.withdraw()
         self._count(member, -1)
-        member.verdict = verdict
+        member.judge(verdict)
         self._settle(member)
-        self.move(slot, connections)
-
-    def move(self, slot: int, connections: int) -> None:
-        """Put the member where its count of connections belongs."""
-        member = self.members[slot]
-        backend = member.backend
-        old, new = member.load, inf
-        if backend.healthy and has_room(backend, connections):
-            new = load(backend, connections, member.verdict.weight_factor)
-        if new != old:
-            member.load = new
-            for queue in member.queues:
-                queue.move(member, old, new)
-
-    def withdraw(self, member: _Member) -> None:
-        if member.load is not inf:
-            for queue in member.queues:
-                queue.move(member, member.load, inf)
-            member.load = inf
+        member.move(connections)
 
     def is_eligible(self, member: _Member, connections: int) -> bool:
         """Whether one more connection may be sent there, where there are so many."""
@@ -336,9 +385,9 @@ class Selection:
         self._backends: dict[int, Backend] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._connections: dict[int, int] = {}
-        self._moved: set[int] = set()
-        """Slots whose count has changed since their members were put in order."""
         self._pools: dict[str, _Pool] = {}
+        self._members: dict[int, list[_Member]] = {}
+        """In all pools that a slot's backend belongs to."""
 
     def set_panic_threshold(self, threshold: float) -> None:
         """Go by another threshold from now on."""
@@ -356,15 +405,15 @@ class Selection:
         self._backends[slot] = backend
         self._verdicts[slot] = verdict
         self._connections[slot] = connections
-        for pool in self._pools_of(backend):
-            pool.add(backend, slot, connections, verdict)
+        self._members[slot] = [
+            pool.add(backend, slot, connections, verdict) for pool in self._pools_of(backend)
+        ]
 
     def discard(self, slot: int) -> None:
         """Forget the slot; unknown ones are ignored."""
         backend = self._backends.pop(slot, None)
         if backend is not None:
-            del self._connections[slot], self._verdicts[slot]
-            self._moved.discard(slot)
+            del self._connections[slot], self._verdicts[slot], self._members[slot]
             for pool in self._pools_of(backend):
                 pool.discard(slot)
 
@@ -372,7 +421,8 @@ class Selection:
         """Report how many connections the slot's backend has now; unknown slots are ignored."""
         if self._connections.get(slot, connections) != connections:
             self._connections[slot] = connections
-            self._moved.add(slot)
+            for member in self._members[slot]:
+                member.move(connections)
 
     def judge(self, slot: int, verdict: Verdict) -> None:
         """Change the POP's own verdict on the slot's backend; unknown slots are ignored."""
@@ -414,15 +464,15 @@ class Selection:
         ``draw`` is uniform in [0, 1) and decides among equal scores. ``tried`` holds slots that this
         connection must not be given again.
         """
-        pool = self._pool_in_order(app)
+        pool = self._pools.get(app) or self._pool(app)
         if not tried:
             return pool.choose(country, region, self._pop_region, draw)
         set_aside = [slot for slot in tried if slot in pool.members]
         for slot in set_aside:
-            pool.withdraw(pool.members[slot])
+            pool.members[slot].withdraw()
         chosen = pool.choose(country, region, self._pop_region, draw)
         for slot in set_aside:
-            pool.move(slot, self._connections[slot])
+            pool.members[slot].move(self._connections[slot])
         return chosen
 
     def choose_several(
@@ -432,28 +482,17 @@ class Selection:
 
         ``draw`` gives for each a number as :meth:`choose` takes it.
         """
-        pool = self._pool_in_order(app)
+        pool = self._pool(app)
         chosen: list[Chosen] = []
         while len(chosen) < count:
             best = pool.choose(country, region, self._pop_region, draw())
             if best is None:
                 break
-            pool.withdraw(pool.members[best.slot])
+            pool.members[best.slot].withdraw()
             chosen.append(best)
         for each in chosen:
-            pool.move(each.slot, self._connections[each.slot])
+            pool.members[each.slot].move(self._connections[each.slot])
         return chosen
-
-    def _pool_in_order(self, app: str) -> _Pool:
-        """The pool of ``app``, and all others, with every member where its count belongs."""
-        moved = self._moved
-        if moved:
-            for slot in moved:
-                connections = self._connections[slot]
-                for pool in self._pools_of(self._backends[slot]):
-                    pool.move(slot, connections)
-            moved.clear()
-        return self._pool(app)
 
     def _pool(self, app: str) -> _Pool:
         pool = self._pools.get(app)
@@ -461,7 +500,8 @@ class Selection:
             pool = self._pools[app] = _Pool(self._panic_threshold)
             for slot, backend in self._backends.items():
                 if app in (ANY_APP, backend.app):
-                    pool.add(backend, slot, self._connections[slot], self._verdicts[slot])
+                    member = pool.add(backend, slot, self._connections[slot], self._verdicts[slot])
+                    self._members[slot].append(member)
         return pool
 
     def _pools_of(self, backend: Backend) -> list[_Pool]:

@@ -256,6 +256,37 @@ def test_load_can_outweigh_distance() -> None:
     assert choose(selection).slot == 1
 
 
+# ---- members that wait to be moved ---------------------------------------------------------------
+
+
+def test_of_a_queue_that_nobody_looks_at_few_members_wait_to_be_moved() -> None:
+    selection = Selection(POP_REGION)
+    for slot in range(600):
+        selection.put(slot, backend(str(slot)), 0)
+    assert choose(selection).score == 0
+    for slot in range(600):
+        selection.set_connections(slot, 600 - slot)
+    everywhere = selection._pools["*"]._trusted._everywhere
+    assert len(everywhere.stale) < 256
+    assert choose(selection, "US", "us").slot == 599
+
+
+@pytest.mark.parametrize("end", ["discard", "judge"])
+def test_a_backend_that_leaves_before_it_was_moved_is_gone(end: str) -> None:
+    selection = Selection(POP_REGION)
+    selection.put(0, backend("a", hard_limit=1), 0)
+    selection.put(1, backend("b"), 5)
+    assert choose(selection).slot == 0
+    selection.set_connections(0, 1)
+    if end == "discard":
+        selection.discard(0)
+    else:
+        selection.judge(0, OUT)
+        selection.set_connections(0, 0)
+    assert choose(selection).slot == 1
+    assert choose(selection, "US", "us").slot == 1
+
+
 # ---- the POP's own verdicts ----------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from testkit.coverage.reach import kinds_reaching
 
 def write_json(assessment: Assessment, path: Path) -> None:
     """Write layers, groups, files, features, gaps and the verdict, with exact counts."""
-    path.write_text(json.dumps(to_document(assessment), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(to_document(assessment)) + "\n", encoding="utf-8")
 
 
 def to_document(assessment: Assessment) -> dict[str, object]:
