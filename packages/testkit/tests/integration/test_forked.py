@@ -59,6 +59,10 @@ ENDINGS = """\
 import atexit, os, signal, sys, time
 
 def wait():
+    # Whoever runs the tests in the background, or with nohup, has had these ignored.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     print("ready", flush=True)
     signal.pause()
 

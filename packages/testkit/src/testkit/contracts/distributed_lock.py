@@ -290,7 +290,8 @@ class DistributedLockContract(
         assert await waiting.is_held()
 
     async def test_very_short_time_is_over_as_any_other(self, harness: LockHarness) -> None:
-        assert await harness.lock("a", ttl_s=0.5).acquire()
+        # Of several servers, asking is a part of the time: where the machine is busy, it may be all of it.
+        assert await harness.lock("a", ttl_s=0.5).acquire(wait_s=LONG_S)
         await harness.pass_time(0.6)
         assert await harness.lock("a").acquire()
 

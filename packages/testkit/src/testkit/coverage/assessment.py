@@ -42,6 +42,9 @@ from testkit.coverage.thresholds import find_failures, find_slack
 from testkit.coverage.unstable import read_unstable
 from testkit.coverage.workspace import Workspace
 
+_EDITS_NAMED = 5
+"""A fresh checkout makes all files newer than measurements that were brought there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -154,8 +157,10 @@ def _warn_of_edits(assessment: Assessment, workspace: Workspace) -> None:
     sources = [workspace.root / file for file in measured.sources.files]
     edited = [path.relative_to(workspace.root).as_posix() for path in changed_since(sources, data)]
     if edited:
+        named = ", ".join(edited[:_EDITS_NAMED])
+        more = f" and {len(edited) - _EDITS_NAMED} more" if len(edited) > _EDITS_NAMED else ""
         verdict = "edited since the first test was measured, lines may have moved"
-        assessment.warnings.append(Failure("stale", ", ".join(edited), verdict))
+        assessment.warnings.append(Failure("stale", f"{named}{more}", verdict))
 
 
 def _judge_features(assessment: Assessment, workspace: Workspace) -> None:

@@ -199,6 +199,18 @@ def test_sources_that_were_edited_after_measuring_are_a_warning(tmp_path: Path, 
     assert "warning: stale: core.py: edited since the first test was measured" in capsys.readouterr().out
 
 
+def test_of_many_edited_sources_some_are_named(tmp_path: Path, capsys: Output) -> None:
+    made = Repository(tmp_path)
+    for number in range(7):
+        made.write(f"part{number}.py", "x = 1\n")
+    made.measure(unit=EVERYTHING)
+    for number in range(7):
+        os.utime(tmp_path / f"part{number}.py", (2**31, 2**31))
+    assert made.coverage("report") == 0
+    named = "part0.py, part1.py, part2.py, part3.py, part4.py and 2 more"
+    assert f"warning: stale: {named}: edited since the first test was measured" in capsys.readouterr().out
+
+
 # New code
 
 
