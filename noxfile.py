@@ -198,7 +198,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """100,000 connections of every kind, of which nothing may be left; --connections N."""
+    """Connections of every kind, and those that the kernel relays, of which nothing may be left."""
     prepare(session)
     session.run("python", "-m", "bench.soak", *session.posargs)
 

@@ -6,7 +6,6 @@ Every row measures one target at a time. Whoever compares targets calls them in 
 from __future__ import annotations
 
 import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -17,9 +16,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench import wrk
-from bench.machine import cpu_s, pss_bytes
+from bench.machine import busy_s, cpu_s, pss_bytes, raise_descriptor_limit
 from bench.peers import Missing, Target
 from bench.samples import Sample
+
+MACHINE_CPU: Final = "machine_cpu_s_per_1e5"
+"""What the whole machine took for 100,000 requests: the kernel's work for a connection is in no process."""
 
 _GIB: Final = 1 << 30
 _S_TIME_PROCESSES: Final = 8
@@ -45,6 +47,10 @@ class Row:
     note: str = ""
     is_fresh: bool = False
     """Needs processes that have served nobody yet."""
+    is_added: bool = False
+    """What counts is how much more it is than without a proxy."""
+    in_kernel: bool = False
+    """Our proxy has the kernel relay."""
 
 
 def keep_alive(target: Target, effort: Effort) -> Sample:
@@ -54,8 +60,9 @@ def keep_alive(target: Target, effort: Effort) -> Sample:
 
 def one_connection(target: Target, effort: Effort) -> Sample:
     """Median time of a request, in µs, on a single connection."""
-    load, cpu = _wrk(target, target.url("s"), effort.seconds, threads=1, connections=1)
+    load, cpu, machine = _wrk(target, target.url("s"), effort.seconds, threads=1, connections=1)
     details = {"p99_us": load.p99_s * 1e6, "requests_per_s": load.requests_per_s}
+    details[MACHINE_CPU] = machine / max(load.requests, 1) * 1e5
     return Sample(load.p50_s * 1e6, cpu / max(load.requests, 1) * 1e5, details, load.errors)
 
 
@@ -130,7 +137,7 @@ def idle_memory(target: Target, effort: Effort) -> Sample:
     Each connection carries one request, so that it is known to stand from end to end; clients have several
     addresses, as there are several of a real crowd.
     """
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     before_bytes = pss_bytes(target.pids)
     with ExitStack() as opened:
         for number in range(effort.idle_connections):
@@ -154,6 +161,23 @@ WRK_ROWS: Final = (
         "µs",
         one_connection,
         "the ratio is of what each adds to direct",
+        is_added=True,
+    ),
+    Row(
+        "kernel-c1",
+        "the same, relayed by the kernel",
+        "µs",
+        one_connection,
+        "the ratio is of what each adds to direct",
+        is_added=True,
+        in_kernel=True,
+    ),
+    Row(
+        "kernel-k64",
+        "keep-alive, 64 connections, relayed by the kernel",
+        "requests/s",
+        keep_alive,
+        in_kernel=True,
     ),
     Row(
         "conn",
@@ -184,25 +208,22 @@ def quiet(seconds: float = 0.25) -> None:
 def _requests(
     target: Target, url: str, seconds: float, *, threads: int, connections: int, headers: tuple[str, ...] = ()
 ) -> Sample:
-    load, cpu = _wrk(target, url, seconds, threads=threads, connections=connections, headers=headers)
+    load, cpu, machine = _wrk(target, url, seconds, threads=threads, connections=connections, headers=headers)
     details = {"p50_us": load.p50_s * 1e6, "p99_us": load.p99_s * 1e6}
+    details[MACHINE_CPU] = machine / max(load.requests, 1) * 1e5
     return Sample(load.requests_per_s, cpu / max(load.requests, 1) * 1e5, details, load.errors)
 
 
 def _bulk(target: Target, url: str, seconds: float) -> Sample:
-    load, cpu = _wrk(target, url, seconds, threads=2, connections=4)
+    load, cpu, _ = _wrk(target, url, seconds, threads=2, connections=4)
     gib = load.received_bytes / _GIB
     return Sample(gib / load.seconds, cpu / gib * 100, errors=load.errors)
 
 
 def _wrk(
     target: Target, url: str, seconds: float, *, threads: int, connections: int, headers: tuple[str, ...] = ()
-) -> tuple[wrk.Load, float]:
-    before_s = cpu_s(target.pids)
+) -> tuple[wrk.Load, float, float]:
+    """The load, and the processor time that the target took for it, and the whole machine."""
+    machine_before_s, before_s = busy_s(), cpu_s(target.pids)
     load = wrk.run(url, threads=threads, connections=connections, seconds=seconds, headers=headers)
-    return load, cpu_s(target.pids) - before_s
-
-
-def _raise_descriptor_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return load, cpu_s(target.pids) - before_s, busy_s() - machine_before_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def _cpu_s(pid: int) -> float:
     # The command name, in parentheses, may itself hold blanks and parentheses.
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def busy_s() -> float:
+    """Processor time that all cores of the machine have spent on anything, the kernel's own included."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
+    user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, fields)
+    return (user + nice + system + sum(interrupts_and_stolen)) / _TICKS_PER_S
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
@@ -54,6 +62,13 @@ def descriptors(pid: int) -> dict[str, int]:
             continue  # closed since it was listed
         kinds[kind] = kinds.get(kind, 0) + 1
     return kinds
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as it may, and return how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def describe() -> dict[str, str]:

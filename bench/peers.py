@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -96,6 +97,18 @@ class Stage:
             config = self._write("nginx-stream.conf", modules=_nginx_modules(), **ports)
             argv = [program, "-c", config, "-e", self.folder / "nginx-start.log"]
         return _serving(Target(name, port, tls_port, self._start(argv, name=name)))
+
+    def start_kernel(self) -> Target:
+        """Start edgeproxy so that the kernel relays what is chatty.
+
+        Raises:
+            Missing: it may not, or this kernel cannot.
+        """
+        target = self.start_ours(settings={"relay": "kernel"})
+        if (why := refusal_of_kernel(target.process.log)) is not None:
+            self.stop(target)
+            raise Missing(f"the kernel relays no connections: {why}")
+        return target
 
     def start_ours(
         self,
@@ -217,6 +230,12 @@ def stage(workers: int) -> Iterator[Stage]:
             yield stage
         finally:
             stage.stop_all()
+
+
+def refusal_of_kernel(log: str) -> str | None:
+    """Why workers relay everything, by the log of a proxy that was asked to have the kernel do so."""
+    found = re.search(r'"the kernel relays no connections[^\n]*"why": "([^"]*)', log)
+    return found[1] if found is not None else None
 
 
 def _serving(target: Target) -> Target:

@@ -9,7 +9,7 @@ from typing import Final
 
 from bench import own
 from bench.goals import GOALS, Verdict
-from bench.loads import HANDSHAKES, IDLE, WRK_ROWS, Effort, Row, quiet
+from bench.loads import HANDSHAKES, IDLE, MACHINE_CPU, WRK_ROWS, Effort, Row, quiet
 from bench.peers import DIRECT, HAPROXY, OURS, TARGETS, Missing, Stage, Target
 from bench.profile import profile
 from bench.samples import Outcome, Sample, added_ratio, ratio
@@ -35,7 +35,10 @@ def measure(
     outcomes = []
     with _running(stage, tell) as (targets, missing):
         for name in names:
-            if name in COMPARED:
+            if name in COMPARED and COMPARED[name].in_kernel:
+                outcome = _compare_kernel(stage, COMPARED[name], targets, rounds, effort, tell)
+                outcome.notes += missing
+            elif name in COMPARED:
                 outcome = _compare(stage, COMPARED[name], targets, rounds, effort, tell)
                 outcome.notes += missing
             else:
@@ -45,7 +48,9 @@ def measure(
         for outcome in outcomes:
             row = COMPARED.get(outcome.row)
             verdict = GOALS[outcome.row].judge(outcome.figure)
-            if row is not None and row is not IDLE and verdict in (Verdict.BELOW_GOAL, Verdict.BELOW_FLOOR):
+            if row is None or row is IDLE or row.in_kernel:
+                continue  # what such a row asks of our processes is little, or nothing
+            if verdict in (Verdict.BELOW_GOAL, Verdict.BELOW_FLOOR):
                 tell(f"{outcome.row}: {verdict}, taking a profile")
                 try:
                     outcome.profile = profile(stage, row, effort)
@@ -90,10 +95,33 @@ def _compare(
                 continue
             outcome.rounds.setdefault(target.name, []).append(sample)
         tell(f"{row.name} {number}/{rounds}: {_told(outcome)}")
-    if row.name == "c1":
+    if row.is_added:
         outcome.figure = added_ratio(outcome.rounds, OURS, HAPROXY, DIRECT)
     else:
         outcome.figure = ratio(outcome.rounds, OURS, HAPROXY)
+    return outcome
+
+
+def _compare_kernel(
+    stage: Stage, row: Row, targets: Sequence[Target], rounds: int, effort: Effort, tell: Tell
+) -> Outcome:
+    """The same with a proxy of ours in the place of the other that has the kernel relay."""
+    others = [target for target in targets if target.name != OURS]
+    try:
+        ours = stage.start_kernel()
+    except Missing as error:
+        tell(str(error))
+        return Outcome(row.name, row.what, row.unit, notes=[str(error)])
+    try:
+        outcome = _compare(stage, row, [*others, ours], rounds, effort, tell)
+    finally:
+        stage.stop(ours)
+    machine = {
+        target: median(sample.details[MACHINE_CPU] for sample in samples)
+        for target, samples in outcome.rounds.items()
+    }
+    told = ", ".join(f"{target} {seconds:.3g}" for target, seconds in machine.items())
+    outcome.notes.append(f"processor time of the whole machine for 100,000: {told}")
     return outcome
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
 import socket
 import ssl
 import struct
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.machine import descriptors, heap_bytes
+from bench.machine import descriptors, heap_bytes, raise_descriptor_limit
 from bench.peers import ROWS, SERVER_NAME, Stage, Target, stage
 from edgeproxy.admin_client import AdminClient
 from testkit.wait import wait_until
@@ -254,8 +253,7 @@ def soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> list[st
 
 
 async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> list[str]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     tls = stage.pki.client()
     server = await asyncio.start_server(serve, "0.0.0.0", 0, backlog=4096)
     async with server:
@@ -265,11 +263,11 @@ async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> 
         account = Account()
         # What is made once, for the first of its kind, is no leak.
         await crowd(target, min(connections, 20 * len(MIX)), account, tls)
-        before = await asyncio.to_thread(_at_rest, target, admin, account)
+        before = await asyncio.to_thread(at_rest, target, admin, account)
         began_s = time.monotonic()
         await crowd(target, connections, account, tls)
-        found = await asyncio.to_thread(_accounts, admin, account)
-        after = await asyncio.to_thread(_at_rest, target, admin, account)
+        found = await asyncio.to_thread(differences_when_told, admin, account)
+        after = await asyncio.to_thread(at_rest, target, admin, account)
         found += leaks(before, after, connections)
         tell(
             f"{connections:,} connections in {time.monotonic() - began_s:.0f} s, {account.endings.total():,} "
@@ -282,8 +280,9 @@ async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> 
     return found
 
 
-def _at_rest(target: Target, admin: Path, account: Account) -> Holdings:
-    _accounts(admin, account)
+def at_rest(target: Target, admin: Path, account: Account) -> Holdings:
+    """What the proxy holds when it has come to rest."""
+    differences_when_told(admin, account)
     looks = [holdings(target)]
 
     def is_settled() -> bool:
@@ -295,18 +294,19 @@ def _at_rest(target: Target, admin: Path, account: Account) -> Holdings:
     return looks[-1]
 
 
-def _accounts(admin: Path, account: Account) -> list[str]:
+def differences_when_told(admin: Path, account: Account) -> list[str]:
     """How the accounts differ when the workers have told all."""
 
     def agree() -> bool:
-        return not differences(_stats(admin), account)
+        return not differences(stats_of(admin), account)
 
     with suppress(TimeoutError):
         wait_until(agree, reason="the accounts to agree", timeout_s=_ACCOUNTS_TIMEOUT_S, interval_s=0.05)
-    return differences(_stats(admin), account)
+    return differences(stats_of(admin), account)
 
 
-def _stats(admin: Path) -> dict[str, Any]:
+def stats_of(admin: Path) -> dict[str, Any]:
+    """``edgeproxy ctl show stats`` of the proxy with this admin socket."""
     client = AdminClient.connect(admin)
     assert client is not None, f"no proxy answers on {admin}"
     with client:
@@ -318,10 +318,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Soak and say what was found; 1 when it is anything."""
     parser = argparse.ArgumentParser(prog="./dev soak", description=__doc__)
     parser.add_argument("--connections", type=int, default=100_000, metavar="N", help="default 100,000")
+    parser.add_argument(
+        "--talks", type=int, default=10_000, metavar="N", help="that the kernel relays; default 10,000"
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="default 2")
     options = parser.parse_args(arguments)
+    # Talks build on what is here.
+    from bench.talks import soak_talks
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+
     with stage(options.workers) as ready:
-        found = soak(ready, options.connections, lambda text: print(text, flush=True))
+        found = soak(ready, options.connections, tell) if options.connections else []
+        if options.talks:
+            found += soak_talks(ready, options.talks, tell)
     print("\n".join(found) or "nothing is left of them, and all accounts agree")
     return 1 if found else 0
 

@@ -28,7 +28,7 @@ PURE_STANDARD_LIBRARY = frozenset({
 })
 # fmt: on
 ADAPTER_FOLDERS = ("worker", "inbound", "outbound", "runtime")
-SHARED_BY_ADAPTERS = ("core", "ports", "errors", "config")
+SHARED_BY_ADAPTERS = ("capabilities", "core", "ports", "errors", "config")
 # The composition roots: of the control process, of the stores that commands need too, of a worker process.
 COMPOSITION_ROOTS = ("edgeproxy.app", "edgeproxy.stores", "edgeproxy.worker.__main__")
 
@@ -249,7 +249,10 @@ def test_a_pure_core_passes(tmp_path: Path) -> None:
         (
             "edgeproxy/runtime/stop.py",
             "from edgeproxy.app import App",
-            "edgeproxy.runtime.stop imports edgeproxy.app: adapters know only core, ports, errors, config",
+            (
+                "edgeproxy.runtime.stop imports edgeproxy.app: "
+                "adapters know only capabilities, core, ports, errors, config"
+            ),
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from bench import own
 from bench.__main__ import main
 from bench.loads import Effort, handshakes
-from bench.machine import cpu_s, describe, descriptors, pss_bytes
+from bench.machine import busy_s, cpu_s, describe, descriptors, pss_bytes
+from bench.peers import refusal_of_kernel
 from bench.profile import counts, functions
 from bench.wrk import WrkError
 
@@ -78,11 +80,22 @@ def test_system_calls_are_told_for_each_thing_done() -> None:
 def test_an_unknown_row_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--rows", "k64,warp"])
-    assert "no such row: warp; there are k64, c1, conn" in capsys.readouterr().err
+    assert "no such row: warp; there are k64, c1, kernel-c1" in capsys.readouterr().err
+
+
+def test_a_log_tells_why_the_kernel_relays_nothing() -> None:
+    said = '{"event": "the kernel relays no connections, workers do", "worker": 0, "why": "not permitted"}'
+    assert refusal_of_kernel(f'{{"event": "listening"}}\n{said}\n') == "not permitted"
+    assert refusal_of_kernel('{"event": "listening", "why": "not"}') is None
 
 
 def test_proc_tells_of_processes_and_of_the_machine() -> None:
     assert cpu_s([1]) >= 0
+    before_s = busy_s()
+    began_s = time.process_time()
+    while time.process_time() < began_s + 0.05:
+        pass
+    assert busy_s() > before_s
     assert cpu_s([2**22 + 1]) == 0, "no process has this id"
     with closing(sqlite3.connect(":memory:")):
         assert pss_bytes(["self"]) > 1 << 20  # type: ignore[list-item]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy import capabilities
 from packages.proxy.tests.integration.proxies import (
     COVERAGE_VARIABLES,
     EDGEPROXY,
@@ -25,6 +26,7 @@ from packages.proxy.tests.integration.proxies import (
     row,
     write_rows,
 )
+from packages.proxy.tests.integration.worker.workers import need_kernel_relay
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
@@ -93,6 +95,12 @@ def users_of(pid: int) -> set[int]:
     return set(map(int, line.split()[1:]))
 
 
+def capabilities_of(pid: int) -> int:
+    """Those that the process may use, a bit for each."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("CapPrm:")[2].split(maxsplit=1)[0], 16)
+
+
 def test_everything_serves_as_that_user_also_after_an_upgrade(
     process_factory: ProcessFactory,
     folder: Path,
@@ -144,6 +152,44 @@ def test_everything_serves_as_that_user_also_after_an_upgrade(
     os.kill(successor, signal.SIGTERM)
     wait_until(lambda: process.group() == [], reason="the successor to end")
     assert {path.owner() for path in (state_dir, *state_dir.iterdir())} == {USER}
+
+
+@pytest.mark.feature("relay.kernel")
+def test_what_workers_need_for_the_kernel_relay_is_all_that_is_left_of_root(
+    process_factory: ProcessFactory,
+    folder: Path,
+    interpreter: tuple[list[str], dict[str, str]],
+    start_backend: StartBackend,
+    new_client: NewClient,
+) -> None:
+    need_kernel_relay()
+    command, variables = interpreter
+    db_path = folder / "routing.db"
+    write_rows(db_path, [row("one", start_backend("one").port)])
+    chosen = {
+        "listen_addr": "127.0.0.1:0",
+        "log_format": "json",
+        "db_path": db_path,
+        "admin_socket": folder / "admin.sock",
+        "user": USER,
+        "workers": 1,
+        "relay": "kernel",
+    }
+    for path in (folder, db_path):
+        shutil.chown(path, USER)
+    process = process_factory(
+        [*command, "run"],
+        env={**environment(chosen), **variables, **dict.fromkeys(COVERAGE_VARIABLES)},
+        cwd=folder,
+        name="edgeproxy",
+    )
+    found = process.wait_output(r'listening.*?"address": "([^"]+)"', timeout_s=20)
+    proxy = Proxy(process, db_path, folder / "admin.sock", found[1])
+    assert proxy.backend_of(new_client()) == "one"
+    wait_until(lambda: proxy.stats()["kernel_relay"]["workers"] == 1, reason="the worker to tell")
+    (worker,) = proxy.stats()["workers"]
+    assert capabilities_of(process.pid) == capabilities.FOR_THE_KERNEL_RELAY
+    assert capabilities_of(worker) == 0
 
 
 def test_a_user_that_this_machine_has_not_ends_the_start(

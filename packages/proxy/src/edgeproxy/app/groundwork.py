@@ -47,7 +47,7 @@ class Groundwork:
         self.descriptors = raise_descriptor_limit()
         self.entrances = Entrances(config, self.inherited, ActivatedSockets(os.environ))
         if account is not None:
-            account.become()
+            account.become(for_kernel_relay=promote_after_turns(config) > 0)
         saved = None
         if estate is not None:
             self.segment_fd = _inherited_segment(config, estate.segment_fd)
@@ -81,6 +81,12 @@ class Groundwork:
         for worker in self.workers:
             worker.kill()
         self.entrances.close_listeners()
+
+
+def promote_after_turns(config: Config) -> int:
+    """Short turns in a row after which the kernel may relay a connection; 0 when it never may."""
+    may = config.relay == "kernel" or (config.relay == "auto" and config.relay_kernel_allowed)
+    return config.relay_kernel_turns if may else 0
 
 
 def clients_capacity(config: Config) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from edgeproxy.app.groundwork import promote_after_turns
 from edgeproxy.config import Config
 from edgeproxy.core.controlplane.health import HealthSettings
 from edgeproxy.core.controlplane.outlier import CircuitSettings
@@ -48,6 +49,7 @@ def worker_settings(config: Config) -> Start:
         geoip_path=_absolute(config.geoip_path),
         binding_ttl_s=config.binding_ttl_secs,
         relay=RelayMode(config.relay),
+        promote_after_turns=promote_after_turns(config),
         connect_timeout_s=config.pool_connect_timeout_secs,
         backend_rules=config.backend_rules,
         retry_budget_percent=config.retry_budget_percent,

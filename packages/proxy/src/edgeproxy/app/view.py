@@ -96,6 +96,9 @@ class View:
             waiting=self.state.queue.waiting,
             queue_limit=config.queue_length,
             waits=self.traffic.waits,
+            kernel_workers=len(self.traffic.kernel),
+            kernel_connections=sum(each.open for each in self.traffic.kernel.values()),
+            kernel_promotions=self.traffic.promotions,
         )
 
     def control(self) -> ControlView:
@@ -157,6 +160,11 @@ class View:
                 "waiting": self.state.queue.waiting,
                 "length": config.queue_length,
                 "waits": self.traffic.waits,
+            },
+            "kernel_relay": {
+                "workers": len(self.traffic.kernel),
+                "connections": sum(each.open for each in self.traffic.kernel.values()),
+                "promotions": self.traffic.promotions,
             },
             "connect_errors": self.traffic.connect_errors,
             "verdicts": (self.verdicts.verdicts.statuses(monotonic()) if self.verdicts is not None else None),

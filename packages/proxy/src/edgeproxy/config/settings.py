@@ -159,12 +159,26 @@ class Config:
         "replaced. 0 waits for ever.",
     )
     relay: str = _setting(
-        kinds.choice("auto", "copy", "splice"),
+        kinds.choice("auto", "copy", "splice", "kernel"),
         "auto",
         LISTENING,
         "How bytes are moved. `copy` reads and sends them; `splice` moves them in the kernel, through pipes, "
         "after the first that came have been copied; `auto` copies until a direction has moved 256 KiB, "
-        "splices then, and copies again when little is coming. TLS is always copied.",
+        "splices then, and copies again when little is coming; `kernel` is `auto`, but has the kernel alone "
+        "relay connections that prove chatty ([when to use it](kernel-relay.md)). TLS is always copied.",
+    )
+    relay_kernel_allowed: bool = _setting(
+        kinds.flag,
+        "false",
+        LISTENING,
+        "Lets `EDGEPROXY_RELAY=auto` do what `kernel` does.",
+    )
+    relay_kernel_turns: int = _setting(
+        kinds.whole(2, 1_000_000),
+        "32",
+        LISTENING,
+        "Turns in a row after which a connection is chatty: each what one side says until the other answers, "
+        "16 KiB at most.",
     )
     shutdown_timeout_secs: float = _setting(
         kinds.seconds(0),

@@ -95,6 +95,21 @@ def _of_the_pop(overview: Overview) -> Iterator[Metric]:
         {(kind,): count for kind, count in overview.worker_troubles.items()},
         ("kind",),
     )
+    yield gauge(
+        "kernel_relay_workers",
+        "Worker processes that have the kernel relay chatty connections",
+        {(): overview.kernel_workers},
+    )
+    yield gauge(
+        "kernel_relay_connections",
+        "Client connections that the kernel relays without a worker",
+        {(): overview.kernel_connections},
+    )
+    yield counter(
+        "kernel_relay_promotions",
+        "Client connections that the kernel took over",
+        {(): overview.kernel_promotions},
+    )
 
 
 def _of_clients(overview: Overview) -> Iterator[Metric]:

@@ -19,8 +19,10 @@ class Account(NamedTuple):
     gid: int
     groups: tuple[int, ...]
 
-    def become(self) -> None:
+    def become(self, *, for_kernel_relay: bool = False) -> None:
         """Run this process, and all that it starts from now on, as this user, for good.
+
+        What workers need of root's powers to have the kernel relay is left if wanted.
 
         Raises:
             EdgeproxyError: this process is another user already, and not root.
@@ -32,6 +34,17 @@ class Account(NamedTuple):
                 f"EDGEPROXY_USER is {self.name}, and this process, of user {os.geteuid()}, cannot become "
                 "another: only root can; start it as root, or unset EDGEPROXY_USER"
             )
+        if not for_kernel_relay:
+            self._change()
+            return
+        # ctypes is loaded only by those who need it.
+        from edgeproxy import capabilities
+
+        capabilities.keep_on_change_of_user()
+        self._change()
+        capabilities.hand_down(capabilities.FOR_THE_KERNEL_RELAY)
+
+    def _change(self) -> None:
         # The user last: who is not root any more may change nothing.
         os.setgroups(self.groups)  # feature: process.user
         os.setgid(self.gid)

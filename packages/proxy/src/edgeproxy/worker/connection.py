@@ -95,6 +95,7 @@ class Connection:
         lease, backend, state = self._lease, self._backend, self._session.state
         if state is State.CLOSED:
             return None
+        self._plane.relay.settle(self._client)
         return OpenConnection(
             client=self._peer.address,
             country=self._peer.country,
@@ -272,6 +273,7 @@ class Connection:
         assert backend is not None
         now_s = plane.loop.now_s
         plane.dispatcher.renew(lease, now_s)
+        plane.relay.settle(self._client)
         moved_bytes = self._client.sent_bytes + backend.sent_bytes
         if moved_bytes != self._moved_bytes:
             self._moved_bytes = moved_bytes
@@ -537,6 +539,7 @@ class Connection:
         reason = self._session.close_reason
         assert reason is not None
         tls = self._client.client_tls()
+        plane.relay.settle(self._client)
         plane.ledger.closed(
             SessionRecord(
                 client=self._peer.address,

@@ -19,7 +19,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from math import inf
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
 
 EDGE = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 LEVEL_READ = select.EPOLLIN
@@ -120,10 +123,14 @@ class Loop:
         self._running = False
         self._on_defect = on_defect
 
-    def register(self, sock: socket.socket, handler: Handler, events: int = EDGE) -> None:
+    def register(self, sock: HasFileno, handler: Handler, events: int = EDGE) -> None:
         fd = sock.fileno()
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
+
+    def watch(self, sock: socket.socket, events: int) -> None:
+        """Call the handler of a registered socket for these events alone, at once for what is so already."""
+        self._epoll.modify(sock.fileno(), events)
 
     def hand_over(self, sock: socket.socket, handler: Handler) -> None:
         """Call another handler for a registered socket from now on."""

@@ -45,6 +45,7 @@ from edgeproxy.worker.waiting_room import WaitingRoom
 from edgeproxy.worker.warm import WarmKeeper
 
 if TYPE_CHECKING:
+    from edgeproxy.worker.kernel_maps import KernelMaps
     from edgeproxy.worker.tls import WorkerTls
 
 _NOTICE_INTERVAL_S = 10.0
@@ -65,12 +66,16 @@ class Plane:
         state: SharedState,
         notify: Callable[[Notice], None],
         report_soon: Callable[[], None],
+        maps: KernelMaps | None = None,
     ) -> None:
-        """``report_soon`` is called when the settings want outcomes watched and a backend has failed."""
+        """``report_soon`` is called when the settings want outcomes watched and a backend has failed.
+
+        With ``maps`` the kernel relays chatty connections.
+        """
         self.loop = loop
         self._geo = geo
         self._who = lru_cache(_PEERS_REMEMBERED)(self._look_up)
-        self.relay = relay_for(settings.relay, loop)
+        self.relay = relay_for(settings.relay, loop, maps, settings.promote_after_turns)
         self.targets = Targets()
         self.ledger = Ledger(settings.access_log_every, report_soon if settings.watch_outcomes else None)
         self._selection = Selection(settings.pop_region, settings.panic_threshold)

@@ -7,12 +7,16 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from edgeproxy.core.wire.frames import (
     Drain,
     Drained,
     GeoDatabaseChanged,
     HostAddresses,
+    KernelCounts,
     ListConnections,
     Notice,
     Ping,
@@ -33,6 +37,9 @@ from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.plane import Plane
 from edgeproxy.worker.shared_state import SharedState
 from edgeproxy.worker.signals import SignalWakeup
+
+if TYPE_CHECKING:
+    from edgeproxy.worker.kernel_maps import KernelMaps
 
 REPORT_INTERVAL_S = 0.2
 """How often a worker tells what it counted."""
@@ -63,6 +70,7 @@ class WorkerProcess:
         self._plane: Plane | None = None
         self._ready = False
         self._draining = False
+        self._kernel_told: KernelCounts | None = None
         self._reset = 0
         self._reports_ahead = REPORTS_AHEAD
         self._reports = self._loop.deadlines(REPORT_INTERVAL_S, WorkerProcess._report)
@@ -113,7 +121,24 @@ class WorkerProcess:
             state,
             notify=self._channel.send,
             report_soon=self._report_soon,
+            maps=self._take_up_kernel(settings),
         )
+
+    def _take_up_kernel(self, settings: Start) -> KernelMaps | None:
+        """The kernel's part of relaying; ``None`` if nobody wants it, or it cannot be had."""
+        if not settings.promote_after_turns:
+            return None
+        # ctypes is loaded only by those who need it.
+        from edgeproxy.worker.kernel_probe import KernelRefusedError, take_up
+
+        try:
+            return take_up()
+        except KernelRefusedError as error:
+            if settings.worker == 0:  # all workers are told the same
+                self._channel.send(
+                    Notice("warning", "the kernel relays no connections, workers do", {"why": str(error)})
+                )
+            return None
 
     def _first_geo(self, settings: Start) -> CountryLookup:
         """The country database; the embedded one if the file has become unusable since the proxy started.
@@ -193,8 +218,14 @@ class WorkerProcess:
             self._send_report()
 
     def _send_report(self) -> None:
-        if self._plane is not None and not self._plane.ledger.is_empty():
-            self._channel.send(self._plane.ledger.report())
+        plane = self._plane
+        if plane is None:
+            return
+        kernel = plane.relay.kernel_counts()
+        if kernel != self._kernel_told or not plane.ledger.is_empty():
+            self._kernel_told = kernel
+            report = plane.ledger.report()
+            self._channel.send(report if kernel is None else replace(report, kernel=kernel))
 
     def _on_defect(self, culprit: object, error: Exception) -> None:
         if self._plane is None:

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.core.dataplane.client_tls import ClientTls
 from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.pipes import Pipe
+
+if TYPE_CHECKING:
+    from edgeproxy.core.dataplane.promotion import Talk
+    from edgeproxy.core.wire.frames import KernelCounts
+    from edgeproxy.worker.relay_kernel import Flow
 
 _LARGE_READ_BYTES = 256 << 10
 _SMALL_READ_BYTES = 16 << 10
@@ -60,8 +65,8 @@ class Side:
     """One socket of a relayed pair."""
 
     __slots__ = (
-        "broken", "early_events", "ended", "is_emptied", "kept", "kept_sent", "owner", "peer", "pipe",
-        "readable", "relay", "sent_bytes", "sock", "stream", "trickled_at_bytes", "unsent",
+        "broken", "early_events", "ended", "flow", "is_emptied", "kept", "kept_sent", "owner", "peer", "pipe",
+        "readable", "relay", "sent_bytes", "sock", "stream", "talk", "trickled_at_bytes", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, owner: Owner, relay: CopyRelay) -> None:
@@ -79,6 +84,10 @@ class Side:
         """What bytes for this side pass through; ``kept`` is empty, not ``None``, while they wait there."""
         self.trickled_at_bytes = 0
         """What had been sent when little was coming; for :mod:`edgeproxy.worker.relay_splice`."""
+        self.flow: Flow | None = None
+        """What the kernel relays of what this side sends; for :mod:`edgeproxy.worker.relay_kernel`."""
+        self.talk: Talk | None = None
+        """How it and its peer talk to each other; likewise."""
         self.readable = True
         """There may be input that nobody has read; no further edge will tell."""
         self.early_events = 0
@@ -129,6 +138,7 @@ class Side:
 
     def detach(self) -> None:
         """Break the cycles, so that the memory goes without a collector."""
+        self.relay.let_go(self)
         del self.stream, self.owner, self.relay
         self.peer = None
 
@@ -241,6 +251,16 @@ class CopyRelay:
             side.owner.was_reset(side)
         else:
             self.pump(side, UNKNOWN)
+
+    def settle(self, side: Side) -> None:
+        """Bring the counts of ``side`` and its peer up to date, if their bytes are moved elsewhere, too."""
+
+    def kernel_counts(self) -> KernelCounts | None:
+        """What the kernel relays by itself; ``None`` when it is not asked to."""
+        return None
+
+    def let_go(self, side: Side) -> None:
+        """The socket of ``side`` is closed when this turn is over, or was not relayed."""
 
     def forget(self, side: Side) -> None:
         """Drop what is kept for ``side``."""

@@ -14,11 +14,15 @@ of a stream and reset of a sender is found where it always is, in the copying re
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from edgeproxy.core.wire.frames import RelayMode
 from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.pipes import Pipe, Pipes
 from edgeproxy.worker.relay_copy import CopyRelay, Side
+
+if TYPE_CHECKING:
+    from edgeproxy.worker.kernel_maps import KernelMaps
 
 _FILLS_PER_TURN = 8
 """After so many fillings of a pipe others get their turn."""
@@ -27,8 +31,12 @@ _AFTER_BYTES = 256 << 10
 _TRICKLE_BYTES = 16 << 10
 
 
-def relay_for(mode: RelayMode, loop: Loop) -> CopyRelay:
-    """The relay that the operator wants."""
+def relay_for(mode: RelayMode, loop: Loop, maps: KernelMaps | None = None, turns: int = 0) -> CopyRelay:
+    """The relay that the operator wants; with ``maps`` it promotes connections after so many ``turns``."""
+    if maps is not None:
+        from edgeproxy.worker.relay_kernel import KernelRelay
+
+        return KernelRelay(loop, _AFTER_BYTES, _TRICKLE_BYTES, maps, turns)
     if mode is RelayMode.COPY:
         return CopyRelay(loop)
     if mode is RelayMode.SPLICE:

@@ -35,6 +35,7 @@ from packages.proxy.tests.integration.worker.workers import (
     Backends,
     ThreadedPlane,
     is_reset,
+    need_kernel_relay,
     read_exactly,
     reset,
     row,
@@ -42,8 +43,12 @@ from packages.proxy.tests.integration.worker.workers import (
     wait_for_reset,
 )
 from testkit.contracts.byte_stream import ByteStreamContract
-from testkit.contracts.socket_ends import SMALL_BYTES, SocketStreams
+from testkit.contracts.socket_ends import SMALL_BYTES, SocketEnd, SocketStreams
 from testkit.pki import Pki
+
+PROMOTED = replace(start_frame(), relay=RelayMode.KERNEL, promote_after_turns=2)
+"""A connection is promoted once there was one word each way."""
+_ESTABLISHED = 1
 
 HELD_BY_THE_RELAY = 2 << 20
 """A pipe or a buffer, and what TLS has not written yet."""
@@ -78,6 +83,62 @@ def splice_relay(backend: Backends) -> Iterator[SocketStreams]:
 def auto_relay(backend: Backends) -> Iterator[SocketStreams]:
     """The relay that splices when there is much."""
     yield from _bare_relay(backend, RelayMode.AUTO)
+
+
+@contextmanager
+def kernel_relay(backend: Backends) -> Iterator[SocketStreams]:
+    """The relay in the kernel, as soon as both sides have said something."""
+    yield from _promoting_relay(backend, SocketStreams)
+
+
+@contextmanager
+def chatty_kernel_relay(backend: Backends) -> Iterator[SocketStreams]:
+    """The same after a talk, so that what a test says comes to a connection that is promoted."""
+    yield from _promoting_relay(backend, TalkedStreams)
+
+
+class TalkedStreams(SocketStreams):
+    """Has words go each way when both ends of a connection are there and nothing has been said before."""
+
+    def __init__(
+        self, connect: Callable[[bool], socket.socket], listener: socket.socket, *, held_bytes: int
+    ) -> None:
+        super().__init__(connect, listener, held_bytes=held_bytes)
+        self._waiting: list[SocketEnd] = []
+
+    async def connect(self, *, small: bool = False) -> SocketEnd:
+        self._waiting.append(await super().connect(small=small))
+        return self._waiting[-1]
+
+    async def accept(self) -> SocketEnd:
+        far = await super().accept()
+        waiting, self._waiting = self._waiting, []
+        if len(waiting) == 1 and not has_said_anything(waiting[0].sock):
+            (near,) = waiting
+            for sender, receiver in ((near, far), (far, near)) * 2:
+                await sender.send(b"!")
+                assert await receiver.receive(1) == b"!"
+        return far
+
+
+def has_said_anything(sock: socket.socket) -> bool:
+    """Whether bytes, or the end of its stream, were sent on a connection."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
+    state, (sent_bytes,) = info[0], struct.unpack_from("=Q", info, 200)
+    return state != _ESTABLISHED or sent_bytes > 0
+
+
+def _promoting_relay(backend: Backends, kind: type[SocketStreams]) -> Iterator[SocketStreams]:
+    need_kernel_relay()
+    with (
+        closing(ThreadedPlane(row("b", backend.port), settings=PROMOTED)) as plane,
+        kind(
+            lambda small: plane.connect(SMALL_BYTES if small else None),
+            backend.listener,
+            held_bytes=HELD_BY_THE_RELAY,
+        ) as streams,
+    ):
+        yield streams
 
 
 @cache
@@ -137,6 +198,8 @@ RELAYS: list[Callable[[Backends], AbstractContextManager[SocketStreams]]] = [
     copy_relay,
     splice_relay,
     auto_relay,
+    kernel_relay,
+    chatty_kernel_relay,
     tls_1_3,
     tls_1_2,
     tls_to_backend,

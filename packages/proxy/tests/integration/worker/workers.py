@@ -17,9 +17,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
+
+import pytest
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.listening import Listening
@@ -36,6 +39,8 @@ from edgeproxy.core.wire.frames import (
     Traffic,
     encode,
 )
+from edgeproxy.worker.kernel_maps import KernelMaps
+from edgeproxy.worker.kernel_probe import KernelRefusedError, probe
 from edgeproxy.worker.loop import LEVEL_READ, Loop
 from edgeproxy.worker.plane import Plane
 from edgeproxy.worker.shared_state import SharedState, create_segment
@@ -43,6 +48,8 @@ from testkit.wait import wait_until
 
 TIMEOUT_S = 10.0
 """Longest wait of a test for one thing to happen."""
+
+_PAIRS = 256
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -175,6 +182,23 @@ def in_background(work: Callable[[], object]) -> Iterator[None]:
         raise failures[0]
 
 
+@cache
+def kernel_refusal() -> str:
+    """Why this kernel relays nothing for this process; empty if it does."""
+    try:
+        with closing(KernelMaps(pairs=1)) as maps:
+            probe(maps)
+    except (OSError, KernelRefusedError) as error:
+        return str(error)
+    return ""
+
+
+def need_kernel_relay() -> None:
+    """Skip the test where there is no relaying in the kernel."""
+    if why := kernel_refusal():
+        pytest.skip(f"the kernel relays no connections here: {why}")
+
+
 class Backends:
     """A listening backend whose connections the test serves by hand."""
 
@@ -221,13 +245,16 @@ class ThreadedPlane:
         self.reports_wanted = 0
         self.notices: list[Notice] = []
         self.loop = Loop(self._contain)
+        settings = settings or start_frame()
+        self._maps = KernelMaps(_PAIRS) if settings.promote_after_turns else None
         self.plane = Plane(
             self.loop,
-            settings or start_frame(),
+            settings,
             self.countries,
             self.state,
             notify=self.notices.append,
             report_soon=self._want_report,
+            maps=self._maps,
         )
         self.plane.change_table(whole_table(*rows))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -298,6 +325,8 @@ class ThreadedPlane:
         leases = [self.state.connections(slot) for slot in range(16)]
         os.close(self._segment_fd)
         self.loop._epoll.close()
+        if self._maps is not None:
+            self._maps.close()
         if self.error is not None:
             raise self.error
         assert leases == [0] * 16

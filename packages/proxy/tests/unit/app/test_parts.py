@@ -16,6 +16,7 @@ from edgeproxy.core.dataplane.lifetime import Lifetimes
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.dataplane.waiting import QueueTerms
 from edgeproxy.core.dataplane.warm import WarmTerms
+from edgeproxy.core.wire.frames import RelayMode
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,12 @@ from edgeproxy.core.dataplane.warm import WarmTerms
             AccessLists(("192.0.2.0/24",), ("::1/128",), ("DE", "FR"), ("GB",)),
         ),
         ({"RETRY_BUDGET_PERCENT": "35"}, "retry_budget_percent", 35),
+        ({}, "promote_after_turns", 0),
+        ({"RELAY": "kernel"}, "relay", RelayMode.KERNEL),
+        ({"RELAY": "kernel"}, "promote_after_turns", 32),
+        ({"RELAY": "kernel", "RELAY_KERNEL_TURNS": "7"}, "promote_after_turns", 7),
+        ({"RELAY_KERNEL_ALLOWED": "yes", "RELAY_KERNEL_TURNS": "9"}, "promote_after_turns", 9),
+        ({"RELAY": "splice", "RELAY_KERNEL_ALLOWED": "yes"}, "promote_after_turns", 0),
         ({}, "caps", Caps()),
         ({"MAX_CONNECTIONS": "900", "MAX_CONNECTIONS_PER_CLIENT": "7"}, "caps", Caps(900, 7)),
         ({"QUEUE_TIMEOUT_SECS": "9"}, "queue", QueueTerms(0, 9.0)),

@@ -61,6 +61,9 @@ def overview(*backends: BackendView) -> Overview:
         closes={"complete": 3, "no_backend": 4},
         backends=list(backends),
         countries=[CountryView("BR", 5, 1), CountryView("", 2, 1)],
+        kernel_workers=2,
+        kernel_connections=30,
+        kernel_promotions=400,
         dns={"queries": {"udp": 1}, "replies": {"NOERROR": 1}, "over_limit": {"drop": 2}},
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy import capabilities
 from edgeproxy.errors import ConfigError, EdgeproxyError
 from edgeproxy.runtime.privileges import Account, find_account, make_folder
 
@@ -32,6 +33,24 @@ def test_root_gives_up_groups_then_group_then_user(monkeypatch: pytest.MonkeyPat
     process = Process(monkeypatch, 0, 0)
     SOMEBODY.become()
     assert process.done == [("setgroups", (4712, 4713)), ("setgid", 4712), ("setuid", 4711)]
+
+
+@pytest.mark.feature("relay.kernel")
+def test_what_the_kernel_relay_needs_is_kept_over_the_change_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = Process(monkeypatch, 0, 0)
+    for name in ("keep_on_change_of_user", "hand_down"):
+        monkeypatch.setattr(capabilities, name, lambda *kept, name=name: process.done.append((name, kept)))
+    SOMEBODY.become(for_kernel_relay=True)
+    assert [name for name, _ in process.done] == [
+        "keep_on_change_of_user",
+        "setgroups",
+        "setgid",
+        "setuid",
+        "hand_down",
+    ]
+    assert process.done[-1][1] == (capabilities.NET_ADMIN | capabilities.BPF,)
 
 
 def test_who_is_that_user_already_stays_as_he_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,10 @@ import pytest
 from edgeproxy.core.wire.frames import Drained, Ready, Start, TableApplied, TableChanged
 from edgeproxy.worker import process as module
 from edgeproxy.worker.channel import Channel
+from edgeproxy.worker.loop import Loop
 from edgeproxy.worker.plane import Plane
 from edgeproxy.worker.process import REPORTS_AHEAD, STAGGER_SHARE, WorkerProcess
+from edgeproxy.worker.relay_copy import CopyRelay
 from packages.proxy.tests.integration.worker.workers import start_frame
 
 TIMEOUT_S = 100.0
@@ -55,6 +57,7 @@ class Crowd:
     def __init__(self, open_connections: int) -> None:
         self.open_connections = open_connections
         self.ledger = FullLedger()
+        self.relay = CopyRelay(cast("Loop", None))
         self.drains = 0
         self.steps: list[str] = []
 

@@ -104,6 +104,12 @@ class Overview(msgspec.Struct, kw_only=True):
     queue_limit: int = 0
     waits: Times = msgspec.field(default_factory=Times)
     """In the queue, of those clients that got a backend."""
+    kernel_workers: int = 0
+    """Workers that have the kernel relay chatty connections."""
+    kernel_connections: int = 0
+    """Those that it relays at this moment."""
+    kernel_promotions: int = 0
+    """Those that it took over since the start."""
 
     @property
     def refused(self) -> int:

@@ -11,7 +11,7 @@ import msgspec
 
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.times import Times
-from edgeproxy.core.wire.frames import Report
+from edgeproxy.core.wire.frames import KernelCounts, Report
 
 FORGOTTEN: Final = "(forgotten)"
 """Stands for backends that were removed so long ago that nobody asks for them one by one."""
@@ -46,6 +46,9 @@ class TrafficTotals:
         """Connections established, by backend id."""
         self.waits = Times()
         """In the queue, of those clients that got a backend."""
+        self.kernel: dict[int, KernelCounts] = {}
+        """What the kernel relays, by the worker that has it do so."""
+        self._promotions_of_the_dead = 0
         self._ended_without_backend = 0
 
     def add(self, worker: int, report: Report) -> None:
@@ -66,6 +69,8 @@ class TrafficTotals:
         self._ended_without_backend += sum(report.closes.values()) - sum(t.closed for t in report.traffic)
         if report.waits is not None:
             self.waits.merge(report.waits)
+        if report.kernel is not None:
+            self.kernel[worker] = report.kernel
         for backend, connects in report.connects.items():
             self.connects.setdefault(backend, Connects()).merge_connects(connects)
 
@@ -73,6 +78,11 @@ class TrafficTotals:
     def clients(self) -> int:
         """Connections of clients since the start, each counted when it has a backend or ends without one."""
         return self._ended_without_backend + sum(row.opened for row in self._rows.values())
+
+    @property
+    def promotions(self) -> int:
+        """Connections that the kernel took over since the start."""
+        return self._promotions_of_the_dead + sum(each.promotions for each in self.kernel.values())
 
     def forget(self, present: Collection[str]) -> None:
         """Sum up as :data:`FORGOTTEN` the backends that are not ``present`` any more, but for the last ones.
@@ -107,6 +117,8 @@ class TrafficTotals:
         """Its connections are gone without a report."""
         for key, count in self._active_by_worker.pop(worker, Counter()).items():
             self._rows[key].active -= count
+        if (kernel := self.kernel.pop(worker, None)) is not None:
+            self._promotions_of_the_dead += kernel.promotions
 
     def rows(self) -> list[TrafficRow]:
         """All totals, ordered by country and backend."""

@@ -47,6 +47,8 @@ class RelayMode(StrEnum):
     COPY = "copy"
     SPLICE = "splice"
     """By splicing from the first byte on that has been handed on."""
+    KERNEL = "kernel"
+    """As ``AUTO``, and in the kernel, without the worker, once a connection has proved chatty."""
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     connect_timeout_s: float
     backend_rules: tuple[BackendRule, ...] = ()
     relay: RelayMode = RelayMode.AUTO
+    promote_after_turns: int = 0
+    """Short turns in a row after which the kernel may relay a connection; 0 for never."""
     retry_budget_percent: int = 20
     """See :class:`~edgeproxy.core.dataplane.retry_budget.RetryBudget`."""
     opening_timeout_s: float = 10.0
@@ -230,6 +234,15 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
     """Whom the client's certificate is for; empty without one."""
 
 
+class KernelCounts(msgspec.Struct, frozen=True, array_like=True):
+    """Connections that the kernel relays without the worker."""
+
+    open: int = 0
+    """Promoted at this moment."""
+    promotions: int = 0
+    """Since the worker's start."""
+
+
 class Report(msgspec.Struct, frozen=True, tag="report"):
     """Counted since the last report."""
 
@@ -247,6 +260,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     """Connections established, by backend id."""
     waits: Times | None = None
     """In the queue, of those clients that got a backend; ``None`` when nobody waited."""
+    kernel: KernelCounts | None = None
+    """``None`` when the kernel relays nothing, because nobody wants it or it cannot be had."""
 
 
 class Notice(msgspec.Struct, frozen=True, tag="notice"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeproxy.core.controlplane.traffic import FORGOTTEN, TrafficRow, TrafficTotals
 from edgeproxy.core.dataplane.connects import Connects
 from edgeproxy.core.dataplane.times import Times
-from edgeproxy.core.wire.frames import Report, Traffic
+from edgeproxy.core.wire.frames import KernelCounts, Report, Traffic
 
 
 def report(
@@ -56,6 +56,24 @@ def test_waits_of_all_workers_add_up() -> None:
         totals.add(worker, msgspec.structs.replace(report(), waits=waits))
     totals.add(0, report())
     assert (totals.waits.count, totals.waits.seconds_sum) == (2, 0.75)
+
+
+def test_what_the_kernel_relays_is_kept_by_worker_and_counted_beyond_its_death() -> None:
+    totals = TrafficTotals()
+    for worker, kernel in (
+        (0, KernelCounts(2, 5)),
+        (1, KernelCounts(1, 1)),
+        (0, KernelCounts(1, 6)),
+        (2, None),
+    ):
+        totals.add(worker, msgspec.structs.replace(report(), kernel=kernel))
+    assert totals.kernel == {0: KernelCounts(1, 6), 1: KernelCounts(1, 1)}
+    assert totals.promotions == 7
+    totals.worker_died(0)
+    assert totals.kernel == {1: KernelCounts(1, 1)}
+    assert totals.promotions == 7
+    totals.add(0, msgspec.structs.replace(report(), kernel=KernelCounts(0, 1)))
+    assert totals.promotions == 8
 
 
 def test_each_country_and_backend_has_a_row_of_its_own_in_their_order() -> None:
