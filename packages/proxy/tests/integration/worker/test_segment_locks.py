@@ -11,7 +11,7 @@ import pytest
 
 from edgeproxy.core.dataplane.affinity import Binding
 from edgeproxy.core.dataplane.rate_limit import TokenBucket
-from edgeproxy.worker.shared_state import SharedState, create_segment
+from edgeproxy.worker.shared_state import MAX_SLOTS, SharedState, create_segment
 
 SLOT, TAG = 3, 7
 TERMS = TokenBucket(burst=10, per_s=1)
@@ -153,3 +153,14 @@ def test_a_clients_bucket_is_looked_at_and_cleared_under_the_lock_of_its_tokens(
     lock = locks_of(state, step.do, step.see)[0][2]
     events = [event[:3] for event in locks_of(state, do, lambda _: None)]
     assert events == [(fcntl.LOCK_EX, 1, lock), (fcntl.LOCK_UN, 1, lock)]
+
+
+def test_a_reclaimed_row_leaves_no_connection_behind(state: SharedState) -> None:
+    state._counts[2 * MAX_SLOTS + SLOT] = 5
+    state._look_at_rows()
+    assert state.connections(SLOT) == 5
+    # Its own, too: to the process that holds a lock it looks free.
+    assert state.reclaim_rows() == 2
+    assert state._counts[2 * MAX_SLOTS + SLOT] == 0
+    assert state.changed_slots() is None
+    assert state.connections(SLOT) == 0
