@@ -289,6 +289,8 @@ class ConnectionPoolContract(
         pool = await harness.open(Bounds(most=3))
         lent: set[Hashable] = set()
         most = 0
+        # Pools may grow while they serve: those who come first stay until all connections are lent.
+        all_lent = asyncio.Event()
 
         async def borrow() -> None:
             nonlocal most
@@ -297,7 +299,10 @@ class ConnectionPoolContract(
             assert identity not in lent, "two have borrowed the same connection"
             lent.add(identity)
             most = max(most, len(lent))
+            if most == 3:
+                all_lent.set()
             await harness.use(connection)
+            await all_lent.wait()
             lent.remove(identity)
             await pool.release(connection)
 
