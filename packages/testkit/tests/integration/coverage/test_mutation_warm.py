@@ -21,8 +21,9 @@ OPTIONS = ("-p", "no:cacheprovider")
 
 @pytest.fixture(autouse=True)
 def quick_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests of the small repository the plugins of this one."""
+    """Spare the tests of the small repository the plugins and options of this one."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
 
 @pytest.fixture
