@@ -117,7 +117,7 @@ async def _soak(stage: Stage, connections: int, tell: Callable[[str], None]) -> 
     more = -(-connections // 4)
     found += (await _hold(target.port, more, account, admin))[0]
     found += await asyncio.to_thread(differences_when_told, admin, account)
-    after = await asyncio.to_thread(at_rest, target, admin, account)
+    after = await asyncio.to_thread(at_rest, target, admin, account, before)
     found += leaks(before, after, more)
     tell(f"{connections:,} talks, and {more:,} more, in {time.monotonic() - began_s:.0f} s: {about}")
     await asyncio.to_thread(stage.stop, target)

@@ -153,7 +153,7 @@ async def test_a_restarted_peer_replaces_its_former_self_at_once() -> None:
         async with running(again, wanted=False):
             # The former one was killed, so nobody tells a; the new one dials.
             again.peers.want({"a": a.address})
-            await until(lambda: len(a.connected) == 2, "connected again")
+            await until(lambda: len(a.connected) >= 2, "connected again")
             a.peers.send(["b"], Frame(KIND, b"hello"))
             await until(lambda: again.messages, "the new one hears")
             assert a.peers.connected() == {"b"}
@@ -263,7 +263,8 @@ async def test_a_peer_that_sends_garbage_is_cut_off_and_may_come_again(what: str
         await until(lambda: a.connected and b.connected, "connected")
         GARBAGE[what](session_of(a, "b"))
         await until(lambda: b.refused(Refused.MALFORMED) == 1, "refused")
-        await until(lambda: len(b.connected) == 2, "connected again")
+        # Both may dial at once, and then there are two, of which one stays.
+        await until(lambda: len(b.connected) >= 2, "connected again")
 
 
 async def test_what_makes_no_sense_to_the_replica_ends_the_connection_too() -> None:
@@ -273,7 +274,7 @@ async def test_what_makes_no_sense_to_the_replica_ends_the_connection_too() -> N
         b.peers.refuse_message("a", "no such kind of message")
         b.peers.refuse_message("nobody", "is not even connected")
         assert b.refused(Refused.MALFORMED) == 1
-        await until(lambda: len(a.connected) == 2, "connected again")
+        await until(lambda: len(a.connected) >= 2, "connected again")
 
 
 async def test_who_sends_beyond_what_was_worked_off_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,7 @@ class ByteStreamContract(
         await far.close()
         assert await to_end(near) == b"busy, come back later\n"
 
+    @needs("resets")  # whoever does not tell them from ends may end in one what has not carried anything
     async def test_silent_connection_that_is_closed_has_an_end(self, harness: ByteStreamHarness) -> None:
         near, far = await pair(harness)
         await near.close()
