@@ -82,6 +82,13 @@ class HostCluster:
 
     def settles(self, region: str, country: str, backend_id: str) -> None:
         """Wait until a client from ``country`` that comes to a POP is served by this backend."""
+        # A client that came before the row did would stay where it is then.
+        wait_until(
+            lambda: backend_id in {each["id"] for each in self.shown(region, "table")["backends"]},
+            reason=f"the POP in {region} to route by {backend_id}",
+            timeout_s=TIMEOUT_S,
+            interval_s=0.1,
+        )
         client, proxy = self.pops[region].client(country), self.proxies[region]
         wait_until(
             lambda: client.ask(proxy) == backend_id,
