@@ -83,7 +83,7 @@ class Host:
 
     def start_program(self, name: str, *command: str, ready: str = "ready") -> None:
         """Run a program beside the host's own until it heals; return when it has printed ``ready``."""
-        script = f'echo $$ >/run/{name}.pid; exec "$@" >/run/{name}.log 2>&1'
+        script = f'echo $$ >{_pid_file(name)}; exec "$@" >/run/{name}.log 2>&1'
         self.container.exec_run(["sh", "-c", script, name, *command], detach=True)
         self._undo.callback(self.end_program, name)
         wait_until(
@@ -98,9 +98,10 @@ class Host:
         return self.run("cat", f"/run/{name}.log", check=False)
 
     def end_program(self, name: str, signal: str = "TERM") -> None:
-        """Send a signal to a program that was started here, and wait until it has ended."""
-        script = f'pid=$(cat /run/{name}.pid); kill -{signal} "$pid"; tail --pid="$pid" -s 0.1 -f /dev/null'
-        self.run("sh", "-c", script, check=False)
+        """Send a signal to a program that was started here, and wait until it has ended, unless it has."""
+        file = _pid_file(name)
+        end = f'kill -{signal} "$pid"; tail --pid="$pid" -s 0.1 -f /dev/null'
+        self.run("sh", "-c", f"pid=$(cat {file}) && rm {file} && {{ {end}; }}", check=False)
 
     # ---- what goes wrong with it ---------------------------------------------------------------------
 
@@ -179,6 +180,11 @@ class Host:
         if self.container.status == "running":
             told.append(self.run("sh", "-c", "ip -brief address; ip route", check=False))
         return "\n".join(told)
+
+
+def _pid_file(name: str) -> str:
+    """In memory, so gone when the host was; its number may be another program's then."""
+    return f"/dev/shm/{name}.pid"
 
 
 class ClientHost(Host):
