@@ -20,13 +20,11 @@ import asyncio
 import socket
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
-from testkit.faults.in_force import FaultsInForce
-from testkit.faults.injection import FaultyLink
-from testkit.faults.journal import Journal
 from testkit.faults.lanes import Signal, StreamLane
 from testkit.faults.listeners import plug, port_of, reset_on_close
+from testkit.faults.port_link import LinkOptions, PortLink
 from testkit.faults.pump import Pump
 from testkit.faults.vocabulary import (
     DOWN,
@@ -43,26 +41,11 @@ from testkit.faults.vocabulary import (
 _BACKLOG = 128
 
 
-class FaultLink(FaultyLink):
+class FaultLink(PortLink):
     """Listens on a port of its own and relays to ``upstream``; see the module."""
 
-    def __init__(
-        self,
-        upstream_host: str,
-        upstream_port: int,
-        *,
-        seed: int = 0,
-        host: str = "127.0.0.1",
-        name: str = "link",
-        journal: Journal | None = None,
-    ) -> None:
-        self.host = host
-        self.port = 0
-        """Known once it is open; stays the same through all faults."""
-        self.name = name
-        self.upstream = (upstream_host, upstream_port)
-        self.in_force = FaultsInForce(seed)
-        self._journal = journal
+    def __init__(self, upstream_host: str, upstream_port: int, **options: Unpack[LinkOptions]) -> None:
+        super().__init__(upstream_host, upstream_port, **options)
         self._holder: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._plug: socket.socket | None = None
@@ -82,12 +65,6 @@ class FaultLink(FaultyLink):
         if isinstance(fault, Refuse | Partition) and fault.probability != 1:
             return "who listens cannot choose whom it answers"
         return None
-
-    @property
-    def journal(self) -> Journal:
-        if self._journal is None:
-            self._journal = Journal(self.in_force.seed, asyncio.get_running_loop().time)
-        return self._journal
 
     @property
     def connections(self) -> int:

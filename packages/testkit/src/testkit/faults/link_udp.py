@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
-from testkit.faults.in_force import FaultsInForce
-from testkit.faults.injection import FaultyLink
-from testkit.faults.journal import Journal
 from testkit.faults.lanes import STREAM_ONLY, DatagramLane
+from testkit.faults.port_link import LinkOptions, PortLink
 from testkit.faults.vocabulary import (
     DOWN,
     UP,
@@ -23,25 +21,11 @@ from testkit.faults.vocabulary import (
 Address = tuple[str, int]
 
 
-class DatagramFaultLink(FaultyLink):
+class DatagramFaultLink(PortLink):
     """Listens on a UDP port of its own and relays to ``upstream``; as `testkit.faults.link.FaultLink`."""
 
-    def __init__(
-        self,
-        upstream_host: str,
-        upstream_port: int,
-        *,
-        seed: int = 0,
-        host: str = "127.0.0.1",
-        name: str = "link",
-        journal: Journal | None = None,
-    ) -> None:
-        self.host = host
-        self.port = 0
-        self.name = name
-        self.upstream = (upstream_host, upstream_port)
-        self.in_force = FaultsInForce(seed)
-        self._journal = journal
+    def __init__(self, upstream_host: str, upstream_port: int, **options: Unpack[LinkOptions]) -> None:
+        super().__init__(upstream_host, upstream_port, **options)
         self._transport: asyncio.DatagramTransport | None = None
         self._behind: dict[Address, asyncio.DatagramTransport] = {}
         self._timers: set[asyncio.TimerHandle] = set()
@@ -60,12 +44,6 @@ class DatagramFaultLink(FaultyLink):
         if isinstance(fault, (*STREAM_ONLY, Refuse, AcceptThenHang)):
             return "datagrams have no connection"
         return None
-
-    @property
-    def journal(self) -> Journal:
-        if self._journal is None:
-            self._journal = Journal(self.in_force.seed, asyncio.get_running_loop().time)
-        return self._journal
 
     async def __aenter__(self) -> Self:
         self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
