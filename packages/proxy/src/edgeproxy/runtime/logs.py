@@ -9,27 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-
-@contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Let nothing import ``module`` within the block, as if it were not installed."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # so `import` is told that there is none
-    try:
-        yield
-    finally:
-        del sys.modules[module]
-
+from edgeproxy.hidden import hidden
 
 # Where rich is installed, structlog imports it, for tracebacks that our lines do not have. That takes 0.15 s,
 # twice as long as structlog itself and a quarter of what a start may take.
-with _hidden("rich"):
+with hidden("rich"):
     import structlog
 
 Logger = structlog.typing.FilteringBoundLogger

@@ -6,13 +6,12 @@ import errno
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -134,10 +133,3 @@ def test_logging_does_not_wait_for_libraries_that_it_has_no_use_for() -> None:
     code = "import sys, edgeproxy.runtime.logs; print('rich' in sys.modules); import rich"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
-
-
-def test_what_was_imported_already_stays_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    rich = ModuleType("rich")
-    monkeypatch.setitem(sys.modules, "rich", rich)
-    runpy.run_path(logs.__file__)
-    assert sys.modules["rich"] is rich
