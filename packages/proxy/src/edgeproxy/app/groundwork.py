@@ -13,7 +13,7 @@ from time import monotonic, time
 
 from edgeproxy.app.entrances import Entrances
 from edgeproxy.config import Config
-from edgeproxy.errors import ConfigError, EdgeproxyError
+from edgeproxy.errors import ConfigError
 from edgeproxy.runtime import affinity_file
 from edgeproxy.runtime.boot import boot_all
 from edgeproxy.runtime.handover import Inheritance, Predecessor
@@ -46,35 +46,39 @@ class Groundwork:
                 make_folder(config.state_dir, account)
         self.descriptors = raise_descriptor_limit()
         self.entrances = Entrances(config, self.inherited, ActivatedSockets(os.environ))
-        if account is not None:
-            account.become(for_kernel_relay=promote_after_turns(config) > 0)
-        saved = None
-        if estate is not None:
-            self.segment_fd = _inherited_segment(config, estate.segment_fd)
-        else:
-            saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
-            self.segment_fd = create_segment(
-                config.workers,
-                config.affinity_capacity,
-                saved.secret if saved is not None else None,
-                clients_capacity(config),
-            )
+        with contextlib.ExitStack() as at_failure:
+            at_failure.callback(self.entrances.close_listeners)
+            if account is not None:
+                account.become(for_kernel_relay=promote_after_turns(config) > 0)
+            self._take_up_segment()
+            self.rows = self.state.claim_rows(config.workers)
+            self.program = WORKER_PROGRAM
+            """What workers are started with, and whoever replaces one."""
+            self.listeners = [
+                [sock for each in self.entrances.listeners for sock in each.share(place, config.workers)]
+                for place in range(config.workers)
+            ]
+            """Those of each worker, by its place."""
+            self.workers = boot_all(self.program, self.listeners, self.segment_fd)
+            at_failure.pop_all()
+
+    def _take_up_segment(self) -> None:
+        """The predecessor's, or a new one with what was remembered."""
+        config = self.config
+        if self.predecessor is not None:
+            self.segment_fd = _inherited_segment(config, self.predecessor.estate.segment_fd)
+            self.state = SharedState(self.segment_fd)
+            return
+        saved = affinity_file.load(config.state_dir) if config.state_dir is not None else None
+        self.segment_fd = create_segment(
+            config.workers,
+            config.affinity_capacity,
+            saved.secret if saved is not None else None,
+            clients_capacity(config),
+        )
         self.state = SharedState(self.segment_fd)
         if saved is not None:
             affinity_file.restore(saved, self.state, monotonic(), time(), config.binding_ttl_secs)
-        self.rows = self.state.claim_rows(config.workers)
-        self.program = WORKER_PROGRAM
-        """What workers are started with, and whoever replaces one."""
-        self.listeners = [
-            [sock for each in self.entrances.listeners for sock in each.share(place, config.workers)]
-            for place in range(config.workers)
-        ]
-        """Those of each worker, by its place."""
-        try:
-            self.workers = boot_all(self.program, self.listeners, self.segment_fd)
-        except EdgeproxyError:
-            self.entrances.close_listeners()
-            raise
 
     def abandon(self) -> None:
         """Give back the clients' addresses and end the workers; nothing will be built on them."""
