@@ -97,7 +97,7 @@ class View:
             queue_limit=config.queue_length,
             waits=self.traffic.waits,
             kernel_workers=len(self.traffic.kernel),
-            kernel_connections=sum(each.open for each in self.traffic.kernel.values()),
+            kernel_connections=self.traffic.in_kernel,
             kernel_promotions=self.traffic.promotions,
         )
 
@@ -163,7 +163,7 @@ class View:
             },
             "kernel_relay": {
                 "workers": len(self.traffic.kernel),
-                "connections": sum(each.open for each in self.traffic.kernel.values()),
+                "connections": self.traffic.in_kernel,
                 "promotions": self.traffic.promotions,
             },
             "connect_errors": self.traffic.connect_errors,

@@ -115,7 +115,7 @@ def explain(
                 pop_region,
                 chosen.score if chosen else None,
                 why(placed.backend.id),
-                is_eligible=selection.eligible(app, placed.slot) is not None,
+                is_eligible=selection.eligible(app, placed.slot, count) is not None,
             )
             for placed, count in counted
         ),

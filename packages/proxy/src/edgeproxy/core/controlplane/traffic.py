@@ -80,6 +80,11 @@ class TrafficTotals:
         return self._ended_without_backend + sum(row.opened for row in self._rows.values())
 
     @property
+    def in_kernel(self) -> int:
+        """Connections that the kernel relays at this moment."""
+        return sum(each.open for each in self.kernel.values())
+
+    @property
     def promotions(self) -> int:
         """Connections that the kernel took over since the start."""
         return self._promotions_of_the_dead + sum(each.promotions for each in self.kernel.values())

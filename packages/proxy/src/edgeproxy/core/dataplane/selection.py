@@ -431,17 +431,13 @@ class Selection:
             for pool in self._pools_of(self._backends[slot]):
                 pool.judge(slot, verdict, self._connections[slot])
 
-    def eligible(self, app: str, slot: int, connections: int | None = None) -> Backend | None:
-        """The slot's backend if ``app`` may send one more connection there now, else ``None``.
-
-        ``connections`` is how many it has, ``None`` for as many as were reported last.
-        """
+    def eligible(self, app: str, slot: int, connections: int) -> Backend | None:
+        """The slot's backend if ``app`` may send it one more than so many connections, else ``None``."""
         pool = self._pool(app)
         member = pool.members.get(slot)
-        if member is None:
+        if member is None or not pool.is_eligible(member, connections):
             return None
-        count = self._connections[slot] if connections is None else connections
-        return member.backend if pool.is_eligible(member, count) else None
+        return member.backend
 
     def weight_factor(self, slot: int) -> float:
         """What scales the weight of the slot's backend, which must be known."""

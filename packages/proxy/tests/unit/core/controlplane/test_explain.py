@@ -90,7 +90,9 @@ def test_shows_as_best_exactly_what_the_data_plane_draws_from(
     assert {each.backend for each in explanation.candidates if each.is_best} == drawn
     assert len(explanation.candidates) == len(counted)
     eligible = {
-        each.id for slot, (each, *_) in enumerate(counted) if selection.eligible(app, slot) is not None
+        each.id
+        for slot, (each, count, *_) in enumerate(counted)
+        if selection.eligible(app, slot, count) is not None
     }
     assert {each.backend for each in explanation.candidates if each.left_out is None} == eligible
     assert explanation.is_panicking is selection.is_panicking(app)

@@ -174,7 +174,8 @@ class SelectionAgainstFormula(RuleBasedStateMachine):
         for app in APPS:
             for slot in range(10):
                 is_one = slot in self.rows and self.may_take_one_more(slot, app)
-                assert self.selection.eligible(app, slot) == (self.rows[slot][0] if is_one else None)
+                row, connections = self.rows.get(slot, (None, 0))
+                assert self.selection.eligible(app, slot, connections) == (row if is_one else None)
 
     @invariant()
     def empty_means_no_healthy_row_that_clients_are_sent_to(self) -> None:
@@ -305,7 +306,7 @@ def test_a_doubted_backend_is_left_out_and_comes_back() -> None:
     selection.put(1, backend("far", country="FR"), 0)
     selection.judge(0, OUT)
     assert choose(selection).slot == 1
-    assert selection.eligible("*", 0) is None
+    assert selection.eligible("*", 0, 0) is None
     selection.judge(0, GOOD)
     assert choose(selection).slot == 0
 
@@ -343,7 +344,7 @@ def test_in_panic_the_doubted_are_chosen_by_the_same_formula() -> None:
     selection.put(1, backend("nearer by load"), 0, OUT)
     selection.put(2, backend("good, but far", country="FR"), 0)
     assert choose(selection).slot == 1
-    assert selection.eligible("*", 0) is not None
+    assert selection.eligible("*", 0, 1) is not None
     shares = Counter(_slot(selection.choose("*", "BR", "sa", draw)) for draw in _sweep(2, 10))
     assert shares == {1: 10, 2: 10}, "good and doubted ones of equal score have equal chances"
 
@@ -411,7 +412,7 @@ def test_a_backend_whose_app_is_an_asterisk_stands_in_the_pool_of_all_once() -> 
     assert choose(selection).slot == 1
     selection.discard(0)
     assert choose(selection, app="web").slot == 1
-    assert selection.eligible("*", 0) is None
+    assert selection.eligible("*", 0, 0) is None
 
 
 def test_a_pool_asked_for_late_knows_all_counts() -> None:
