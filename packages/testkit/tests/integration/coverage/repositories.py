@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from coverage import CoverageData
 
 from testkit.__main__ import main
@@ -43,6 +44,33 @@ base = ["main"]
 [tool.testkit.coverage.layers]
 core = { paths = ["*.py"], kinds = ["unit"] }
 """
+
+RATCHET = """
+[tool.testkit.coverage.ratchet]
+critical = ["core.py"]
+loss = 100
+"""
+NEW_CODE = """
+[tool.testkit.coverage.new_code]
+threshold = 90
+"""
+NEW_FUNCTION = """
+
+def added(number):
+    if number:
+        return 1
+    return 2
+"""
+
+PRAGMA = "# pragma" + ": no cover"
+"""In two parts, for it is about those files and not this one."""
+
+Output = pytest.CaptureFixture[str]
+
+
+def broken(output: Output) -> list[str]:
+    """Return the first line of each failure."""
+    return [line for line in output.readouterr().err.splitlines() if not line.startswith("    ")]
 
 
 class Repository:
