@@ -31,11 +31,10 @@ def test_a_session_that_talks_much_bypasses_the_workers_until_more_comes_than_is
     with pop.client("DE").connect(proxy) as connection:
         pop.step("a session proves chatty")
         wait_until(
-            lambda: connection.ask() == "mock-eu-1" and _relayed(pop)["connections"] == 1,
+            lambda: _answers(connection) == {"mock-eu-1"} and _relayed(pop)["connections"] == 1,
             reason="the kernel to relay the session",
-            interval_s=0.0,
         )
-        assert {connection.ask() for _ in range(300)} == {"mock-eu-1"}
+        assert _answers(connection) == {"mock-eu-1"}
 
         pop.step("it says more at once than the kernel has credit for")
         for _ in range(_TIMES):
@@ -44,6 +43,11 @@ def test_a_session_that_talks_much_bypasses_the_workers_until_more_comes_than_is
     pop.step("it ends")
     wait_until(lambda: _relayed(pop)["connections"] == 0, reason="the end to be noticed")
     assert _relayed(pop)["promotions"] >= 1
+
+
+def _answers(connection: Connection) -> set[str]:
+    """Who answers, over many more turns than the kernel takes a session for."""
+    return {connection.ask() for _ in range(300)}
 
 
 def _relayed(pop: Pop) -> dict[str, Any]:
