@@ -218,13 +218,15 @@ class Supervisor:
 
     def publish(self, news: News) -> None:
         """Send ``news`` to all workers that run; one that does not keep up gets the state of later."""
+        frames = tuple(news.pieces()) if isinstance(news, TableChanged) else (news,)
         for worker in self._workers.values():
             if not worker.lagging and worker.unsent_bytes() > _LAGGING_BYTES:
                 worker.lagging = True
                 self.troubles.lags += 1
                 self._observer.lagged(worker.place)
             if not worker.lagging:
-                worker.send(news)
+                for frame in frames:
+                    worker.send(frame)
 
     def change_settings(self, settings: Start) -> None:
         """Have all workers, and those to come, go by ``settings``, as far as a running worker can."""

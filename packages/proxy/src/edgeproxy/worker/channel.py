@@ -9,7 +9,8 @@ from collections.abc import Callable
 from edgeproxy.core.wire.frames import FrameReader, FromWorker, ToWorker, encode
 from edgeproxy.worker.loop import EDGE, Loop
 
-_READ_BYTES = 256 << 10
+_READ_BYTES = 16 << 10
+"""In one turn: about as many rows as may be taken in before clients have theirs."""
 _MAX_UNSENT_BYTES = 1 << 20
 
 
@@ -74,6 +75,13 @@ class Channel:
                 return
             for frame in self._reader.feed(data):
                 self._on_frame(frame)
+            if len(data) == _READ_BYTES:
+                self._loop.again(self)
+                return
+
+    def resume(self) -> None:
+        """Read on."""
+        self._read()
 
     def _flush(self) -> None:
         while self._unsent:

@@ -155,7 +155,8 @@ class WorkerProcess:
         plane = self._the_plane()
         plane.change_table(frame)
         if self._ready:
-            self._channel.send(TableApplied(frame.version))
+            if not frame.unfinished:
+                self._channel.send(TableApplied(frame.version))
             return
         # What exists now lives as long as the process, and connections make no cycles: there is
         # nothing for the collector to find, and its pauses would be the clients'.

@@ -18,6 +18,7 @@ from edgeproxy.core.controlplane.routing_table import PlacedBackend
 from edgeproxy.core.dataplane.identities import Identity
 from edgeproxy.core.model import Backend
 from edgeproxy.core.wire.frames import (
+    PIECE_ROWS,
     ConnectionOrder,
     GeoDatabaseChanged,
     HostAddresses,
@@ -213,6 +214,19 @@ async def test_workers_are_given_settings_names_and_table_and_told_of_changes(wo
     assert await supervisor.stop(10) == 4
     assert world.observer.deaths == []
     assert sorted(world.observer.cleared) == [3, 5]
+
+
+async def test_a_change_of_many_rows_comes_in_pieces(world: World) -> None:
+    supervisor = await world.start(OBEDIENT)
+    backend = Backend("a", "test", "eu", "DE", "10.0.0.1", 9001, True, 1, 100, 0)
+    rows = tuple(PlacedBackend(slot, backend) for slot in range(2 * PIECE_ROWS + 1))
+    supervisor.publish(TableChanged(2, False, rows, ()))
+    told = [{"version": 2, "rows": count} for count in (PIECE_ROWS, PIECE_ROWS, 1) for _ in range(2)]
+
+    def has_come() -> bool:
+        return sorted(world.observer.told("table"), key=str)[2:] == sorted(told, key=str)
+
+    await wait_until_async(has_come, reason="both workers to have the pieces")
 
 
 async def test_each_worker_hears_the_number_of_its_row(world: World) -> None:

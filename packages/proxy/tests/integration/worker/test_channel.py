@@ -85,6 +85,22 @@ def test_frames_are_heard_in_order(line: tuple[Line, Channel]) -> None:
     assert told.heard == frames
 
 
+def test_clients_have_their_turn_while_much_is_heard(line: tuple[Line, Channel]) -> None:
+    told, channel = line
+    names = [f"{number}.{'x' * 1_000}" for number in range(40)]
+    told.control.sendall(b"".join(encode(HostAddresses(name, ())) for name in names))
+    channel.ready(select.EPOLLIN)
+    turns, heard = 1, 0
+    while told.loop._again:
+        assert 0 < len(told.heard) - heard < len(names) / 2
+        heard = len(told.heard)
+        told.loop._again.clear()
+        channel.resume()
+        turns += 1
+    assert turns > 2
+    assert [frame.host for frame in told.heard if isinstance(frame, HostAddresses)] == names
+
+
 def test_frames_are_sent_at_once(line: tuple[Line, Channel]) -> None:
     told, channel = line
     channel.send(Ready(1))

@@ -123,6 +123,7 @@ def test_before_the_first_client_there_is_a_table_and_no_collector_any_more(
         monkeypatch.setattr(gc, step, partial(crowd.steps.append, step))
     worker.worker._change_table(TableChanged(1, True, (), ()))
     assert crowd.steps == ["collect", "freeze", "disable", "listen"]
+    worker.worker._change_table(TableChanged(2, False, (), (), unfinished=True))
     worker.worker._change_table(TableChanged(2, False, (), ()))
     assert len(crowd.steps) == 4
     assert worker.channel.sent == [Ready(1), TableApplied(2)]

@@ -1,8 +1,8 @@
 """What the control process and a worker say to each other, and how it is framed.
 
 Both directions carry msgpack values behind a 4-byte big-endian length over a stream socket pair.
-The control process sends the whole table once, then changes: decoding 10,000 rows takes
-milliseconds, which a running worker must not spend on every edit.
+The control process sends the whole table once, then changes: taking in 10,000 rows takes tens of
+milliseconds, which a running worker must not spend on every edit. An edit of as many comes in pieces.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from edgeproxy.core.dataplane.warm import WarmTerms
 
 MAX_FRAME_BYTES = 64 << 20
 """A full table of 65,536 rows is below 10 MiB; anything beyond this is a broken peer."""
+
+PIECE_ROWS = 250
+"""Taken in at a time by a worker that serves: about a millisecond and a half."""
 
 _LENGTH_BYTES = 4
 
@@ -122,6 +125,26 @@ class TableChanged(msgspec.Struct, frozen=True, tag="table"):
     """``upserts`` is the whole table: what is not among them is gone. So is the first one."""
     upserts: tuple[PlacedBackend, ...]
     removed_slots: tuple[int, ...]
+    unfinished: bool = False
+    """More of the same change follows."""
+
+    def pieces(self) -> Iterator[TableChanged]:
+        """The same change in parts that hold no client up; a whole table has only one."""
+        rows = len(self.removed_slots) + len(self.upserts)
+        if self.whole or rows <= PIECE_ROWS:
+            yield self
+            return
+        for first in range(0, rows, PIECE_ROWS):
+            end = first + PIECE_ROWS
+            # Those that are gone come first, as in one frame.
+            before = len(self.removed_slots)
+            yield TableChanged(
+                self.version,
+                whole=False,
+                upserts=self.upserts[max(0, first - before) : max(0, end - before)],
+                removed_slots=self.removed_slots[first:end],
+                unfinished=end < rows,
+            )
 
 
 class HostAddresses(msgspec.Struct, frozen=True, tag="host"):

@@ -15,6 +15,7 @@ from edgeproxy.core.dataplane.rate_limit import TokenBucket
 from edgeproxy.core.model import Backend, Verdict
 from edgeproxy.core.wire.frames import (
     MAX_FRAME_BYTES,
+    PIECE_ROWS,
     ConnectionOrder,
     Drain,
     Drained,
@@ -94,7 +95,12 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         rate_limit=st.none() | st.builds(TokenBucket, burst=seconds, per_s=seconds),
     ),
     st.builds(
-        TableChanged, version=whole, whole=st.booleans(), upserts=tuples(placed), removed_slots=tuples(whole)
+        TableChanged,
+        version=whole,
+        whole=st.booleans(),
+        upserts=tuples(placed),
+        removed_slots=tuples(whole),
+        unfinished=st.booleans(),
     ),
     st.builds(HostAddresses, host=texts, addresses=tuples(texts)),
     st.just(GeoDatabaseChanged()),
@@ -180,6 +186,27 @@ def test_a_frame_comes_as_soon_as_its_last_byte() -> None:
     reader: FrameReader[ToWorker] = FrameReader(ToWorker)
     assert list(reader.feed(stream[:-1])) == []
     assert list(reader.feed(memoryview(stream)[-1:])) == [Drain()]
+
+
+@given(removed=st.integers(0, 3 * PIECE_ROWS), upserts=st.integers(0, 3 * PIECE_ROWS))
+def test_the_pieces_of_a_change_are_the_change(removed: int, upserts: int) -> None:
+    backend = Backend("a", "test", "eu", "DE", "10.0.0.1", 9001, True, 1, 100, 0)
+    rows = tuple(PlacedBackend(slot, backend) for slot in range(upserts))
+    change = TableChanged(7, whole=False, upserts=rows, removed_slots=tuple(range(removed)))
+    pieces = list(change.pieces())
+    assert sum((piece.upserts for piece in pieces), ()) == change.upserts
+    assert sum((piece.removed_slots for piece in pieces), ()) == change.removed_slots
+    assert [piece.unfinished for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert {(piece.version, piece.whole) for piece in pieces} == {(7, False)}
+    assert all(len(piece.upserts) + len(piece.removed_slots) <= PIECE_ROWS for piece in pieces)
+    assert len(pieces) == max(1, -(-(removed + upserts) // PIECE_ROWS))
+
+
+def test_a_whole_table_is_one_piece() -> None:
+    backend = Backend("a", "test", "eu", "DE", "10.0.0.1", 9001, True, 1, 100, 0)
+    rows = tuple(PlacedBackend(slot, backend) for slot in range(2 * PIECE_ROWS))
+    table = TableChanged(7, whole=True, upserts=rows, removed_slots=())
+    assert list(table.pieces()) == [table]
 
 
 def framed(body: bytes) -> bytes:
