@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
+from e2e.hosts.atlas import WORLDS
 from e2e.hosts.engine import NoEngineError
 from e2e.hosts.pop import HostPop
 from e2e.hosts.world import World, running_world
@@ -21,6 +23,7 @@ _WORLD_TIMEOUT_S = 900
 """For the first story of hosts, which waits until they are up."""
 _HOSTS_VARIABLE = "EDGE_STORIES_OF_HOSTS"
 """``optional`` where an engine is nothing that can be required, as .ci/run finds out."""
+_OF_HOSTS = "hosts"
 _pop_key = pytest.StashKey[Pop]()
 
 
@@ -56,17 +59,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    return HostsTogether(config, log)
+    return TellersOfHosts(config, log)
 
 
-class HostsTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """One world for all stories of hosts, so one process that tells them; any process tells the others.
+class TellersOfHosts(LoadScopeScheduling):  # type: ignore[misc]
+    """Stories of hosts go, module by module, to no more processes than there may be worlds: each starts one.
 
-    ``--dist=loadgroup`` is for that, but pytest-xdist 3.8 cannot mark groups in the names of pytest 9.2.
+    They take longest, so these processes tell them first. Any process tells the others.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "hosts" if "[containers" in nodeid else nodeid
+        return f"{_OF_HOSTS} {nodeid.partition('::')[0]}" if "[containers" in nodeid else nodeid
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if self.workqueue and self._next_for(node) is None and not node.shutting_down:
+            node.shutdown()
+        else:
+            super()._reschedule(node)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if (scope := self._next_for(node)) is not None:
+            self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
+
+    def _next_for(self, node: WorkerController) -> str | None:
+        of_hosts: list[str] = [scope for scope in self.workqueue if scope.startswith(_OF_HOSTS)]
+        if of_hosts and node in self.nodes[:WORLDS]:
+            return of_hosts[0]
+        others: Iterator[str] = (scope for scope in self.workqueue if scope not in of_hosts)
+        return next(others, None)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

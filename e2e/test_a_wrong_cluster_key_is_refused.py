@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.hosts import atlas
 from e2e.hosts.cluster import KEY, TIMEOUT_S, HostCluster
 from e2e.hosts.pop import HostPop
 from testkit.wait import wait_until
@@ -50,7 +49,8 @@ def test_a_pop_with_another_key_is_refused_and_taken_in_once_it_has_the_right_on
     for region, members in (("eu", {"sa", "eu"}), ("us", {"us"})):
         shown = cluster.shown(region, "replication")
         assert shown["refused_datagrams"]["wrong_key"] > 0
-        assert {each["node"] for each in shown["members"]} == {atlas.POPS[each].instance for each in members}
+        instances = {pops[each].place.instance for each in members}
+        assert {each["node"] for each in shown["members"]} == instances
     assert "mock-us-1" not in cluster.rows("eu") + cluster.rows("sa")
     assert "mock-sa-1" not in cluster.rows("us")
     # Of its country there is no backend here: the one that there is serves.

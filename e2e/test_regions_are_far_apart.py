@@ -14,7 +14,7 @@ pytestmark = pytest.mark.blank(processes="on the loopback interface no region is
 
 def _next_to_everybody(pop: HostPop) -> None:
     """A world without distance, as all networks of one machine are."""
-    distance = pop.world.engine.containers.get("edgeproxy-distance-eu")
+    distance = pop.world.distances["eu"].container
     distance.kill()
     pop.host.undo(distance.start)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from docker.models.containers import Container
 
-from e2e.hosts.engine import LABEL
 from e2e.hosts.images import APPLICATION
 from e2e.hosts.world import World
 from testkit.wait import wait_until
@@ -24,9 +23,9 @@ def test_it_serves_as_an_ordinary_user_tells_its_health_and_stops_in_order(
     container = world.engine.containers.create(
         APPLICATION,
         ["sh", "-c", _RUN],
-        name="edgeproxy-image",
-        labels={LABEL: "image"},
-        network=world.network_name("eu"),
+        name=world.atlas.called("image"),
+        labels=world.labels,
+        network=world.atlas.called("eu"),
         environment={"EDGEPROXY_REGION": "eu"},
         cap_drop=["ALL"],
         # What is not given is as in the image, above all the command.

@@ -9,7 +9,6 @@ import pytest
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from e2e.hosts.engine import LABEL
 from e2e.hosts.images import APPLICATION
 from e2e.hosts.world import World
 from testkit.wait import wait_until
@@ -63,9 +62,9 @@ def created(world: World, powers: list[str], user: str) -> Container:
     return world.engine.containers.create(
         APPLICATION,
         ["sh", "-c", _RUN],
-        name="edgeproxy-kernel-relay",
-        labels={LABEL: "image"},
-        network=world.network_name("eu"),
+        name=world.atlas.called("kernel-relay"),
+        labels=world.labels,
+        network=world.atlas.called("eu"),
         environment={
             "EDGEPROXY_REGION": "eu",
             "EDGEPROXY_RELAY": "kernel",

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from e2e.hosts.engine import LABEL
 from e2e.hosts.images import HOST, ROOT
 from e2e.hosts.world import PYTHON, World
 from mock_backend.container import MockBackendContainer
@@ -31,7 +30,7 @@ def start(world: World, certificates: Path) -> Iterator[Start]:
     """Start mock backends in a network of their own, which leads nowhere but here."""
     with ExitStack() as ending:
         network = world.engine.networks.create(
-            "edgeproxy-instrument", driver="bridge", internal=True, labels={LABEL: "network"}
+            world.atlas.called("instrument"), driver="bridge", internal=True, labels=world.labels
         )
         ending.callback(network.remove)
         mounts = {
@@ -43,7 +42,7 @@ def start(world: World, certificates: Path) -> Iterator[Start]:
             "network": network.name,
             "volumes": mounts,
             "environment": {"PYTHONPATH": "/opt/testkit"},
-            "labels": {LABEL: "host"},
+            "labels": world.labels,
             "init": True,
         }
 

@@ -89,10 +89,10 @@ def test_the_proxy_runs_as_a_user_of_its_own_that_may_change_nothing(host_pop: H
 
 
 @pytest.mark.planted(region="us")
-def test_each_pop_serves_the_same_client_from_its_own_region(host_pop: HostPop, world: World) -> None:
+def test_each_pop_serves_the_same_client_from_its_own_region(host_pop: HostPop) -> None:
     nearest = {"sa": "mock-sa-1", "us": "mock-us-1", "eu": "mock-eu-1"}
     for region, expected in nearest.items():
-        pop = host_pop if region == "eu" else HostPop(world, region)
+        pop = host_pop if region == "eu" else host_pop.beside(region)
         pop.start_backends({"mock-sa-1": "BR", "mock-us-1": "US", "mock-eu-1": "DE"})
         proxy = pop.start_proxy()
         host_pop.step(f"clients come to the POP in {region}")

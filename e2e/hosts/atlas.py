@@ -1,7 +1,8 @@
-"""Who is where in the world of the hosts: networks, addresses, countries. Nothing here does anything.
+"""Who is where in the worlds of the hosts: networks, addresses, countries. Nothing here does anything.
 
 Regions are internal networks, as between the machines of a company; the internet is made of networks that are
-reserved for such purposes, from which clients come with their own addresses.
+reserved for such purposes, from which clients come with their own addresses. Worlds of different numbers have
+no address in common, so that they can stand side by side on one engine.
 """
 
 from __future__ import annotations
@@ -10,18 +11,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Final
 
-REGIONS: Final = {
-    "sa": IPv4Network("10.50.1.0/24"),
-    "us": IPv4Network("10.50.2.0/24"),
-    "eu": IPv4Network("10.50.3.0/24"),
-    "ap": IPv4Network("10.50.4.0/24"),
-}
-# The first is meant for measurements, the second for documentation. Of the others for documentation one was
-# seen to hold a machine's package registry, and one the machine itself.
-INTERNET: Final = {"north": IPv4Network("198.18.51.0/24"), "south": IPv4Network("198.51.100.0/24")}
-METADATA: Final = IPv4Network("169.254.169.0/24")
 METADATA_ADDRESS: Final = "169.254.169.254"
-NETWORKS: Final = {**REGIONS, **INTERNET, "metadata": METADATA}
+"""Every instance has it to itself."""
+BACKEND_PORT: Final = 9001
 
 ROUND_TRIPS_S: Final = {
     ("sa", "us"): 0.06,
@@ -32,9 +24,31 @@ ROUND_TRIPS_S: Final = {
     ("eu", "ap"): 0.08,
 }
 """Between regions, about half of what it is on the way round the world: far enough to be felt."""
-BACKEND_PORT: Final = 9001
+
+_REGIONS: Final = ("sa", "us", "eu", "ap")
+_POPS: Final = {"sa": "sa-east-1", "us": "us-east-1", "eu": "eu-central-1"}
+"""Region to what the cloud calls it."""
+_BACKENDS: Final = {"sa": 2, "us": 2, "eu": 3, "ap": 2}
+_CLIENTS: Final = {
+    "client-br": ("south", {"BR": (64, 26)}),
+    "client-us": ("south", {"US": (128, 26), "CA": (192, 27)}),
+    "client-de": ("north", {"DE": (64, 26), "PT": (128, 27), "FR": (160, 27)}),
+    # "" is on no map: for clients whose country nobody knows.
+    "client-jp": ("north", {"JP": (192, 27), "": (32, 27)}),
+}
+"""Machine to its network, and where in that each of its countries begins and how wide it is."""
+# One is for documentation, the others are for measurements. Of the others for documentation one was seen to
+# hold a machine's package registry, and one the machine itself.
+_INTERNETS: Final = (
+    {"north": IPv4Network("198.18.51.0/24"), "south": IPv4Network("198.51.100.0/24")},
+    {"north": IPv4Network("198.19.51.0/24"), "south": IPv4Network("198.19.100.0/24")},
+)
+WORLDS: Final = len(_INTERNETS)
+"""How many there is room for."""
+_FIRST_REGIONS: Final = 50
 _FIRST_POP: Final = 10
 _FIRST_BACKEND: Final = 20
+_FIRST_CLIENT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +57,14 @@ class PopPlace:
 
     region: str
     cloud_region: str
-    number: int
+    instance: str
+    """The id of the instance, which is its name among POPs that replicate."""
+    addresses: dict[str, str]
+    """By network."""
 
     @property
     def name(self) -> str:
         return f"pop-{self.region}"
-
-    @property
-    def instance(self) -> str:
-        """The id of the instance, which is its name among POPs that replicate."""
-        return f"i-{self.number:017x}"
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """Network to address."""
-        return {name: str(network[_FIRST_POP + self.number]) for name, network in NETWORKS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,7 @@ class BackendPlace:
 
     name: str
     region: str
-    number: int
-
-    @property
-    def address(self) -> str:
-        return str(REGIONS[self.region][_FIRST_BACKEND + self.number])
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,44 +86,60 @@ class ClientPlace:
     countries: dict[str, IPv4Network]
 
 
-POPS: Final = {
-    region: PopPlace(region, cloud_region, number)
-    for number, (region, cloud_region) in enumerate(
-        {"sa": "sa-east-1", "us": "us-east-1", "eu": "eu-central-1"}.items()
-    )
-}
-BACKENDS: Final = {
-    f"mock-{region}-{number}": BackendPlace(f"mock-{region}-{number}", region, number)
-    for region, count in {"sa": 2, "us": 2, "eu": 3, "ap": 2}.items()
-    for number in range(1, count + 1)
-}
-CLIENTS: Final = (
-    ClientPlace("client-br", "south", "198.51.100.20", {"BR": IPv4Network("198.51.100.64/26")}),
-    ClientPlace(
-        "client-us",
-        "south",
-        "198.51.100.21",
-        {"US": IPv4Network("198.51.100.128/26"), "CA": IPv4Network("198.51.100.192/27")},
-    ),
-    ClientPlace(
-        "client-de",
-        "north",
-        "198.18.51.20",
-        {
-            "DE": IPv4Network("198.18.51.64/26"),
-            "PT": IPv4Network("198.18.51.128/27"),
-            "FR": IPv4Network("198.18.51.160/27"),
-        },
-    ),
-    ClientPlace(
-        "client-jp",
-        "north",
-        "198.18.51.21",
-        # "" is on no map: for clients whose country nobody knows.
-        {"JP": IPv4Network("198.18.51.192/27"), "": IPv4Network("198.18.51.32/27")},
-    ),
-)
-COUNTRIES: Final = {country: client for client in CLIENTS for country in client.countries}
+class Atlas:
+    """The world of one number, from 0."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.regions = {
+            region: IPv4Network(f"10.{_FIRST_REGIONS + number}.{third}.0/24")
+            for third, region in enumerate(_REGIONS, 1)
+        }
+        self.networks = {**self.regions, **_INTERNETS[number]}
+        self.pops = {
+            region: PopPlace(
+                region,
+                cloud_region,
+                f"i-{place:017x}",
+                {name: str(network[_FIRST_POP + place]) for name, network in self.networks.items()},
+            )
+            for place, (region, cloud_region) in enumerate(_POPS.items())
+        }
+        """By region."""
+        self.backends = {
+            name: BackendPlace(name, region, str(self.regions[region][_FIRST_BACKEND + place]))
+            for region, count in _BACKENDS.items()
+            for place in range(1, count + 1)
+            for name in [f"mock-{region}-{place}"]
+        }
+        """By name, which is the id of the backend."""
+        self.clients = [
+            ClientPlace(
+                name,
+                network,
+                str(self.networks[network][_FIRST_CLIENT + place]),
+                {
+                    country: IPv4Network((self.networks[network][first], bits))
+                    for country, (first, bits) in countries.items()
+                },
+            )
+            for place, (name, (network, countries)) in enumerate(_CLIENTS.items())
+        ]
+        self.countries = {country: client for client in self.clients for country in client.countries}
+
+    def called(self, name: str) -> str:
+        """What the engine calls a container or a network of this world."""
+        return f"edgeproxy{self.number or ''}-{name}"
+
+    def gateway_of(self, network: str) -> str:
+        """The address in a network of the machine on which all of it runs."""
+        return str(self.networks[network][-2])
+
+    def address_in(self, country: str, number: int) -> str:
+        """The address of the client of that number, from 1, in ``country``, "" for nowhere."""
+        network = self.countries[country].countries[country]
+        assert 1 <= number < network.num_addresses - 1, f"no client in {country!r} has number {number}"
+        return str(network[number])
 
 
 def delays_from(region: str) -> dict[str, float]:
@@ -132,15 +151,3 @@ def delays_from(region: str) -> dict[str, float]:
         for other in pair
         if other != region
     }
-
-
-def gateway_of(name: str) -> str:
-    """The address in a network of the machine on which all of it runs."""
-    return str(NETWORKS[name][1 if name == "metadata" else -2])
-
-
-def address_in(country: str, number: int) -> str:
-    """The address of the client of that number, from 1, in ``country``, "" for nowhere."""
-    network = COUNTRIES[country].countries[country]
-    assert 1 <= number < network.num_addresses - 1, f"no client in {country!r} has number {number}"
-    return str(network[number])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from e2e.hosts import atlas
 from e2e.hosts.world import World
 from testkit.faults.packets import DEVICE
 from testkit.faults.vocabulary import Fault, Partition, UnavailableError
@@ -13,7 +12,8 @@ class Between:
 
     def __init__(self, world: World, some: str, other: str) -> None:
         self._ends = [
-            (world.distances[near], str(atlas.REGIONS[far])) for near, far in ((some, other), (other, some))
+            (world.distances[near], str(world.atlas.regions[far]))
+            for near, far in ((some, other), (other, some))
         ]
         self._name = f"{some} and {other}"
 

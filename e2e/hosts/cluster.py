@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from e2e.hosts import atlas
 from e2e.hosts.pop import HostPop, HostProxy
 from e2e.pop import SCHEMA
 from testkit.wait import wait_until
@@ -16,16 +15,16 @@ TIMEOUT_S: Final = 30
 KEY: Final = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
 """Of the cluster, as ``edgeproxy replication key`` prints one."""
 _GOSSIP_PORT: Final = 4001
-_PEERS: Final = ",".join(f"{place.addresses[region]}:{_GOSSIP_PORT}" for region, place in atlas.POPS.items())
 
 
 class HostCluster:
     """POPs by region. What only an instance knows was written by its user data; a story gives the rest."""
 
     def __init__(self, eu: HostPop) -> None:
-        others = [region for region in atlas.POPS if region != eu.place.region]
+        self._places = eu.world.atlas.pops
+        others = [region for region in self._places if region != eu.place.region]
         with ThreadPoolExecutor(len(others)) as pool:
-            made = pool.map(lambda region: HostPop(eu.world, region), others)
+            made = pool.map(eu.beside, others)
             self.pops = {eu.place.region: eu, **dict(zip(others, made, strict=True))}
         self.proxies: dict[str, HostProxy] = {}
 
@@ -46,7 +45,7 @@ class HostCluster:
 
     def wait_states(self, region: str, **expected: str) -> None:
         """Wait until ``ctl show members`` at a POP says this of each, given by region."""
-        nodes = {atlas.POPS[each].instance: state for each, state in expected.items()}
+        nodes = {self._places[each].instance: state for each, state in expected.items()}
         wait_until(
             lambda: {each["node"]: each["state"] for each in self.shown(region, "members")} == nodes,
             reason=f"{region} to say {expected}",
@@ -56,7 +55,7 @@ class HostCluster:
 
     def wait_heard(self, region: str, event: str, *others: str) -> None:
         """Wait until the journal of a POP has told such an event of each of these others."""
-        nodes = {atlas.POPS[other].instance for other in others}
+        nodes = {self._places[other].instance for other in others}
         wait_until(
             lambda: nodes <= {each.get("pop") or each["peer"] for each in self.proxies[region].events(event)},
             reason=f"{region} to have said {event!r} of {', '.join(others)}",
@@ -100,10 +99,11 @@ class HostCluster:
 
     def _start(self, region: str, key: str) -> HostProxy:
         pop = self.pops[region]
+        peers = (f"{place.addresses[near]}:{_GOSSIP_PORT}" for near, place in self._places.items())
         pop.configure(
             replication_enabled="true",
             replication_keys=key,
-            replication_bootstrap_peers=_PEERS,
+            replication_bootstrap_peers=",".join(peers),
             replication_gossip_interval_ms="150",
             replication_sync_interval_ms="300",
         )

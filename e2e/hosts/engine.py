@@ -1,4 +1,4 @@
-"""The container engine: whether there is one, and who of us may use it."""
+"""The container engine: whether there is one, and which of us may have which world on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,8 @@ from docker.models.networks import Network
 from testkit.wait import wait_until
 
 LABEL: Final = "edgeproxy.e2e"
-"""On every container and network of ours, so that what an aborted run left is found."""
+"""On every container and network of ours, with the number of its world, so that what an aborted run left of
+it is found."""
 
 THREADS: Final = 6
 """Orders that the engine is given at a time."""
@@ -28,7 +29,6 @@ THREADS: Final = 6
 _REACH_TIMEOUT_S: Final = 5
 _DEFAULT: Final = "unix:///var/run/docker.sock"
 _WORK_TIMEOUT_S: Final = 180
-_LOCK: Final = Path(tempfile.gettempdir()) / "edgeproxy-e2e.lock"
 
 
 class NoEngineError(Exception):
@@ -66,23 +66,27 @@ def _knock(url: str) -> None:
 
 
 @contextmanager
-def engine_to_ourselves(timeout_s: float) -> Iterator[None]:
-    """Wait until no other run uses the engine: our networks have fixed addresses, which collide.
+def one_of(count: int, what: str, timeout_s: float) -> Iterator[int]:
+    """Have one of ``count`` things to ourselves, of all processes of this machine: its number, from 0.
 
     Raises:
-        TimeoutError: another run did not end in time.
+        TimeoutError: others did not give any of them back in time.
     """
-    descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        wait_until(
-            lambda: _try_lock(descriptor),
-            reason=f"the run that holds {_LOCK} to end",
+    folder = Path(tempfile.gettempdir())
+    with ExitStack() as ending:
+        locks = []
+        for number in range(count):
+            path = folder / f"edgeproxy-e2e-{what}-{number}.lock"
+            locks.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            ending.callback(os.close, locks[-1])
+        # Whoever waits for all of them has the first that is free.
+        _, number = wait_until(
+            lambda: next(((True, number) for number, lock in enumerate(locks) if _try_lock(lock)), None),
+            reason=f"another run to give back a {what}, held by a lock in {folder}",
             timeout_s=timeout_s,
             interval_s=0.2,
         )
-        yield
-    finally:
-        os.close(descriptor)
+        yield number
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -92,10 +96,11 @@ def _try_lock(descriptor: int) -> bool:
     return False
 
 
-def sweep(client: docker.DockerClient) -> list[str]:
-    """Remove what earlier runs left behind, and return the names of it. Only while the engine is ours."""
-    containers = client.containers.list(all=True, filters={"label": LABEL})
-    networks = client.networks.list(filters={"label": LABEL})
+def sweep(client: docker.DockerClient, world: int) -> list[str]:
+    """Remove what earlier runs left of a world that is ours, and return the names of it."""
+    label = f"{LABEL}={world}"
+    containers = client.containers.list(all=True, filters={"label": label})
+    networks = client.networks.list(filters={"label": label})
     with ThreadPoolExecutor(THREADS) as pool:
         # All containers first: a network with one in it stays.
         list(pool.map(_remove_container, containers))

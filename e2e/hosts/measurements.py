@@ -29,7 +29,8 @@ def collect(world: World) -> None:
         folder = world.measurements(region)
         files = sorted(map(str, folder.glob(".coverage.*")))
         assert files, f"the POP in {region} returned no measurement"
-        name = f"{target}.pop-{region}" if target is not None else str(folder / "combined")
+        source = f"pop-{region}-{world.atlas.number}"
+        name = f"{target}.{source}" if target is not None else str(folder / "combined")
         combined = coverage.Coverage(data_file=name, config_file=False)
         combined.set_option("paths", {"proxy": [str(_HERE), _THERE]})
         combined.combine(files, strict=True, keep=True)

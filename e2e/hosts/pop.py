@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from e2e.clients import TIMEOUT_S, Client
-from e2e.hosts import atlas
+from e2e.hosts.atlas import BACKEND_PORT, BackendPlace
 from e2e.hosts.host import Host, shell
 from e2e.hosts.world import COVERAGE, MAP, PYTHON, World
 from e2e.pop import Backend, Pop, Proxy, records_of, register_command
@@ -24,6 +24,8 @@ _SETTINGS: Final = "/etc/edgeproxy/story.env"
 _FIRST_PORT: Final = 9100
 _ECHO_PORT: Final = 9002
 _SIDECAR: Final = "sidecar"
+_TOLD_LINES: Final = 60
+"""Of a journal, in a report."""
 # What the user data wrote, then what the story wants, as the unit reads them.
 _COMMAND: Final = (
     f'set -a; . /etc/edgeproxy/edgeproxy.env; . {_SETTINGS}; exec /opt/edgeproxy/bin/edgeproxy "$@"'
@@ -42,9 +44,9 @@ journalctl --lines=0 --show-cursor --quiet | sed -n 's/^-- cursor: //p'
 class HostBackend:
     """A host with a mock backend on it."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, place: BackendPlace) -> None:
         self.host = host
-        self._place = atlas.BACKENDS[host.name]
+        self._place = place
 
     @property
     def id(self) -> str:
@@ -60,7 +62,7 @@ class HostBackend:
 
     @property
     def port(self) -> int:
-        return atlas.BACKEND_PORT
+        return BACKEND_PORT
 
     def stop(self) -> None:
         self.host.stop()
@@ -146,13 +148,20 @@ class HostPop(Pop):
         super().__init__()
         self._links = links
         self.world = world
-        self.place = atlas.POPS[region]
+        self.place = world.atlas.pops[region]
         self.host = world.pops[region]
         self.settings = {"EDGEPROXY_GEOIP_PATH": MAP}
         self._cursor = self.host.run(*shell(_RESET)).strip().splitlines()[-1]
         self._written = ""
         self._ports = itertools.count(_FIRST_PORT)
         self._involved: list[Host] = []
+        self._beside: list[HostPop] = []
+
+    def beside(self, region: str) -> HostPop:
+        """Another POP of the same world that the story is about, too."""
+        pop = HostPop(self.world, region)
+        self._beside.append(pop)
+        return pop
 
     def listen(self) -> tuple[str, int]:
         port = next(self._ports)
@@ -184,7 +193,7 @@ class HostPop(Pop):
         )
 
     def client(self, country: str, number: int = 1) -> Client:
-        host, network = self.world.client_host(country), atlas.COUNTRIES[country].network
+        host, network = self.world.client_host(country), self.world.atlas.countries[country].network
 
         def dial(
             source: str, to: tuple[str, int], *, kind: str = "tcp", timeout_s: float = TIMEOUT_S
@@ -192,19 +201,19 @@ class HostPop(Pop):
             # The POP is in each network of the internet, and everybody uses the address that is next to them.
             return host.dial(source, (self.place.addresses[network], to[1]), kind=kind, timeout_s=timeout_s)
 
-        return Client(atlas.address_in(country, number), dial)
+        return Client(self.world.atlas.address_in(country, number), dial)
 
     def start_backend(self, backend_id: str) -> HostBackend:
         """All run from the first; only say which of them the story is about."""
         host = self.world.backends[backend_id]
         self._involved.append(host)
-        return HostBackend(host)
+        return HostBackend(host, self.world.atlas.backends[backend_id])
 
     def start_echo(self, backend_id: str) -> tuple[str, int]:
         host = self.world.backends[backend_id]
         self._involved.append(host)
         host.start_program("echo", PYTHON, "/opt/inside/echo.py", "0.0.0.0", str(_ECHO_PORT))
-        return atlas.BACKENDS[backend_id].address, _ECHO_PORT
+        return self.world.atlas.backends[backend_id].address, _ECHO_PORT
 
     def start_sidecar(self, backend: Backend, api_port: int, token: str) -> HostSidecar:
         host = self.world.backends[backend.id]
@@ -221,7 +230,7 @@ class HostPop(Pop):
     def reach(self, port: int) -> tuple[str, int]:
         assert self._links is not None, "this POP was made without links"
         # This machine has an address in every network of the world, but there is nothing of ours behind it.
-        gateway = atlas.gateway_of(self.place.region)
+        gateway = self.world.atlas.gateway_of(self.place.region)
         link = self._links().tcp("127.0.0.1", port, listen=gateway, name=f"{self.host.name} to this machine")
         return link.host, link.port
 
@@ -254,20 +263,16 @@ class HostPop(Pop):
         )
 
     def report(self) -> list[tuple[str, str]]:
-        told = [
-            (f"journal of {self.host.name}", "\n".join(self.journal().splitlines()[-60:])),
-            (f"{self.host.name}", self.host.report()),
-            (
-                "explain",
-                self.host.run(
-                    *("sh", "-c", _COMMAND, "edgeproxy", "explain", "--client", self.client("DE").address),
-                    user="edgeproxy",
-                    folder=_HOME,
-                    check=False,
-                ),
-            ),
+        explain = ("edgeproxy", "explain", "--client", self.client("DE").address)
+        explained = self.host.run("sh", "-c", _COMMAND, *explain, user="edgeproxy", folder=_HOME, check=False)
+        journal = self.journal().splitlines()[-_TOLD_LINES:]
+        return [
+            (f"journal of {self.host.name}", "\n".join(journal)),
+            (self.host.name, self.host.report()),
+            (f"explain at {self.host.name}", explained),
+            *((host.name, host.report()) for host in dict.fromkeys(self._involved)),
+            *(told for pop in self._beside for told in pop.report()),
         ]
-        return told + [(host.name, host.report()) for host in self._involved]
 
     def _write_settings(self) -> None:
         lines = [f'{name}="{value}"\n' for name, value in self.environment.items()]

@@ -1,7 +1,7 @@
-"""The world of the hosts: started once, shared by all stories of a run, gone at its end.
+"""A world of hosts: started once, shared by the stories of hosts that one process tells, gone at its end.
 
-3 points of presence (POPs) under systemd, 9 backends, 4 machines of clients, an instance-metadata service, in
-7 networks. POPs get their settings as on EC2: the user data that ships writes them at the first boot.
+3 points of presence (POPs) under systemd, each with its instance-metadata service, 9 backends and 4 machines
+of clients, in 6 networks. POPs get their settings as on EC2: the user data that ships writes them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ from docker.models.containers import Container
 from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
 
-from e2e.hosts import atlas
-from e2e.hosts.engine import LABEL, THREADS, engine_to_ourselves, reach_engine, sweep
+from e2e.hosts.atlas import (
+    BACKEND_PORT,
+    METADATA_ADDRESS,
+    WORLDS,
+    Atlas,
+    BackendPlace,
+    ClientPlace,
+    PopPlace,
+    delays_from,
+)
+from e2e.hosts.engine import LABEL, THREADS, one_of, reach_engine, sweep
 from e2e.hosts.host import ClientHost, Host
 from e2e.hosts.images import HOST, ROOT, provide_images
 from e2e.hosts.measurements import collect
@@ -47,8 +56,11 @@ Networks = dict[str, Network]
 class World:
     """All hosts, by what they are."""
 
-    def __init__(self, engine: docker.DockerClient, folder: Path) -> None:
+    def __init__(self, engine: docker.DockerClient, atlas: Atlas, folder: Path) -> None:
         self.engine = engine
+        self.atlas = atlas
+        self.labels = {LABEL: str(atlas.number)}
+        """For whatever a story has on the engine besides."""
         self.folder = folder
         self.pops: dict[str, Host] = {}
         """By region."""
@@ -70,12 +82,7 @@ class World:
 
     def client_host(self, country: str) -> ClientHost:
         """The machine of the clients of a country."""
-        return self.clients[atlas.COUNTRIES[country].name]
-
-    @staticmethod
-    def network_name(name: str) -> str:
-        """What the engine calls a network of the atlas."""
-        return f"edgeproxy-{name}"
+        return self.clients[self.atlas.countries[country].name]
 
     def heal(self) -> None:
         """Undo whatever a story did to any host."""
@@ -98,24 +105,27 @@ def running_world(say: Callable[[str], None], *, keep: bool = False) -> Iterator
     client = reach_engine()
     with ExitStack() as ending:
         began_s = time.monotonic()
-        ending.enter_context(engine_to_ourselves(_BUSY_TIMEOUT_S))
+        number = ending.enter_context(one_of(WORLDS, "world", _BUSY_TIMEOUT_S))
         if (waited_s := time.monotonic() - began_s) > _WORTH_TELLING_S:
             say(f"waited {waited_s:.0f} s for another run to end")
-        if swept := sweep(client):
+        if swept := sweep(client, number):
             say(f"swept away what an earlier run left: {', '.join(sorted(swept))}")
-        provide_images(client, say)
+        with one_of(1, "workshop", _BUSY_TIMEOUT_S):
+            provide_images(client, say)
         # Of its own below /tmp: paths of Unix sockets must be short, and other users must reach them.
         folder = Path(tempfile.mkdtemp(prefix="edgeproxy-world-"))
         if not keep:
             ending.callback(shutil.rmtree, folder, ignore_errors=True)
-            ending.callback(_sweep_timed, client, say)
+            ending.callback(_sweep_timed, client, number, say)
         began_s = time.monotonic()
-        builder = _Builder(client, folder)
+        atlas = Atlas(number)
+        builder = _Builder(client, atlas, folder)
         world = builder.build()
         say(f"world: {len(world.hosts)} hosts in {time.monotonic() - began_s:.1f} s")
         yield world
         if keep:
-            say("kept; enter a host with: docker exec -it edgeproxy-pop-eu bash. The next run removes it all")
+            entry = f"docker exec -it {atlas.called('pop-eu')} bash"
+            say(f"kept; enter a host with: {entry}. The next run removes it all")
             return
         began_s = time.monotonic()
         builder.stop_pops()
@@ -127,17 +137,18 @@ def running_world(say: Callable[[str], None], *, keep: bool = False) -> Iterator
         )
 
 
-def _sweep_timed(client: docker.DockerClient, say: Callable[[str], None]) -> None:
+def _sweep_timed(client: docker.DockerClient, number: int, say: Callable[[str], None]) -> None:
     began_s = time.monotonic()
-    sweep(client)
+    sweep(client, number)
     say(f"hosts removed in {time.monotonic() - began_s:.1f} s")
 
 
 class _Builder:
-    def __init__(self, client: docker.DockerClient, folder: Path) -> None:
+    def __init__(self, client: docker.DockerClient, atlas: Atlas, folder: Path) -> None:
         self._client = client
+        self._atlas = atlas
         self._folder = folder
-        self._world = World(client, folder)
+        self._world = World(client, atlas, folder)
         self._networks: Networks = {}
 
     def build(self) -> World:
@@ -145,18 +156,18 @@ class _Builder:
         (self._folder / "sockets").mkdir()
         self._write_map()
         with ThreadPoolExecutor(THREADS) as pool:
-            self._networks = dict(zip(atlas.NETWORKS, pool.map(self._network, atlas.NETWORKS), strict=True))
-            self._start_metadata()
+            names = self._atlas.networks
+            self._networks = dict(zip(names, pool.map(self._network, names), strict=True))
             steps: list[Callable[[], None]] = [
-                *(lambda place=place: self._start_pop(place) for place in atlas.POPS.values()),
-                *(lambda place=place: self._start_backend(place) for place in atlas.BACKENDS.values()),
-                *(lambda place=place: self._start_client(place) for place in atlas.CLIENTS),
+                *(lambda place=place: self._start_pop(place) for place in self._atlas.pops.values()),
+                *(lambda place=place: self._start_backend(place) for place in self._atlas.backends.values()),
+                *(lambda place=place: self._start_client(place) for place in self._atlas.clients),
             ]
             for done in [pool.submit(step) for step in steps]:
                 done.result()
             for done in [
                 *(pool.submit(self._await_boot, pop) for pop in self._world.pops.values()),
-                *(pool.submit(self._start_distance, place) for place in atlas.POPS.values()),
+                *(pool.submit(self._start_distance, place) for place in self._atlas.pops.values()),
             ]:
                 done.result()
         for host in self._world.clients.values():
@@ -172,16 +183,13 @@ class _Builder:
                 done.result()
 
     def _network(self, name: str) -> Network:
-        subnet = atlas.NETWORKS[name]
-        # An address on the metadata network would give this machine a route to its own cloud's service.
-        options = {"com.docker.network.bridge.inhibit_ipv4": "true"} if name == "metadata" else {}
+        pool = IPAMPool(subnet=str(self._atlas.networks[name]), gateway=self._atlas.gateway_of(name))
         return self._client.networks.create(
-            World.network_name(name),
+            self._atlas.called(name),
             driver="bridge",
             internal=True,
-            options=options,
-            labels={LABEL: "network"},
-            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=atlas.gateway_of(name))]),
+            labels=self._world.labels,
+            ipam=IPAMConfig(pool_configs=[pool]),
         )
 
     def _create(
@@ -192,9 +200,9 @@ class _Builder:
         container = self._client.containers.create(
             HOST,
             command,
-            name=f"edgeproxy-{name}",
+            name=self._atlas.called(name),
             hostname=name,
-            labels={LABEL: "host"},
+            labels=self._world.labels,
             network=self._networks[first].name,
             networking_config={
                 str(self._networks[first].name): self._client.api.create_endpoint_config(
@@ -208,28 +216,7 @@ class _Builder:
         container.start()
         return container, {network: (self._networks[network], addresses[network]) for network in addresses}
 
-    def _start_metadata(self) -> None:
-        user_data = (ROOT / "docs" / "operations" / "ec2" / "user-data.sh").read_text(encoding="utf-8")
-        instances = {
-            place.addresses["metadata"]: {
-                "meta-data": {
-                    "instance-id": place.instance,
-                    "local-ipv4": place.addresses[place.region],
-                    "placement": {"region": place.cloud_region},
-                },
-                "user-data": user_data,
-            }
-            for place in atlas.POPS.values()
-        }
-        self._create(
-            "metadata",
-            {"metadata": atlas.METADATA_ADDRESS},
-            [PYTHON, "/opt/inside/metadata.py"],
-            environment={"INSTANCES": json.dumps(instances)},
-            **_ORDINARY,
-        )
-
-    def _start_pop(self, place: atlas.PopPlace) -> None:
+    def _start_pop(self, place: PopPlace) -> None:
         measurements = self._world.measurements(place.region)
         measurements.mkdir(parents=True)
         measurements.chmod(0o777)
@@ -240,29 +227,45 @@ class _Builder:
         }
         options["tmpfs"] = dict.fromkeys(("/run", "/run/lock", "/tmp"), "")
         container, networks = self._create(place.name, place.addresses, None, **options)
+        self._start_metadata(place)
         self._world.pops[place.region] = Host(container, networks)
 
-    def _start_distance(self, place: atlas.PopPlace) -> None:
-        """Put the other regions where they belong: from a container of its own, since a POP may not."""
+    def _start_metadata(self, place: PopPlace) -> None:
+        """What the instance asks at its boot, at the address that every instance has for that alone."""
+        told = {
+            "meta-data": {
+                "instance-id": place.instance,
+                "local-ipv4": place.addresses[place.region],
+                "placement": {"region": place.cloud_region},
+            },
+            "user-data": (ROOT / "docs" / "operations" / "ec2" / "user-data.sh").read_text(encoding="utf-8"),
+        }
+        address = f"ip address add {METADATA_ADDRESS}/32 dev lo"
+        self._start_beside(
+            place,
+            "metadata",
+            ["sh", "-ec", f"{address}; exec {PYTHON} /opt/inside/metadata.py"],
+            environment={"INSTANCE": json.dumps(told)},
+            cap_add=["NET_ADMIN"],
+        )
+
+    def _start_distance(self, place: PopPlace) -> None:
+        """Put the other regions where they belong."""
         ways = [
-            f"--way={atlas.REGIONS[region]}={1000 * delay_s:g}"
-            for region, delay_s in atlas.delays_from(place.region).items()
+            f"--way={self._atlas.regions[region]}={1000 * delay_s:g}"
+            for region, delay_s in delays_from(place.region).items()
         ]
-        container = self._client.containers.create(
-            HOST,
+        container = self._start_beside(
+            place,
+            "distance",
             [PYTHON, "-m", packets.__name__, *ways],
-            name=f"edgeproxy-distance-{place.region}",
-            labels={LABEL: "host"},
-            network_mode=f"container:edgeproxy-{place.name}",
             volumes={str(ROOT / "packages" / "testkit" / "src"): {"bind": _TESTKIT, "mode": "ro"}},
             environment={"PYTHONPATH": _TESTKIT, "PYTHONDONTWRITEBYTECODE": "1"},
             devices=["/dev/net/tun"],
             cap_drop=["ALL"],
             cap_add=["NET_ADMIN", "NET_RAW"],
             user="root",
-            **_ORDINARY,
         )
-        container.start()
         wait_until(
             lambda: b"ready" in container.logs(),
             reason=f"the regions to be as far from {place.name} as they are",
@@ -270,8 +273,22 @@ class _Builder:
         )
         self._world.distances[place.region] = Host(container, {})
 
-    def _start_backend(self, place: atlas.BackendPlace) -> None:
-        command = ["/opt/edgeproxy/bin/mock-backend", "-port", str(atlas.BACKEND_PORT)]
+    def _start_beside(self, place: PopPlace, name: str, command: list[str], **options: Any) -> Container:
+        """Start a container that shares the network of a POP, for what the POP itself may not do to it."""
+        container = self._client.containers.create(
+            HOST,
+            command,
+            name=self._atlas.called(f"{name}-{place.region}"),
+            labels=self._world.labels,
+            network_mode=f"container:{self._atlas.called(place.name)}",
+            **options,
+            **_ORDINARY,
+        )
+        container.start()
+        return container
+
+    def _start_backend(self, place: BackendPlace) -> None:
+        command = ["/opt/edgeproxy/bin/mock-backend", "-port", str(BACKEND_PORT)]
         command += ["-region", place.region, "-id", place.name]
         # What loses packets for a story is its own host, never that of the system under test.
         container, networks = self._create(
@@ -279,7 +296,7 @@ class _Builder:
         )
         self._world.backends[place.name] = Host(container, networks)
 
-    def _start_client(self, place: atlas.ClientPlace) -> None:
+    def _start_client(self, place: ClientPlace) -> None:
         sockets = self._folder / "sockets"
         # A local route makes every address of a network one of this host, with none to be configured.
         routes = "; ".join(f"ip route add local {network} dev eth0" for network in place.countries.values())
@@ -308,7 +325,7 @@ class _Builder:
             self._folder / "world.mmdb",
             {
                 str(network): country
-                for place in atlas.CLIENTS
+                for place in self._atlas.clients
                 for country, network in place.countries.items()
                 if country
             },

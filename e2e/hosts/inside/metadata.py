@@ -1,7 +1,7 @@
-"""The instance-metadata service of the hosts (IMDSv2), as EC2 has it: no token, no answer.
+"""The instance-metadata service of a host (IMDSv2), as EC2 has it: no token, no answer.
 
-``INSTANCES`` in the environment is JSON, from the address that asks to what it is told: a tree of names that
-ends in text, with ``meta-data`` and ``user-data`` on top.
+``INSTANCE`` in the environment is JSON, what the host is told: a tree of names that ends in text, with
+``meta-data`` and ``user-data`` on top.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 from aiohttp import web
 
+_ADDRESS = "169.254.169.254"
+"""Nowhere else, for the host has a network of its own to serve."""
 _MAX_TTL_S = 21_600
 _HEADER = "X-aws-ec2-metadata-token"
 
-_instances: dict[str, Any] = json.loads(os.environ.get("INSTANCES", "{}"))
-_tokens: dict[str, tuple[str | None, float]] = {}
-"""Whom each was given to, and until when it holds."""
+_instance: dict[str, Any] = json.loads(os.environ.get("INSTANCE", "{}"))
+_tokens: dict[str, float] = {}
+"""Until when each holds."""
 
 
 async def give_token(request: web.Request) -> web.Response:
@@ -30,15 +32,14 @@ async def give_token(request: web.Request) -> web.Response:
     if not ttl_s.isdigit() or not 1 <= int(ttl_s) <= _MAX_TTL_S:
         raise web.HTTPBadRequest
     token = secrets.token_urlsafe(40)
-    _tokens[token] = (request.remote, time.monotonic() + int(ttl_s))
+    _tokens[token] = time.monotonic() + int(ttl_s)
     return web.Response(text=token, headers={f"{_HEADER}-ttl-seconds": ttl_s})
 
 
 async def tell(request: web.Request) -> web.Response:
-    holder, until_s = _tokens.get(request.headers.get(_HEADER, ""), (None, 0.0))
-    if holder != request.remote or time.monotonic() > until_s:
+    if time.monotonic() > _tokens.get(request.headers.get(_HEADER, ""), 0.0):
         raise web.HTTPUnauthorized
-    told = _instances.get(request.remote or "")
+    told: Any = _instance
     for name in request.match_info["path"].strip("/").split("/"):
         told = told.get(name) if isinstance(told, dict) else None
     if told is None:
@@ -56,4 +57,4 @@ def application() -> web.Application:
 
 
 if __name__ == "__main__":
-    web.run_app(application(), port=80, print=None)
+    web.run_app(application(), host=_ADDRESS, port=80, print=None)
