@@ -30,6 +30,11 @@ _TOLD_LINES: Final = 60
 _COMMAND: Final = (
     f'set -a; . /etc/edgeproxy/edgeproxy.env; . {_SETTINGS}; exec /opt/edgeproxy/bin/edgeproxy "$@"'
 )
+# A service may be gone before the journal has taken in its last words.
+_JOURNAL: Final = """
+journalctl --sync
+journalctl --unit=edgeproxy.service --output=cat --no-pager --quiet --after-cursor="$CURSOR"
+"""
 _RESET: Final = f"""
 systemctl stop edgeproxy.service || true
 # What outlives its service would go on serving the table of an earlier story.
@@ -257,10 +262,7 @@ class HostPop(Pop):
 
     def journal(self) -> str:
         """What the service has written since the story began."""
-        return self.host.run(
-            *("journalctl", "--unit=edgeproxy.service", "--output=cat", "--no-pager", "--quiet"),
-            f"--after-cursor={self._cursor}",
-        )
+        return self.host.run(*shell(_JOURNAL), env={"CURSOR": self._cursor})
 
     def report(self) -> list[tuple[str, str]]:
         explain = ("edgeproxy", "explain", "--client", self.client("DE").address)
