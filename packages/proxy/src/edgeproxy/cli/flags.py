@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeproxy.config import Config, kinds, load
+from edgeproxy.config.definitions import Computed, Setting
 from edgeproxy.config.load import CONFIG_VARIABLE
-from edgeproxy.config.settings import SETTINGS, Computed, Setting
+from edgeproxy.config.settings import SETTINGS
 
 _CONFIG_NAME = "config"
 

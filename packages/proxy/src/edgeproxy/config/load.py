@@ -10,8 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 from edgeproxy.config import backend_rules, listeners
+from edgeproxy.config.definitions import VARIABLE_PREFIX, Computed, Setting
 from edgeproxy.config.kinds import InvalidValueError, flag, text_from_toml
-from edgeproxy.config.settings import SETTINGS, VARIABLE_PREFIX, Computed, Config, Setting
+from edgeproxy.config.settings import SETTINGS, Config
 from edgeproxy.core.geography import Geography, parse_geography
 from edgeproxy.errors import ConfigError
 

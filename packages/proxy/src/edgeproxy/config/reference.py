@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config.settings import SETTINGS, Computed, Setting
+from edgeproxy.config.definitions import Computed, Setting
+from edgeproxy.config.settings import SETTINGS
 
 _INTRODUCTION = """\
 # Configuration

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from edgeproxy.config.definitions import Setting
 from edgeproxy.config.listeners import Listener
-from edgeproxy.config.settings import SETTINGS, Config, Setting
+from edgeproxy.config.settings import SETTINGS, Config
 from edgeproxy.core.dataplane.backend_rules import BackendRule, BackendTls
 from edgeproxy.core.dataplane.listening import NO_APP
 from edgeproxy.core.dataplane.selection import ANY_APP
