@@ -8,10 +8,10 @@ from edgeproxy.config.definitions import Section, setting, settings_of
 DOORS = Section("Doors")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Doors:
-    front_door: int = setting(kinds.whole(1, 9), "3", DOORS, "Width.", switch=True, live=True)  # noqa: RUF009
-    back_door: str = setting(kinds.name, "", DOORS, "Word.", secret=True)  # noqa: RUF009
+    front_door: int = setting(kinds.whole(1, 9), "3", DOORS, "Width.", switch=True, live=True)
+    back_door: str = setting(kinds.name, "", DOORS, "Word.", secret=True)
     colour: str = field(metadata={})
 
 
