@@ -80,6 +80,16 @@ def has_room(backend: Backend, connections: int) -> bool:
     return backend.hard_limit == 0 or connections < backend.hard_limit
 
 
+def _counts_alike(one: Backend, other: Backend) -> bool:
+    """Whether both belong to the same pools and groups, and count alike there."""
+    return (
+        one.healthy is other.healthy
+        and one.country == other.country
+        and one.region == other.region
+        and one.app == other.app
+    )
+
+
 def is_panicking(good: int, members: int, threshold: float) -> bool:
     """Whether so few of a pool's healthy ``members`` are good that verdicts must be wrong.
 
@@ -107,11 +117,9 @@ class _Member:
     )  # fmt: skip
 
     def __init__(self, backend: Backend, slot: int, verdict: Verdict) -> None:
-        self.backend = backend
         self.slot = slot
-        # What its load is made of, worked out once.
-        self.room = (backend.hard_limit or inf) if backend.healthy else 0
-        self.judge(verdict)
+        self.verdict = verdict
+        self.rewrite(backend)
         self.queues: tuple[_LoadQueue, ...] = ()
         self.filed = [inf, inf, inf]
         """The load by which it stands in each of them, ``inf`` when it does not; for the queues."""
@@ -119,9 +127,16 @@ class _Member:
         self.load = inf
         """``inf`` while it takes no connections and belongs into no queue."""
 
+    def rewrite(self, backend: Backend) -> None:
+        """Take in its row."""
+        self.backend = backend
+        self.room = (backend.hard_limit or inf) if backend.healthy else 0
+        self.judge(self.verdict)
+
     def judge(self, verdict: Verdict) -> None:
         """Take in the POP's own verdict on it."""
         self.verdict = verdict
+        # What its load is made of, worked out once.
         self.soft_limit, self.weight = _load_terms(self.backend, verdict.weight_factor)
 
     @property
@@ -397,8 +412,13 @@ class Selection:
 
     def put(self, slot: int, backend: Backend, connections: int, verdict: Verdict = GOOD) -> None:
         """Add ``backend`` under ``slot``, or replace what the slot holds."""
-        if self._backends.get(slot) == backend:
-            self.set_connections(slot, connections)
+        previous = self._backends.get(slot)
+        if previous is not None and _counts_alike(previous, backend):
+            self._backends[slot] = backend
+            self._connections[slot] = connections
+            for member in self._members[slot]:
+                member.rewrite(backend)
+                member.move(connections)
             self.judge(slot, verdict)
             return
         self.discard(slot)

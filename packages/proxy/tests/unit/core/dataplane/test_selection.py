@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -128,6 +129,20 @@ class SelectionAgainstFormula(RuleBasedStateMachine):
     def put_the_same_row_again(self, slot: int, connections: int, verdict: Verdict) -> None:
         if slot in self.rows:
             self.put(slot, self.rows[slot][0], connections, verdict)
+
+    @rule(slot=slots, other=backends, connections=counts, verdict=verdicts)
+    def put_a_row_that_counts_alike(
+        self, slot: int, other: Backend, connections: int, verdict: Verdict
+    ) -> None:
+        if slot in self.rows:
+            row = msgspec.structs.replace(
+                self.rows[slot][0],
+                port=other.port,
+                weight=other.weight,
+                soft_limit=other.soft_limit,
+                hard_limit=other.hard_limit,
+            )
+            self.put(slot, row, connections, verdict)
 
     @rule(slot=slots)
     def discard(self, slot: int) -> None:
