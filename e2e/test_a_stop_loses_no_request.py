@@ -42,8 +42,10 @@ def test_whoever_stays_beyond_the_shutdown_timeout_is_reset(pop: Pop) -> None:
 
     with pop.client("DE").connect(proxy) as connection:
         assert connection.ask() == "mock-eu-1"
-        proxy.stop()
+        proxy.begin_stop()
+        wait_until(lambda: not proxy.running, reason="the proxy to wait no longer")
         with pytest.raises(ConnectionResetError):
             connection.sock.recv(1)
+    proxy.wait_stopped()
     (stopped,) = proxy.events("stopped")
     assert stopped["sessions_reset"] == 1

@@ -52,6 +52,6 @@ def test_clients_are_served_while_postgres_is_away_and_edits_count_when_it_is_ba
         server.start()
         pop.edgeproxy("backends", "set", "mock-eu-1", "--unhealthy")
         wait_until(
-            lambda: pop.client("DE", 1).ask(proxy) == "mock-eu-2", reason="the edit to count", timeout_s=60
+            lambda: pop.client("DE", 1).ask(proxy) == "mock-eu-2", reason="the edit to count", timeout_s=20
         )
     assert load.failures == []

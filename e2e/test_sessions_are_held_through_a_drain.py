@@ -76,7 +76,7 @@ def test_a_websocket_goes_on_while_its_backend_is_drained(pop: Pop) -> None:
         ]
 
 
-@pytest.mark.planted(max_age_secs="0.5")
+@pytest.mark.planted(max_age_secs="0.1")
 def test_a_session_of_psql_goes_on_while_its_database_is_drained(
     pop: Pop, postgres: PostgresServer, postgres_binaries: Path
 ) -> None:
