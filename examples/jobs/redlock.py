@@ -45,6 +45,7 @@ class QuorumLock:
     def __init__(self, clients: Sequence[Redis], name: str, *, ttl_s: float, wait_s: float) -> None:
         if not name or ttl_s <= 0:
             raise ValueError(f"a lock needs a name and a time, not {name!r} and {ttl_s}")
+        self.name = name
         self._clients = clients
         self._name = f"lock:{name}"
         self._ttl_s = ttl_s

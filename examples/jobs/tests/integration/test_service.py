@@ -75,3 +75,21 @@ async def test_job_that_fails_is_tried_again_and_given_up(clients: list[Redis]) 
     assert failure is not None
     assert "on purpose" in failure
     assert await service.result(job) is None
+
+
+async def test_lock_lasts_as_long_as_its_job_and_not_longer(clients: list[Redis]) -> None:
+    """What `serve` does every few seconds, and when it ends."""
+    service = JobService(clients[0], clients, Work())
+    lock = service.locks.lock("account", ttl_s=0.3, wait_s=0)
+    assert await lock.acquire()
+    for _ in range(2):
+        # Each time, two thirds of its time are over.
+        for client in clients:
+            await client.pexpire("lock:account", 100)
+        await service.locks.renew()
+        assert await clients[0].pttl("lock:account") > 100
+    for client in clients:
+        await client.delete("lock:account")
+    assert await service.locks.clean_up() == ["account"]
+    await service.locks.renew()
+    assert await service.locks.held() == []
