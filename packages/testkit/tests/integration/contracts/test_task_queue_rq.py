@@ -186,7 +186,7 @@ class TestRq(
     TaskQueueContract,
     lacks={
         "keys": "an id is taken for as long as what came of the job is kept",
-        "waiting": "its worker waits for whole seconds, in a thread or a process of its own",
+        "waiting": "a worker waits for whole seconds",
     },
 ):
     @pytest.fixture
