@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from testkit.process import Process, ProcessFactory
+from testkit.wait import wait_until
 
 COMMAND = [sys.executable, "-m", "examples.log"]
 
@@ -32,10 +33,25 @@ class Nodes:
         node.wait_ready()
         return node
 
-    def ask(self, *words: str) -> list[str]:
+    def add(self, line: str) -> None:
+        """Ask until it is acknowledged; where nobody knew whether it is there, it may be there twice."""
+        wait_until(lambda: self._ask("add", line).exit_code == 0, reason=f"{line} to be acknowledged")
+
+    def read(self) -> list[str]:
+        """All lines, each once."""
+
+        def answer() -> Process | None:
+            asked = self._ask("read")
+            return asked if asked.exit_code == 0 else None
+
+        told = wait_until(answer, reason="whoever leads to answer")
+        assert told is not None
+        return list(dict.fromkeys(told.log.splitlines()))
+
+    def _ask(self, *words: str) -> Process:
         client = self._processes([*COMMAND, *words], env=self.environment)
-        assert client.wait_exit() == 0, client.log
-        return client.log.splitlines()
+        client.wait_exit()
+        return client
 
 
 @pytest.fixture
@@ -45,16 +61,16 @@ def nodes(process_factory: ProcessFactory, tmp_path: Path, port_factory: Callabl
 
 def test_nothing_acknowledged_is_lost_whoever_is_killed(nodes: Nodes) -> None:
     running = {name: nodes.start(name) for name in "abc"}
-    nodes.ask("add", "first")
-    assert nodes.ask("read") == ["first"]
+    nodes.add("first")
+    assert nodes.read() == ["first"]
     # One of three is not missed, whether it leads or not; when all are gone, there is what they wrote down.
     running["a"].kill()
-    nodes.ask("add", "second")
+    nodes.add("second")
     for name in "bc":
         running[name].kill()
     for name in "ab":
         nodes.start(name)
-    assert nodes.ask("read") == ["first", "second"]
+    assert nodes.read() == ["first", "second"]
 
 
 def test_node_ends_in_order_and_begins_anew(nodes: Nodes) -> None:
