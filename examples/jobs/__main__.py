@@ -1,5 +1,7 @@
 """``python -m examples.jobs work``, ``submit PLAYER POINTS``, ``show``: who was how good at a game.
 
+A game whose worker vanished is done again, and counted again; the best of a player stays what it is.
+
 Configured by the environment: JOBS_VALKEY, the URL of the server with the jobs and what came of them;
 JOBS_LOCKS, the URLs of those on which players are locked, with commas between them, JOBS_VALKEY by default.
 """
@@ -57,9 +59,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
             case "submit":
                 print(await service.submit(arguments.player, [arguments.player, arguments.points]))
             case "work":
-                await client.ping()
-                print("working", flush=True)
-                await service.serve()
+                await service.serve(lambda: print("working", flush=True))
             case _:
                 await service.state.start()
                 for player in sorted(best.keys()):

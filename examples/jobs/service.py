@@ -16,6 +16,7 @@ from examples.jobs.state import Namespaces
 
 LOCK_TTL_S = 30.0
 LOCK_WAIT_S = 20.0
+RENEWAL_S = LOCK_TTL_S / 3
 CONCURRENCY = 4
 
 _log = logging.getLogger(__name__)
@@ -57,10 +58,15 @@ class JobService:
             )
             await worker.start()
 
-    async def serve(self) -> None:
-        """Do jobs until SIGTERM or SIGINT. Those under way are left to others, who need not wait for them."""
+    async def serve(self, began: Callable[[], None]) -> None:
+        """Do jobs until SIGTERM or SIGINT; say so when it begins to. Tasks must bear what :meth:`work` says.
+
+        Jobs under way at the end are left to others, who need not wait for their locks.
+        """
+        await self._queue.sweep()
         worker: Worker[Any] = Worker(self._queue, [("run", self._run)], concurrency=CONCURRENCY)
         tending = asyncio.create_task(self._tend())
+        began()
         try:
             await worker.start()
         finally:
@@ -70,7 +76,7 @@ class JobService:
     async def _tend(self) -> None:
         """A job may take longer than a lock lasts."""
         while True:
-            await asyncio.sleep(LOCK_TTL_S / 3)
+            await asyncio.sleep(RENEWAL_S)
             for account in await self.locks.clean_up():
                 _log.error("the lock of %s was lost while a job was at it", account)
             await self.locks.renew()

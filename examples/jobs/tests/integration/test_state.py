@@ -42,6 +42,23 @@ class ValkeyStateHarness:
         await self._client.aclose()
 
 
+async def test_when_one_namespace_cannot_be_started_none_is(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise ConnectionError("on purpose")
+
+    client = Redis.from_url(valkey.url)
+    states = Namespaces(client)
+    first, second = states.namespace("a"), states.namespace("b")
+    monkeypatch.setattr(second, "start", fail)
+    with pytest.raises(ConnectionError):
+        await states.start()
+    assert await client.pubsub_numsub("changes:a") == [(b"changes:a", 0)]
+    await first.stop()
+    await client.aclose()
+
+
 class TestValkeyState(StateSyncContract):
     @pytest.fixture
     async def harness(self, valkey: ValkeyServer) -> AsyncIterator[ValkeyStateHarness]:
