@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from testkit.forked import started_as_ever
 from testkit.process import Process, ProcessFactory
 from testkit.valkey import ValkeyServer
 from testkit.wait import wait_until
@@ -51,7 +52,8 @@ def test_what_is_submitted_is_done_by_whoever_works(jobs: Jobs) -> None:
 
 
 def test_worker_that_ends_leaves_no_lock_behind(jobs: Jobs, servers: list[ValkeyServer]) -> None:
-    worker = jobs.start("work")
+    with started_as_ever():
+        worker = jobs.start("work")
     worker.wait_output("working")
     # Somebody else has the lock on most servers: the job asks for it again and again, and has it on one.
     for server in servers[:2]:

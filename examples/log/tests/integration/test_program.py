@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.forked import started_as_ever
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
@@ -74,8 +75,9 @@ def test_nothing_acknowledged_is_lost_whoever_is_killed(nodes: Nodes) -> None:
 
 
 def test_node_ends_in_order_and_begins_anew(nodes: Nodes) -> None:
-    nodes.start("a").terminate(expect_exit=0)
-    nodes.start("a").terminate(expect_exit=0)
+    with started_as_ever():
+        for _ in range(2):
+            nodes.start("a").terminate(expect_exit=0)
 
 
 @pytest.mark.parametrize(("words", "says"), [(["add", "x"], "read it"), (["read"], "fell silent")])
