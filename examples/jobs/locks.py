@@ -40,14 +40,14 @@ class Locks:
         return [lock.name for lock in lost]
 
     async def release_all(self) -> None:
-        """Give all back that are held."""
+        """Give all back that are held: those whose holders were cancelled while they did."""
         for lock in list(self._taken):
             with suppress(NotHeldError):
                 await lock.release()
 
 
 class _Accounted(QuorumLock):
-    """Is in ``taken`` from when it is taken until it is given back."""
+    """Is in ``taken`` from when it is taken until it is given back, or turns out to be lost."""
 
     def __init__(
         self, taken: set[_Accounted], clients: Sequence[Redis], name: str, *, ttl_s: float, wait_s: float
@@ -60,8 +60,12 @@ class _Accounted(QuorumLock):
         await self.extend(self._ttl_s)
 
     async def release(self) -> None:
+        try:
+            await super().release()
+        except NotHeldError:
+            self._taken.discard(self)
+            raise
         self._taken.discard(self)
-        await super().release()
 
     async def _take(self) -> bool:
         is_taken = await super()._take()

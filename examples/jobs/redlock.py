@@ -77,8 +77,10 @@ class QuorumLock:
         Raises:
             NotHeldError: it was not held, or no longer.
         """
-        owner, self._owner = self._owner, ""
-        if not self._is_quorum(await self._give_back(owner)):
+        given_back = await self._give_back(self._owner)
+        # Not before: whoever was cancelled meanwhile can try again.
+        self._owner = ""
+        if not self._is_quorum(given_back):
             raise NotHeldError(self._name)
 
     async def extend(self, ttl_s: float) -> None:

@@ -114,22 +114,20 @@ async def test_lock_lasts_as_long_as_its_job_and_is_missed_when_it_is_lost(
     await asyncio.wait([serving])
 
 
-async def test_worker_that_ends_gives_back_what_its_jobs_had_locked(clients: list[Redis]) -> None:
-    began = asyncio.Event()
-
-    async def take_for_ever(payload: Any) -> Any:
-        began.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            # It does not listen to whoever wants it to end.
-            await asyncio.Event().wait()
-
-    service = JobService(clients[0], clients, take_for_ever)
-    serving = asyncio.create_task(service.serve(lambda: None))
-    await service.submit("account", "payload")
-    await began.wait()
+async def test_worker_that_ends_gives_back_what_its_jobs_could_not(clients: list[Redis]) -> None:
+    service = JobService(clients[0], clients, Work())
+    lock = service.locks.lock("account", ttl_s=30, wait_s=0)
+    assert await lock.acquire()
+    # Cancelled when it has begun, and nothing is sent yet.
+    giving_back = asyncio.create_task(lock.release())
+    await asyncio.sleep(0)
+    giving_back.cancel()
+    await asyncio.wait([giving_back])
     assert await service.locks.held() == ["account"]
+    began = asyncio.Event()
+    serving = asyncio.create_task(service.serve(began.set))
+    await began.wait()
     serving.cancel()
     await asyncio.wait([serving])
     assert [await client.exists("lock:account") for client in clients] == [0, 0, 0]
+    assert await service.locks.held() == []
