@@ -24,9 +24,9 @@ MEASUREMENTS = ROOT / "coverage_reports" / "data"
 DIST = ROOT / "dist"
 TESTKIT_EXTRAS = "clock,containers,jwt,pki,postgres,s3,valkey"
 TESTKIT_TESTS_NEED = (
-    *("aiohttp", "anyio", "asyncpg", "blinker", "boto3", "geoip2"),
+    *("aiohttp", "anyio", "asyncpg", "backoff", "blinker", "boto3", "geoip2"),
     *("hypothesis", "pip", "procrastinate", "psycopg[binary,pool]", "pybreaker", "pyee"),
-    *("saq", "stamina", "tenacity"),
+    *("pyzmq", "rq", "saq", "stamina", "tenacity"),
     *("pytest-asyncio", "pytest-randomly", "pytest-timeout", "pytest-xdist"),
 )
 SINGLE_FILE_PYTHONS = ("3.11", "3.12", "3.13")

@@ -45,6 +45,7 @@ class QuorumLock:
     def __init__(self, clients: Sequence[Redis], name: str, *, ttl_s: float, wait_s: float) -> None:
         if not name or ttl_s <= 0:
             raise ValueError(f"a lock needs a name and a time, not {name!r} and {ttl_s}")
+        self.name = name
         self._clients = clients
         self._name = f"lock:{name}"
         self._ttl_s = ttl_s
@@ -76,8 +77,10 @@ class QuorumLock:
         Raises:
             NotHeldError: it was not held, or no longer.
         """
-        owner, self._owner = self._owner, ""
-        if not self._is_quorum(await self._give_back(owner)):
+        given_back = await self._give_back(self._owner)
+        # Not before: whoever was cancelled meanwhile can try again.
+        self._owner = ""
+        if not self._is_quorum(given_back):
             raise NotHeldError(self._name)
 
     async def extend(self, ttl_s: float) -> None:

@@ -133,6 +133,10 @@ class ValkeyState:
         value, version = self._copy[key]
         return self._made(json.loads(value), version)
 
+    def keys(self) -> list[str]:
+        """Those that this instance has heard of and that are not gone."""
+        return [*self._copy]
+
     async def increment(self, key: str, by: int = 1) -> int:
         return int(await self._run(_INCREMENT, key, str(by)))
 
@@ -180,6 +184,38 @@ class ValkeyState:
                 handler(key, entry)
             except Exception:  # noqa: BLE001  whatever it is, it is that handler's
                 _log.exception("a handler failed at %r", key)
+
+
+class Namespaces:
+    """All that an instance sees of the state, started and stopped together."""
+
+    def __init__(self, client: Redis, *, made: Callable[[Any, int], Any] = Versioned) -> None:
+        self._client = client
+        self._made = made
+        self._states: dict[str, ValkeyState] = {}
+
+    def namespace(self, name: str) -> ValkeyState:
+        """The same object for the same name. One that is new is not started, whatever the others are."""
+        if name not in self._states:
+            self._states[name] = ValkeyState(self._client, name, made=self._made)
+        return self._states[name]
+
+    def names(self) -> list[str]:
+        return [*self._states]
+
+    async def start(self) -> None:
+        """Hear of changes in all of them; in none, when one of them cannot be started."""
+        try:
+            for state in self._states.values():
+                await state.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Hear of nothing more."""
+        for state in self._states.values():
+            await state.stop()
 
 
 def _parted(stored: bytes | str) -> tuple[int, str]:

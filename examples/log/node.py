@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
+from examples.log.patience import Patience
 from examples.log.wire import (
     Answer,
     Append,
@@ -30,9 +31,11 @@ from examples.log.wire import (
 )
 
 HEARTBEAT_S = 0.5
-ELECTION_S = (2.0, 4.0)
-CALL_TIMEOUT_S = 1.0
-PROPOSAL_TIMEOUT_S = 5.0
+CALL_TIMEOUT_S = 2 * HEARTBEAT_S
+# All in heartbeats.
+_ELECTION = (4.0, 8.0)
+_SHORTEST_CALL, _LONGEST_CALL = 0.4, 2.0
+_PROPOSAL = 10.0
 
 Call = Callable[[str, Request], Awaitable[Answer]]
 """Ask a peer; raises ``OSError`` or ``TimeoutError``."""
@@ -53,15 +56,32 @@ class Disk:
     def term_at(self, index: int) -> int:
         return self.entries[index - 1].term if index else 0
 
+    def append(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def cut(self, index: int) -> None:
+        """Forget the entry of that index and all behind it."""
+        del self.entries[index - 1 :]
+
     def lose(self) -> None:
         """Forget the log."""
-        self.entries.clear()
+        self.cut(1)
 
 
 class LogNode:
     """``handle`` answers requests, :meth:`run` does what nobody asks for; both in one event loop."""
 
-    def __init__(self, name: str, peers: Iterable[str], call: Call, disk: Disk, rng: Random) -> None:
+    def __init__(
+        self,
+        name: str,
+        peers: Iterable[str],
+        call: Call,
+        disk: Disk,
+        rng: Random,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
+        """``heartbeat_s`` is the same for all nodes; whoever hears none for four to eight asks for votes."""
         self.name = name
         self.leader: str | None = None
         self.agreed = 0
@@ -69,6 +89,15 @@ class LogNode:
         self._call = call
         self._disk = disk
         self._rng = rng
+        self._heartbeat_s = heartbeat_s
+        self._patience = {
+            peer: Patience(
+                initial_s=_LONGEST_CALL * heartbeat_s,
+                least_s=_SHORTEST_CALL * heartbeat_s,
+                most_s=_LONGEST_CALL * heartbeat_s,
+            )
+            for peer in self._peers
+        }
         self._heard = asyncio.Event()
         self._progress = asyncio.Event()
         self._next: dict[str, int] = {}
@@ -84,10 +113,11 @@ class LogNode:
             if self.leads:
                 await self._replicate()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._heard.wait(), HEARTBEAT_S)
+                    await asyncio.wait_for(self._heard.wait(), self._heartbeat_s)
             else:
+                silent_s = self._rng.uniform(*_ELECTION) * self._heartbeat_s
                 try:
-                    await asyncio.wait_for(self._heard.wait(), self._rng.uniform(*ELECTION_S))
+                    await asyncio.wait_for(self._heard.wait(), silent_s)
                 except TimeoutError:
                     await self._campaign()
             self._heard.clear()
@@ -128,7 +158,7 @@ class LogNode:
             self._next = dict.fromkeys(self._peers, len(disk.entries) + 1)
             self._has = dict.fromkeys(self._peers, 0)
             # An entry of its own term shows how far the older ones are agreed on.
-            disk.entries.append(Entry(term, None))
+            disk.append(Entry(term, None))
 
     def _follow(self, term: int) -> None:
         """Somebody is in a later term: whatever this node was, it is no longer."""
@@ -150,8 +180,8 @@ class LogNode:
         for index, entry in enumerate(told.entries, start=told.after_index + 1):
             if index > len(disk.entries) or disk.term_at(index) != entry.term:
                 # From here on, a leader that is gone had written what nobody agreed on.
-                del disk.entries[index - 1 :]
-                disk.entries.append(entry)
+                disk.cut(index)
+                disk.append(entry)
         self.agreed = max(self.agreed, min(told.agreed, told.after_index + len(told.entries)))
         return Appended(disk.term, True)
 
@@ -190,11 +220,11 @@ class LogNode:
         if not self.leads:
             return Refused(self.leader)
         term = self._disk.term
-        self._disk.entries.append(Entry(term, payload))
+        self._disk.append(Entry(term, payload))
         index = len(self._disk.entries)
         self._heard.set()
         try:
-            async with asyncio.timeout(PROPOSAL_TIMEOUT_S):
+            async with asyncio.timeout(_PROPOSAL * self._heartbeat_s):
                 while self.agreed < index and self._disk.term == term:
                     await self._progress.wait()
         except TimeoutError:
@@ -216,8 +246,7 @@ class LogNode:
 
     async def _ask(self, peer: str, request: Request) -> Answer | None:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                answer = await self._call(peer, request)
+            answer = await self._patience[peer].call(lambda: self._call(peer, request))
         except (OSError, TimeoutError, EOFError, ValueError):
             return None
         if isinstance(answer, Voted | Appended):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
+from examples.jobs.locks import Locks
 from examples.jobs.redlock import NotAcquiredError, NotHeldError, QuorumLock
 from testkit.contracts.distributed_lock import (
     LONG_S,
     TTL_S,
     DistributedLockContract,
     LockInfo,
-    LockManager,
 )
 from testkit.valkey import ValkeyServer
 
@@ -19,6 +19,21 @@ from testkit.valkey import ValkeyServer
 class Lock(QuorumLock):
     async def info(self) -> LockInfo | None:
         raise NotImplementedError
+
+
+class HandedOut:
+    """The service's locks, with the words of the contract."""
+
+    def __init__(self, clients: list[Redis]) -> None:
+        self._locks = Locks(clients)
+        self.held, self.clean_up, self.release_all = (
+            self._locks.held,
+            self._locks.clean_up,
+            self._locks.release_all,
+        )
+
+    def lock(self, name: str, *, ttl_s: float = TTL_S) -> QuorumLock:
+        return self._locks.lock(name, ttl_s=ttl_s, wait_s=LONG_S)
 
 
 class ThreeServers:
@@ -33,8 +48,8 @@ class ThreeServers:
     def lock(self, name: str, *, ttl_s: float = TTL_S, wait_s: float = LONG_S) -> Lock:
         return Lock(self._clients, name, ttl_s=ttl_s, wait_s=wait_s)
 
-    def manager(self) -> LockManager:
-        raise NotImplementedError
+    def manager(self) -> HandedOut:
+        return HandedOut(self._clients)
 
     async def pass_time(self, seconds: float) -> None:
         for server in self._servers:
@@ -56,10 +71,7 @@ class ThreeServers:
 
 class TestQuorumLock(
     DistributedLockContract,
-    lacks={
-        "info": "nobody needs to know who holds it",
-        "manager": "each lock stands for itself",
-    },
+    lacks={"info": "nobody needs to know who holds it"},
 ):
     @pytest.fixture
     def harness(self, servers: list[ValkeyServer], clients: list[Redis]) -> ThreeServers:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from examples.jobs import service as service_module
 from examples.jobs.service import JobService
 from testkit.valkey import ValkeyServer
+from testkit.wait import wait_until_async
 
 # saq calls redis-py as older versions of it want it.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -75,3 +77,57 @@ async def test_job_that_fails_is_tried_again_and_given_up(clients: list[Redis]) 
     assert failure is not None
     assert "on purpose" in failure
     assert await service.result(job) is None
+
+
+async def test_lock_lasts_as_long_as_its_job_and_is_missed_when_it_is_lost(
+    clients: list[Redis], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service_module, "RENEWAL_S", 0.01)
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def take_long(payload: Any) -> Any:
+        began.set()
+        await go_on.wait()
+        return payload
+
+    service = JobService(clients[0], clients, take_long)
+    serving = asyncio.create_task(service.serve(lambda: None))
+    job = await service.submit("account", "payload", attempts=1)
+    await began.wait()
+    # Most of its time is over.
+    for client in clients:
+        await client.pexpire("lock:account", 10_000)
+
+    async def lasts_longer() -> bool:
+        return min([await client.pttl("lock:account") for client in clients]) > 10_000
+
+    await wait_until_async(lasts_longer, reason="the lock to be renewed")
+    assert await service.locks.held() == ["account"]
+    for client in clients:
+        await client.delete("lock:account")
+    await wait_until_async(lambda: "lock of account was lost" in caplog.text, reason="the loss to be noticed")
+    go_on.set()
+    # Somebody else may have been at it, too: it is no success.
+    await wait_until_async(lambda: "NotHeldError" in caplog.text, reason="the job to fail")
+    assert await service.result(job) is None
+    serving.cancel()
+    await asyncio.wait([serving])
+
+
+async def test_worker_that_ends_gives_back_what_its_jobs_could_not(clients: list[Redis]) -> None:
+    service = JobService(clients[0], clients, Work())
+    lock = service.locks.lock("account", ttl_s=30, wait_s=0)
+    assert await lock.acquire()
+    # Cancelled when it has begun, and nothing is sent yet.
+    giving_back = asyncio.create_task(lock.release())
+    await asyncio.sleep(0)
+    giving_back.cancel()
+    await asyncio.wait([giving_back])
+    assert await service.locks.held() == ["account"]
+    began = asyncio.Event()
+    serving = asyncio.create_task(service.serve(began.set))
+    await began.wait()
+    serving.cancel()
+    await asyncio.wait([serving])
+    assert [await client.exists("lock:account") for client in clients] == [0, 0, 0]
+    assert await service.locks.held() == []

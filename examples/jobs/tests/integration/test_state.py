@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from examples.jobs.state import ConflictError, ValkeyState
-from testkit.contracts.state_sync import Entry, StateManager, StateSyncContract
+from examples.jobs.state import ConflictError, Namespaces, ValkeyState
+from testkit.contracts.state_sync import Entry, StateSyncContract
 from testkit.valkey import ValkeyServer
 
 
@@ -25,8 +25,8 @@ class ValkeyStateHarness:
         self._opened.append((client, ValkeyState(client, namespace, made=Entry)))
         return self._opened[-1][1]
 
-    def manager(self) -> StateManager:
-        raise NotImplementedError
+    def manager(self) -> Namespaces:
+        return Namespaces(self._client, made=Entry)
 
     async def pass_time(self, seconds: float) -> None:
         self._server.pass_time(seconds)
@@ -42,7 +42,24 @@ class ValkeyStateHarness:
         await self._client.aclose()
 
 
-class TestValkeyState(StateSyncContract, lacks={"manager": "the service has one namespace"}):
+async def test_when_one_namespace_cannot_be_started_none_is(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise ConnectionError("on purpose")
+
+    client = Redis.from_url(valkey.url)
+    states = Namespaces(client)
+    first, second = states.namespace("a"), states.namespace("b")
+    monkeypatch.setattr(second, "start", fail)
+    with pytest.raises(ConnectionError):
+        await states.start()
+    assert await client.pubsub_numsub("changes:a") == [(b"changes:a", 0)]
+    await first.stop()
+    await client.aclose()
+
+
+class TestValkeyState(StateSyncContract):
     @pytest.fixture
     async def harness(self, valkey: ValkeyServer) -> AsyncIterator[ValkeyStateHarness]:
         harness = ValkeyStateHarness(valkey)

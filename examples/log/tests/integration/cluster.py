@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import TypeVar
 
+from examples.log.network import answer, exchange
 from examples.log.node import CALL_TIMEOUT_S, Disk, LogNode
-from examples.log.wire import Answer, Done, Propose, Read, Refused, Request, frame, read_answer, read_request
+from examples.log.wire import Answer, Done, Propose, Read, Refused, Request
 from testkit.checkers.history import History
 from testkit.faults.simulated import SimulatedNetwork
 from testkit.faults.vocabulary import Kill, Partition
@@ -44,13 +45,7 @@ class Cluster:
             node = self.nodes[name] = LogNode(name, peers, call, self.disks[name], self._rng)
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                try:
-                    writer.write(frame(await node.handle(await read_request(reader))))
-                    await writer.drain()
-                except (OSError, EOFError, ValueError):
-                    return
-                finally:
-                    writer.close()
+                await answer(reader, writer, node.handle)
 
             await machine.listen(_PORT, serve)
             machine.run(node.run())
@@ -67,12 +62,12 @@ class Cluster:
         with self.history.calling("client", "add", payload) as call:
             try:
                 async with asyncio.timeout(10 * CALL_TIMEOUT_S):
-                    answer = await self.ask(name or await self.leader(), Propose(payload.encode()))
+                    said = await self.ask(name or await self.leader(), Propose(payload.encode()))
             except (OSError, TimeoutError, EOFError):
                 return False
-            if isinstance(answer, Refused):
+            if isinstance(said, Refused):
                 call.not_done()
-            elif isinstance(answer, Done):
+            elif isinstance(said, Done):
                 call.done()
                 return True
         return False
@@ -84,11 +79,11 @@ class Cluster:
             for name in NAMES:
                 try:
                     async with asyncio.timeout(5 * CALL_TIMEOUT_S):
-                        answer = await self.ask(name, Read())
+                        said = await self.ask(name, Read())
                 except (OSError, TimeoutError, EOFError):
                     continue
-                if isinstance(answer, Done):
-                    return [payload.decode() for payload in answer.entries]
+                if isinstance(said, Done):
+                    return [payload.decode() for payload in said.entries]
             return None
 
         return await eventually(ask, "somebody to answer who leads")
@@ -105,13 +100,7 @@ class Cluster:
         return await eventually(find, "a leader")
 
     async def _ask(self, asker: str, name: str, request: Request) -> Answer:
-        reader, writer = await self.network.node(asker).connect(name, _PORT)
-        try:
-            writer.write(frame(request))
-            await writer.drain()
-            return await read_answer(reader)
-        finally:
-            writer.close()
+        return await exchange(*await self.network.node(asker).connect(name, _PORT), request)
 
     # ---- what goes wrong -----------------------------------------------------------------------------
 

@@ -9,9 +9,11 @@ import boto3
 import pytest
 
 from examples.log.backup import back_up, restore
+from examples.log.node import CALL_TIMEOUT_S
 from examples.log.tests.integration.cluster import NAMES, eventually, log_cluster
 from examples.log.wire import Append, Entry, Propose, Refused, Unknown, frame, read_request
 from testkit.checkers.sets import check_set
+from testkit.faults.vocabulary import Latency
 from testkit.s3 import S3Server
 from testkit.virtual_time import virtual_time
 
@@ -25,6 +27,19 @@ async def test_one_of_three_is_elected_and_stays(seed: int) -> None:
         await asyncio.sleep(60)
         assert [name for name in NAMES if cluster.nodes[name].leads] == [leader]
         assert {cluster.disks[name].term for name in NAMES} == {term}
+
+
+@virtual_time
+async def test_who_is_far_away_is_waited_for_longer(seed: int) -> None:
+    async with log_cluster(seed) as cluster:
+        leader = await cluster.leader()
+        far, near = (name for name in NAMES if name != leader)
+        for ends in ((leader, far), (far, leader)):
+            await cluster.network.link(*ends).inject(Latency(0.05))
+        await asyncio.sleep(60)
+        assert cluster.nodes[leader].leads
+        limits_s = {peer: each.limit_s for peer, each in cluster.nodes[leader]._patience.items()}
+        assert 0 < 1.5 * limits_s[near] < limits_s[far] < CALL_TIMEOUT_S, limits_s
 
 
 @virtual_time

@@ -8,8 +8,8 @@
         ...
         await link.recover(slow)
 
-RST goes through as RST and the end of a half as the end of a half; only a RST behind an end is not heard. For
-tests without an event loop there is `testkit.faults.blocking`. The link tells nothing apart that a relay in
+RST goes through as RST, behind the end of a half, too, and the end of a half as the end of a half. For tests
+without an event loop there is `testkit.faults.blocking`. The link tells nothing apart that a relay in
 userspace cannot: it accepts before it knows whether anybody listens behind it, and connecting takes no time,
 whatever the latency.
 """
@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from testkit.faults.lanes import Signal, StreamLane
+from testkit.faults.late_resets import LateResets
 from testkit.faults.listeners import plug, port_of, reset_on_close
 from testkit.faults.port_link import LinkOptions, PortLink
 from testkit.faults.pump import Pump
@@ -54,6 +55,8 @@ class FaultLink(PortLink):
         self._connections: dict[int, Connection] = {}
         self._changed = asyncio.Event()
         self._last = 0
+        self.late_resets = LateResets()
+        """Watches what has ended."""
 
     @staticmethod
     def unavailable(fault: Fault) -> str | None:
@@ -197,7 +200,7 @@ class _End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Nothing is read before both ends are there.
         transport.pause_reading()
 
@@ -206,11 +209,23 @@ class _End(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._connection.ended(self)
+        # The loop reads no more of it, and would not hear of a reset.
+        if not self.is_lost:
+            self._connection.link.late_resets.watch(self._socket(), self._was_reset)
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_lost = True
+        self._connection.link.late_resets.forget(self._socket())
         self._connection.lost(self, error)
+
+    def _was_reset(self) -> None:
+        self._connection.lost(self, ConnectionResetError("behind its end"))
+
+    def _socket(self) -> socket.socket:
+        assert self.transport is not None
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        return sock
 
     def pause_writing(self) -> None:
         self.is_full = True
@@ -241,7 +256,7 @@ class _End(asyncio.Protocol):
         if self.transport is None or self.is_lost:
             return
         if reset:
-            reset_on_close(self.transport.get_extra_info("socket"))
+            reset_on_close(self._socket())
             self.transport.abort()
         else:
             self.transport.close()
@@ -251,7 +266,7 @@ class Connection:
     """Both ends of a relayed connection, and a lane each way."""
 
     def __init__(self, link: FaultLink, number: int) -> None:
-        self._link = link
+        self.link = link
         self._number = number
         self.client = _End(self)
         self.server = _End(self)
@@ -261,7 +276,7 @@ class Connection:
         self._is_started = False
 
     def _pump(self, way: Direction, receiver: _End) -> Pump:
-        faults = self._link.in_force
+        faults = self.link.in_force
         return Pump(StreamLane(faults.view(self._number, way), faults.draws(self._number, way)), receiver)
 
     def start(self) -> None:
@@ -321,7 +336,7 @@ class Connection:
     def _finish(self) -> None:
         self._up.stop()
         self._down.stop()
-        self._link.forget(self._number)
+        self.link.forget(self._number)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -119,9 +119,7 @@ class TestLoopback(ByteStreamContract):
             yield harness
 
 
-class TestFaultLink(
-    ByteStreamContract, lacks={"late_resets": "it hears of a reset by reading, and has read the end"}
-):
+class TestFaultLink(ByteStreamContract):
     """A link without a fault does nothing to a connection."""
 
     @pytest.fixture

@@ -1,10 +1,12 @@
-"""The contract of retries, held by the reference, tenacity, stamina and what redis-py retries with."""
+"""The contract of retries, held by the reference, tenacity, stamina, backoff and redis-py's own."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any
 
+import backoff
 import pytest
 import stamina
 import tenacity
@@ -17,8 +19,10 @@ from redis.backoff import (
     FullJitterBackoff,
 )
 
+from testkit.contracts.checking import assert_raises_async
 from testkit.contracts.references.retry import Retrier
-from testkit.contracts.retry import BeforeRetry, Plan, RetryContract, Strategy
+from testkit.contracts.retry import BeforeRetry, Plan, RetryContract, RetryHarness, Strategy, failing
+from testkit.virtual_time import virtual_time
 
 
 class TestReference(RetryContract, level=2):
@@ -157,16 +161,84 @@ def _backoff(plan: Plan) -> AbstractBackoff:
 
 class TestRedisRetry(
     RetryContract,
-    level=1,
+    level=2,
     lacks={
         "linear": "delays are constant, exponential or drawn",
         "fibonacci": "delays are constant, exponential or drawn",
         "callbacks": "who is told of a failure is told of the last one, too, and of no delay",
         "fallback": "the last error is raised",
     },
+    overrides={
+        "test_a_thousand_attempts_are_no_trouble": "a delay that has doubled a thousand times is no number"
+    },
 ):
-    """Level 2 asks for a thousand attempts: after as many, its delay is no number any more."""
-
     @pytest.fixture
     def harness(self) -> RedisRetry:
         return RedisRetry()
+
+    @virtual_time
+    async def test_a_thousand_attempts_are_no_trouble(  # type: ignore[override]  # plain in the contract, too
+        self, harness: RetryHarness
+    ) -> None:
+        # Redis-py doubles first and looks at the longest delay then.
+        operation = failing(1_199)
+        plan = Plan(longest_s=10.0, attempts=1_200)
+        await assert_raises_async(OverflowError, lambda: harness.call(operation, plan))
+        assert operation.calls > 1_000
+        assert operation.delays_s[-1] == 10.0
+
+
+class Backoff:
+    async def call(
+        self,
+        operation: Callable[[], Awaitable[Any]],
+        plan: Plan,
+        *,
+        before_retry: BeforeRetry | None = None,
+        fallback: Callable[[Exception], Any] | None = None,
+    ) -> Any:
+        def tell(details: Any) -> None:
+            assert before_retry is not None
+            before_retry(details["tries"], details["exception"], details["wait"])
+
+        retrying = backoff.on_exception(
+            _waits(plan),
+            plan.errors,
+            max_tries=plan.attempts,
+            jitter=backoff.full_jitter if plan.jitter else None,
+            on_backoff=None if before_retry is None else tell,
+            logger=None,
+        )
+
+        # Only what is a coroutine function itself is awaited.
+        async def attempt() -> Any:
+            return await operation()
+
+        return await retrying(attempt)()
+
+
+def _waits(plan: Plan) -> Callable[[], Generator[float, Any, None]]:
+    match plan.strategy:
+        case Strategy.FIXED:
+            return partial(backoff.constant, plan.base_s)  # type: ignore[arg-type]
+        case Strategy.EXPONENTIAL:
+            return partial(backoff.expo, factor=plan.base_s, max_value=plan.longest_s)
+        case Strategy.FIBONACCI if plan.base_s == 1:
+            return partial(backoff.fibo, max_value=plan.longest_s)  # type: ignore[arg-type]
+    raise NotImplementedError(plan.strategy)
+
+
+class TestBackoff(
+    RetryContract,
+    level=2,
+    lacks={
+        "linear": "delays are constant, powers, or Fibonacci's numbers",
+        "decorrelated": "jitter is drawn from each delay, whatever the one before was",
+        "fallback": "who is told that it gives up cannot answer",
+    },
+):
+    """Its last release is of 2022, and it is still what many programs retry with."""
+
+    @pytest.fixture
+    def harness(self) -> Backoff:
+        return Backoff()
