@@ -34,12 +34,24 @@ _PAGE_BYTES: Final = mmap.PAGESIZE
 _SO_COOKIE, _SO_MEMINFO = 57, 55
 _SEND_BUFFER_AT, _QUEUED_AT = 3 * 4, 5 * 4
 _ACKED_AT, _TCP_INFO_BYTES = 120, 128
+_LOOKS = 8
+"""At two counts that must be of one moment: acknowledgements come rarely while a receiver is at rest."""
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 
 
 def cookie_of(sock: socket.socket) -> int:
     """The number by which the kernel knows a socket; no other ever gets it."""
     return int(_U64.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))[0])
+
+
+def _acknowledged_bytes(sock: socket.socket) -> int:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return int(_U64.unpack_from(info, _ACKED_AT)[0])
+
+
+def _waiting_bytes(sock: socket.socket) -> int:
+    """Taken and not acknowledged."""
+    return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 class KernelMaps:
@@ -139,9 +151,21 @@ class KernelMaps:
     def written_bytes(sock: socket.socket) -> int:
         """How many bytes ``sock`` has taken, up to a constant; never more than by now."""
         # In this order: what is acknowledged between the two calls is then missed, not counted twice.
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        (waiting,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
-        return int(_U64.unpack_from(info, _ACKED_AT)[0]) + int(waiting)
+        return _acknowledged_bytes(sock) + _waiting_bytes(sock)
+
+    @staticmethod
+    def exactly_written_bytes(sock: socket.socket) -> int | None:
+        """The same, with nothing missed; ``None`` when that cannot be told now.
+
+        What later counts are compared with must be exact: bytes that it missed would count as taken since.
+        """
+        acknowledged = _acknowledged_bytes(sock)
+        for _ in range(_LOOKS):
+            waiting = _waiting_bytes(sock)
+            before, acknowledged = acknowledged, _acknowledged_bytes(sock)
+            if acknowledged == before:
+                return acknowledged + waiting
+        return None
 
     @staticmethod
     def room_bytes(sock: socket.socket) -> int:

@@ -227,9 +227,10 @@ class KernelRelay(SpliceRelay):
         if sink.flow is None or sink.kept is not None or sink.broken or source.broken or source.ended:
             return
         credit = grant(flow.words[_CHARGED], self.maps.room_bytes(sink.sock))
-        if credit is None or not flow.is_read:
+        written = self.maps.exactly_written_bytes(sink.sock)
+        if credit is None or written is None or not flow.is_read:
             return
-        flow.run = Run(self.maps.written_bytes(sink.sock), flow.words[_REDIRECTED], sink.sent_bytes)
+        flow.run = Run(written, flow.words[_REDIRECTED], sink.sent_bytes)
         self._loop.watch(source.sock, _ENDS)
         flow.open(credit)
         if not flow.may_go_on():

@@ -69,6 +69,8 @@ class FakeKernel:
         self._notices: list[int] = []
         self.refused: set[FakeSocket] = set()
         self.room = ROOM
+        self.is_acknowledged = False
+        """What was sent, bit by bit, all the time."""
         self.delivers = True
         """At once; else when told to."""
         self.on_settle: Callable[[], None] = lambda: None
@@ -102,6 +104,9 @@ class FakeKernel:
 
     def written_bytes(self, sock: FakeSocket) -> int:
         return 77 + len(sock.taken)
+
+    def exactly_written_bytes(self, sock: FakeSocket) -> int | None:
+        return None if self.is_acknowledged else self.written_bytes(sock)
 
     def room_bytes(self, _sock: FakeSocket) -> int:
         return self.room
@@ -307,6 +312,20 @@ def test_an_end_that_comes_meanwhile_prevents_it(rig: Rig) -> None:
     rig.hear(rig.other, b"hello")
     assert rig.one.flow is None
     assert rig.story == ["one ended"]
+
+
+def test_while_nobody_can_say_what_the_receiver_has_taken_the_worker_goes_on(
+    rig: Rig, kernel: FakeKernel
+) -> None:
+    kernel.is_acknowledged = True
+    rig.talk()
+    assert not rig.is_in_kernel(rig.one)
+    assert not rig.is_in_kernel(rig.other)
+    kernel.is_acknowledged = False
+    rig.arrive(b"hello")
+    rig.one.ready(select.EPOLLIN)
+    assert rig.is_in_kernel(rig.one)
+    assert rig.other_sock.taken == b"hello" * 3
 
 
 def test_when_all_places_are_taken_the_worker_goes_on(rig: Rig) -> None:
