@@ -332,7 +332,9 @@ async def test_adjustment_is_answered_with_the_row_as_it_is_now(pop: Pop) -> Non
 async def test_drain_and_back(pop: Pop) -> None:
     await pop.register()
     assert (await pop.ask("PATCH", "/api/v1/backends/b1", {"drain": True})).body["healthy"] is False
+    assert (await pop.ask("GET", "/api/v1/backends/b1")).body["healthy"] is False  # heartbeats or not
     assert (await pop.ask("PATCH", "/api/v1/backends/b1", {"drain": False})).body["healthy"] is True
+    assert (await pop.ask("GET", "/api/v1/backends/b1")).body["healthy"] is True
 
 
 async def test_row_made_by_hand_can_be_adjusted(pop: Pop) -> None:

@@ -40,6 +40,7 @@ class Side:
 
     def __init__(self, steps: int = 1) -> None:
         self.left = steps
+        self.error: Exception | None = None
         self.said_hello = self.detached = False
 
     def say_hello(self) -> None:
@@ -47,6 +48,8 @@ class Side:
 
     def shake_hands(self) -> bool:
         clock.now_s += clock.step_s
+        if self.error is not None:
+            raise self.error
         self.left -= 1
         return self.left == 0
 
@@ -68,12 +71,13 @@ class Table:
     def __init__(self, limit: int | None = None) -> None:
         self.loop = HeldLoop()
         self.secured: list[str] = []
+        self.failed: list[tuple[str, Exception]] = []
         self.timed_out: list[str] = []
         self.sides: dict[str, Side] = {}
         self.handshakes: Handshakes[str] = Handshakes(
             cast("Loop", self.loop),
             secured=lambda owner, _side: self.secured.append(owner),
-            failed=lambda owner, error: pytest.fail(f"{owner}: {error}"),
+            failed=lambda owner, error: self.failed.append((owner, error)),
             timed_out=self.timed_out.append,
             timeout_s=TIMEOUT_S,
             limit=limit,
@@ -174,3 +178,16 @@ def test_a_discarded_one_gets_no_step() -> None:
     assert table.secured == ["b"]
     table.loop.watched.expire(1000.0)
     assert table.timed_out == []
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), ValueError("no such name")])
+def test_one_that_fails_is_over(error: Exception) -> None:
+    table = Table(limit=1)
+    table.begin("a")
+    table.sides["a"].error = error
+    table.handshakes.resume()
+    assert (table.failed, table.secured) == ([("a", error)], [])
+    assert table.sides["a"].detached
+    table.loop.watched.expire(table.loop.now_s + TIMEOUT_S)
+    assert table.timed_out == []
+    assert table.begin("b") == [True]
