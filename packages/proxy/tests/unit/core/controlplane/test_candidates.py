@@ -236,6 +236,11 @@ class TestAddresses:
     def test_an_address_with_a_zone_means_nothing_to_others(self) -> None:
         assert World(backend("local", "fe80::1%eth0")).nearest() == []
 
+    def test_an_address_that_means_nothing_leaves_the_others(self) -> None:
+        resolved = ("fe80::1%eth0", "no address", "192.0.2.7")
+        world = World(backend("named", "db.example"), hosts={"db.example": resolved})
+        assert world.candidates.of_slot(0).addresses(None) == ("192.0.2.7",)
+
 
 class TestFollowing:
     def test_an_added_row_is_a_candidate(self) -> None:
@@ -380,3 +385,4 @@ def test_the_panic_threshold_is_the_callers() -> None:
     assert world.nearest() == []
     world.candidates.set_panic_threshold(0.5)
     assert world.nearest() == ["a"]
+    assert world.nearest(region="eu") == ["a"]  # of which nobody had asked before
