@@ -385,4 +385,7 @@ def test_the_panic_threshold_is_the_callers() -> None:
     assert world.nearest() == []
     world.candidates.set_panic_threshold(0.5)
     assert world.nearest() == ["a"]
-    assert world.nearest(region="eu") == ["a"]  # of which nobody had asked before
+    world.put(1, backend("b", region="us"))
+    world.judge(1, Verdict(is_good=False))
+    world.catch_up()
+    assert world.nearest(region="us") == ["b"]

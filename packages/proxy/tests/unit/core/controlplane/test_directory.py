@@ -121,12 +121,6 @@ def test_a_list_ends_before_the_entry_that_makes_it_too_long() -> None:
     assert LIST_MAX_BYTES - len("00000 eu,") <= len(text) <= LIST_MAX_BYTES
 
 
-def test_nothing_comes_behind_the_end_of_a_list() -> None:
-    long = [f"a{number}{'x' * 4_000}" for number in range(5)]
-    text = directory(*map(backend, [*long, "z"])).backends_text("shop")
-    assert text == ",".join(f"{each} eu" for each in long[:4])
-
-
 def test_an_unknown_slot_is_no_error() -> None:
     Directory().discard(7)
 
