@@ -85,6 +85,15 @@ def test_a_session_is_accounted_for_to_the_byte(start_plane: StartPlane, backend
     assert 0 < session.duration_s < TIMEOUT_S
 
 
+def test_how_long_the_connect_took_is_accounted_for(start_plane: StartPlane, backend: Backends) -> None:
+    plane = start_plane(row("a", backend.port))
+    with plane.connect(), backend.accept():
+        pass
+    connects = plane.report(1).connects["a"]
+    assert connects.count == 1
+    assert 0 < connects.seconds_sum < TIMEOUT_S
+
+
 def test_a_place_is_held_from_the_connect_to_the_end(start_plane: StartPlane, backend: Backends) -> None:
     plane = start_plane(row("a", backend.port))
     with plane.connect(), backend.accept():

@@ -79,9 +79,6 @@ def test_a_worker_serves_reports_and_drains(start_worker: StartWorker, backend: 
     assert traffic.bytes_received == sum(question for question, _ in sizes)
     assert traffic.bytes_sent == sum(answer for _, answer in sizes)
     assert sum(len(report.sessions) for report in reports) == 3
-    connects = [report.connects["a"] for report in reports if "a" in report.connects]
-    assert sum(each.count for each in connects) == 3
-    assert 0 < sum(each.seconds_sum for each in connects) < 3 * 10
     worker.send(Drain())
     assert worker.take(Drained) == Drained(0)
     assert worker.wait_exit() == 0

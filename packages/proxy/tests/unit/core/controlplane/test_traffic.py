@@ -68,9 +68,11 @@ def test_what_the_kernel_relays_is_kept_by_worker_and_counted_beyond_its_death()
     ):
         totals.add(worker, msgspec.structs.replace(report(), kernel=kernel))
     assert totals.kernel == {0: KernelCounts(1, 6), 1: KernelCounts(1, 1)}
+    assert totals.in_kernel == 2
     assert totals.promotions == 7
     totals.worker_died(0)
     assert totals.kernel == {1: KernelCounts(1, 1)}
+    assert totals.in_kernel == 1
     assert totals.promotions == 7
     totals.add(0, msgspec.structs.replace(report(), kernel=KernelCounts(0, 1)))
     assert totals.promotions == 8
