@@ -32,7 +32,7 @@ MAX_FRAME_BYTES = 64 << 20
 """A full table of 65,536 rows is below 10 MiB; anything beyond this is a broken peer."""
 
 PIECE_ROWS = 250
-"""Taken in at a time by a worker that serves: about a millisecond and a half."""
+"""Taken in at a time by a worker that serves: two milliseconds, when each moves from one queue to another."""
 
 _LENGTH_BYTES = 4
 
@@ -130,18 +130,18 @@ class TableChanged(msgspec.Struct, frozen=True, tag="table"):
 
     def pieces(self) -> Iterator[TableChanged]:
         """The same change in parts that hold no client up; a whole table has only one."""
-        rows = len(self.removed_slots) + len(self.upserts)
+        removed = len(self.removed_slots)
+        rows = removed + len(self.upserts)
         if self.whole or rows <= PIECE_ROWS:
             yield self
             return
         for first in range(0, rows, PIECE_ROWS):
             end = first + PIECE_ROWS
             # Those that are gone come first, as in one frame.
-            before = len(self.removed_slots)
             yield TableChanged(
                 self.version,
                 whole=False,
-                upserts=self.upserts[max(0, first - before) : max(0, end - before)],
+                upserts=self.upserts[max(0, first - removed) : max(0, end - removed)],
                 removed_slots=self.removed_slots[first:end],
                 unfinished=end < rows,
             )
