@@ -50,4 +50,4 @@ def cluster_of(
     if substrate == "processes":
         return ProcessCluster(topology, folder, seed=seed)
     world: World = request.getfixturevalue("world")
-    return ContainerCluster(topology, world.engine, seed=seed)
+    return ContainerCluster(topology, world.engine, labels=world.labels, seed=seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -91,10 +91,16 @@ class ContainerNode(Machine):
 class ContainerCluster(AddressedCluster):
     """See the module."""
 
-    def __init__(self, topology: Topology, engine: Any, **options: Any) -> None:
-        """``engine``: a ``docker.DockerClient``, as ``docker.from_env()`` gives; ``options`` of `Cluster`."""
+    def __init__(
+        self, topology: Topology, engine: Any, *, labels: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
+        """``engine``: a ``docker.DockerClient``, as ``docker.from_env()`` gives; ``options`` of `Cluster`.
+
+        Containers and network carry ``labels`` besides :data:`LABEL`, for whoever sweeps by some of his own.
+        """
         super().__init__(topology, **options)
         self._engine = engine
+        self._labels = labels or {}
         self.nodes: dict[str, ContainerNode] = {}
 
     async def start(self) -> None:
@@ -104,7 +110,7 @@ class ContainerCluster(AddressedCluster):
             f"testkit-{run}",
             driver="bridge",
             internal=True,
-            labels={LABEL: run},
+            labels={**self._labels, LABEL: run},
         )
         self._ending.push_async_callback(asyncio.to_thread, network.remove)
         await asyncio.to_thread(network.reload)
@@ -134,7 +140,7 @@ class ContainerCluster(AddressedCluster):
             network=network,
             environment=self.environment(node, program, clock),
             volumes=folders,
-            labels={LABEL: run},
+            labels={**self._labels, LABEL: run},
             init=True,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -230,19 +231,42 @@ class FakeContainer:
             self._process.stop()
 
 
+_PORT = 7000
+"""On which the programs of a cluster of containers listen."""
+
+
+def claimed() -> socket.socket:
+    """The gateway of a part of the loopback interface that no other test has; until it is closed."""
+    for third in range(256):
+        claim = socket.socket()
+        try:
+            # Without a listener and without leave to share, nobody else gets it either.
+            claim.bind((f"127.77.{third}.1", _PORT))
+        except OSError:
+            claim.close()
+        else:
+            return claim
+    raise AssertionError("there are as many tests as networks")
+
+
 class FakeEngine:
-    """An engine with one network, the loopback interface; each container has an address of its own there."""
+    """An engine with one network, on the loopback interface, where each container has an address."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.networks = self
-        self.containers = FakeContainers(folder)
+        self.labels: list[dict[str, str]] = []
+        """Of all that was made."""
+        self._claim = claimed()
+        network = self._claim.getsockname()[0].rpartition(".")[0]
+        self.containers = FakeContainers(folder, network, self.labels)
         self.is_removed = False
         self.attrs = {"IPAM": {"Config": [{"Gateway": "127.0.0.1"}]}}
         self.name = ""
 
     def create(self, name: str, **options: Any) -> FakeEngine:
         assert options["internal"]
+        self.labels.append(options["labels"])
         self.name = name
         return self
 
@@ -251,22 +275,26 @@ class FakeEngine:
 
     def remove(self) -> None:
         self.is_removed = True
+        self._claim.close()
 
 
 class FakeContainers:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: str, labels: list[dict[str, str]]) -> None:
         self._folder = folder
+        self._network = network
+        self._labels = labels
         self._count = 1
 
     def create(self, image: str, command: list[str], **options: Any) -> FakeContainer:
         assert image == "an image"
+        self._labels.append(options["labels"])
         self._count += 1
-        return FakeContainer(self._folder, f"127.77.0.{self._count}", command, options)
+        return FakeContainer(self._folder, f"{self._network}.{self._count}", command, options)
 
 
 async def test_containers_are_driven_as_processes_are(tmp_path: Path) -> None:
     engine = FakeEngine(tmp_path)
-    cluster: Cluster = ContainerCluster(two_echoes("an image"), engine)
+    cluster: Cluster = ContainerCluster(two_echoes("an image"), engine, labels={"world": "7"})
     async with cluster:
         assert (await cluster.run(PAUSED_NODE)).observations == PAUSED_OBSERVED
         killed = await cluster.inject("far", Kill())
@@ -281,6 +309,8 @@ async def test_containers_are_driven_as_processes_are(tmp_path: Path) -> None:
         assert await cluster.look("client>near") is Outcome.ANSWERED
         assert "ready" in cluster.logs()["near"]
     assert engine.is_removed
+    (run,) = {each["testkit.cluster"] for each in engine.labels}
+    assert engine.labels == [{"world": "7", "testkit.cluster": run}] * 3
 
 
 @pytest.mark.usefixtures("program_clock")  # or it is skipped
