@@ -227,8 +227,10 @@ class KernelRelay(SpliceRelay):
         if sink.flow is None or sink.kept is not None or sink.broken or source.broken or source.ended:
             return
         credit = grant(flow.words[_CHARGED], self.maps.room_bytes(sink.sock))
+        if credit is None or not flow.is_read:
+            return
         written = self.maps.exactly_written_bytes(sink.sock)
-        if credit is None or written is None or not flow.is_read:
+        if written is None:
             return
         flow.run = Run(written, flow.words[_REDIRECTED], sink.sent_bytes)
         self._loop.watch(source.sock, _ENDS)
