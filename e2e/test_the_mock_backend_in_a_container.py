@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from e2e.hosts.engine import provide_network
 from e2e.hosts.images import HOST, ROOT
 from e2e.hosts.world import PYTHON, World
 from mock_backend.container import MockBackendContainer
 from packages.mock_backend.tests.instrument_contract import InstrumentContract, secured_options
+from testkit.cluster.containers import remove_network
 from testkit.pki import Pki
 
 pytestmark = pytest.mark.blank(processes="the tests of the package have it as a process")
@@ -29,10 +31,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(world: World, certificates: Path) -> Iterator[Start]:
     """Start mock backends in a network of their own, which leads nowhere but here."""
     with ExitStack() as ending:
-        network = world.engine.networks.create(
-            world.atlas.called("instrument"), driver="bridge", internal=True, labels=world.labels
-        )
-        ending.callback(network.remove)
+        network = provide_network(world.engine, world.atlas.called("instrument"), labels=world.labels)
+        ending.callback(remove_network, network)
         mounts = {
             # PROXY headers are read by testkit's codec.
             str(ROOT / "packages" / "testkit" / "src"): {"bind": "/opt/testkit", "mode": "ro"},

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import docker
 import docker.errors
 from docker.models.containers import Container
 from docker.models.networks import Network
 
+from testkit.cluster.containers import remove_network
 from testkit.wait import wait_until
 
 LABEL: Final = "edgeproxy.e2e"
@@ -104,7 +105,7 @@ def sweep(client: docker.DockerClient, world: int) -> list[str]:
     with ThreadPoolExecutor(THREADS) as pool:
         # All containers first: a network with one in it stays.
         list(pool.map(_remove_container, containers))
-        list(pool.map(_remove_network, networks))
+        list(pool.map(remove_network, networks))
     return [*(str(each.name) for each in containers), *(str(each.name) for each in networks)]
 
 
@@ -113,6 +114,7 @@ def _remove_container(container: Container) -> None:
         container.remove(force=True, v=True)
 
 
-def _remove_network(network: Network) -> None:
-    with suppress(docker.errors.NotFound):
-        network.remove()
+def provide_network(client: docker.DockerClient, name: str, **options: Any) -> Network:
+    """Return a new network, or the one of this name that `sweep` had to leave, which is as good."""
+    left = (each for each in client.networks.list(names=[name]) if each.name == name)
+    return next(left, None) or client.networks.create(name, driver="bridge", internal=True, **options)

@@ -31,7 +31,7 @@ from e2e.hosts.atlas import (
     PopPlace,
     delays_from,
 )
-from e2e.hosts.engine import LABEL, THREADS, one_of, reach_engine, sweep
+from e2e.hosts.engine import LABEL, THREADS, one_of, provide_network, reach_engine, sweep
 from e2e.hosts.host import ClientHost, Host
 from e2e.hosts.images import HOST, ROOT, provide_images
 from e2e.hosts.measurements import collect
@@ -184,10 +184,9 @@ class _Builder:
 
     def _network(self, name: str) -> Network:
         pool = IPAMPool(subnet=str(self._atlas.networks[name]), gateway=self._atlas.gateway_of(name))
-        return self._client.networks.create(
+        return provide_network(
+            self._client,
             self._atlas.called(name),
-            driver="bridge",
-            internal=True,
             labels=self._world.labels,
             ipam=IPAMConfig(pool_configs=[pool]),
         )
