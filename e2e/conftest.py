@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 from e2e.hosts.atlas import WORLDS
-from e2e.hosts.engine import NoEngineError
+from e2e.hosts.engine import NoEngineError, reach_engine
 from e2e.hosts.pop import HostPop
 from e2e.hosts.world import World, running_world
 from e2e.pop import Pop
-from e2e.processes import PLANTED, LocalPop
+from e2e.processes import FORKED_PROGRAM, PLANTED, PROGRAM, UNMEASURED, LocalPop
 from e2e.table import SUBSTRATES, blanks_of, print_stories
+from testkit.forked import programs_by_fork
 from testkit.process import ProcessFactory
 
 _WORLD_TIMEOUT_S = 900
@@ -24,6 +26,11 @@ _WORLD_TIMEOUT_S = 900
 _HOSTS_VARIABLE = "EDGE_STORIES_OF_HOSTS"
 """``optional`` where an engine is nothing that can be required, as .ci/run finds out."""
 _OF_HOSTS = "hosts"
+_IMPORTED = (
+    *("edgeproxy.app.control", "edgeproxy.cli.app", "edgeproxy.cli.run", "edgeproxy.inbound.api_port"),
+    *("edgeproxy.outbound.geo_maxmind", "edgeproxy.worker.process"),
+)
+"""What nearly all programs of edgeproxy import in the stories."""
 _pop_key = pytest.StashKey[Pop]()
 
 
@@ -183,16 +190,54 @@ def host_pop(request: pytest.FixtureRequest, world: World) -> Iterator[HostPop]:
     world.heal()
 
 
+@pytest.fixture(scope="session")
+def _programs_by_fork() -> Iterator[None]:
+    """Start mock backends, and what is started with ``FORKED_PROGRAM``, in a fraction of the time."""
+    with ExitStack() as forking:
+        with pytest.MonkeyPatch.context() as environment:
+            for name in UNMEASURED:
+                environment.delenv(name, raising=False)
+            forking.enter_context(programs_by_fork(["mock_backend"], ["mock_backend.server"]))
+        forking.enter_context(programs_by_fork(["edgeproxy", "edgeproxy.worker"], _IMPORTED))
+        yield
+
+
+@pytest.fixture(scope="session")
+def _hosts_tell_it_too() -> bool:
+    """Whether there is an engine, so that hosts start as users do what processes fork."""
+    try:
+        reach_engine().close()
+    except NoEngineError:
+        return False
+    return True
+
+
+def _program_for(node: pytest.Item, hosts_tell_it_too: bool) -> Sequence[str]:
+    """What to start as ``edgeproxy``: a fork of a process that has imported it, or what users type.
+
+    A fork only in a story that hosts tell, too, where all is started as users start it, and in none that is
+    about how processes come and go (marker ``new_interpreters``).
+    """
+    is_of_processes = "containers" in blanks_of(node)
+    if is_of_processes or not hosts_tell_it_too or node.get_closest_marker("new_interpreters") is not None:
+        return PROGRAM
+    return FORKED_PROGRAM
+
+
 @pytest.fixture
 def local_pop(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     process_factory: ProcessFactory,
     port_factory: Callable[[], int],
+    _programs_by_fork: None,
+    _hosts_tell_it_too: bool,
 ) -> LocalPop:
     """A POP of processes, for stories that only they can tell; what it starts is stopped with the test."""
     pop = LocalPop(
-        tmp_path, process_factory, port_factory, links=lambda: request.getfixturevalue("fault_links")
+        *(tmp_path, process_factory, port_factory),
+        links=lambda: request.getfixturevalue("fault_links"),
+        program=_program_for(request.node, _hosts_tell_it_too),
     )
     _plant(request, pop, str(PLANTED))
     return pop

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,12 @@ from testkit.faults.vocabulary import Fault, Kill, Pause, UnavailableError
 from testkit.process import Process, ProcessFactory
 from testkit.wait import wait_until
 
-PROGRAM: Final = Path(sys.executable).with_name("edgeproxy")
+PROGRAM: Final = (str(Path(sys.executable).with_name("edgeproxy")),)
+"""What users type."""
+FORKED_PROGRAM: Final = (sys.executable, "-P", "-m", "edgeproxy")
+"""The same in the words that :mod:`testkit.forked` knows; so its workers are forks, too."""
+UNMEASURED: Final = dict.fromkeys(("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"))
+"""Changes of the environment that keep coverage out: mock backends have tests of their own."""
 PLANTED: Final = Path(__file__).parent / "hosts" / "inside" / "planted"
 ECHO: Final = Path(__file__).parent / "hosts" / "inside" / "echo.py"
 
@@ -140,10 +145,12 @@ class LocalPop(Pop):
         start: ProcessFactory,
         reserve_port: Callable[[], int],
         links: Callable[[], BlockingLinks] | None = None,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         """``links``: asked for when the first is needed."""
         super().__init__()
         self._links = links
+        self._program = program
         self.folder = folder
         self.database = folder / "routing.db"
         self.settings = {
@@ -173,7 +180,7 @@ class LocalPop(Pop):
     def edgeproxy(self, *arguments: str) -> str:
         environment = {**os.environ, **self._environment()}
         ended = subprocess.run(
-            [PROGRAM, *arguments],
+            [*self._program, *arguments],
             cwd=self.folder,
             env={name: value for name, value in environment.items() if value is not None},
             capture_output=True,
@@ -214,7 +221,7 @@ class LocalPop(Pop):
     def start_sidecar(self, backend: Backend, api_port: int, token: str) -> LocalSidecar:
         self.write(f"{backend.id}.token", token)
         process = self._start_process(
-            [PROGRAM, *register_command(backend, f"127.0.0.1:{api_port}", f"{backend.id}.token")],
+            [*self._program, *register_command(backend, f"127.0.0.1:{api_port}", f"{backend.id}.token")],
             cwd=self.folder,
             ready="registered",
             name=f"sidecar of {backend.id}",
@@ -224,7 +231,7 @@ class LocalPop(Pop):
 
     def start_proxy(self) -> LocalProxy:
         process = self._start_process(
-            [PROGRAM, "run"], env=self._environment(), cwd=self.folder, name="edgeproxy"
+            [*self._program, "run"], env=self._environment(), cwd=self.folder, name="edgeproxy"
         )
         process.wait_output('"event": "listening"', timeout_s=30)
         (listening,) = records_of(process.log, "listening")
@@ -236,7 +243,8 @@ class LocalPop(Pop):
         return []
 
     def _start_mock(self, backend_id: str, port: int) -> MockBackendProcess:
-        return MockBackendProcess(self._start_process, region=region_of(backend_id), id=backend_id, port=port)
+        start = partial(self._start_process, env=UNMEASURED)
+        return MockBackendProcess(start, region=region_of(backend_id), id=backend_id, port=port)
 
     def _environment(self) -> dict[str, str | None]:
         """The settings, and none of those of whoever runs the stories."""

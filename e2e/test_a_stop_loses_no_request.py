@@ -7,6 +7,8 @@ import pytest
 from e2e.pop import Pop
 from testkit.wait import wait_until
 
+pytestmark = pytest.mark.new_interpreters
+
 
 @pytest.mark.feature("process.stop")
 @pytest.mark.planted(shutdown_timeout_secs="0")

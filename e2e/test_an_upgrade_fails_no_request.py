@@ -10,6 +10,8 @@ from e2e.clients import keep_coming
 from e2e.pop import Pop, Proxy
 from testkit.wait import wait_until
 
+pytestmark = pytest.mark.new_interpreters
+
 _CLIENTS = 6
 _UPGRADES = 2
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Unpack
 
 from mock_backend.driver import Driver
 from mock_backend.settings import Options, Settings
 
 if TYPE_CHECKING:
-    from testkit.process import Process, ProcessFactory
+    from testkit.process import Process
 
 LISTENING = re.compile(
     r"^mock-backend (?P<id>\S+) \((?P<region>\S+)\) listening on (?P<at>\S+)$", re.MULTILINE
@@ -29,8 +30,8 @@ class MockBackendProcess:
     ``process`` is what `testkit` knows about it: pid, log, signals.
     """
 
-    def __init__(self, start: ProcessFactory, **options: Unpack[Options]) -> None:
-        """Start the process and wait until it says that it listens.
+    def __init__(self, start: Callable[..., Process], **options: Unpack[Options]) -> None:
+        """Start the process and wait until it says that it listens; ``start`` is as `ProcessFactory`.
 
         Raises:
             AssertionError: it ended instead; carries its exit code and what it said.
