@@ -8,6 +8,7 @@ import os
 import socket
 import tarfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,7 @@ from testkit.faults.vocabulary import (
 from testkit.wait import wait_until
 
 _DIAL_TIMEOUT_S: Final = 60
+_COMMAND_TIMEOUT_S: Final = 180
 _ANSWER_BYTES: Final = 256
 _PROGRAM_TIMEOUT_S: Final = 30
 
@@ -185,6 +187,41 @@ class Host:
 def _pid_file(name: str) -> str:
     """In memory, so gone when the host was; its number may be another program's then."""
     return f"/dev/shm/{name}.pid"
+
+
+class PopHost(Host):
+    """A point of presence; an agent (``inside/agent.py``) runs its commands."""
+
+    def __init__(self, container: Container, networks: dict[str, tuple[Network, str]], agent: Path) -> None:
+        """``agent``: where its socket is, here."""
+        super().__init__(container, networks)
+        self.agent = agent
+
+    def run(
+        self,
+        *command: str,
+        user: str = "root",
+        env: dict[str, str] | None = None,
+        check: bool = True,
+        folder: str | None = None,
+        given: bytes = b"",
+    ) -> str:
+        """As for any host; ``given`` is what the command reads."""
+        told = {"command": command, "user": user, "folder": folder, "env": env or {}}
+        order = {**told, "input": b64encode(given).decode()}
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.settimeout(_COMMAND_TIMEOUT_S)
+            agent.connect(str(self.agent))
+            agent.sendall(json.dumps(order).encode())
+            agent.shutdown(socket.SHUT_WR)
+            with agent.makefile("rb") as answer:
+                code, said = int(answer.readline()), answer.read().decode(errors="replace")
+        assert not check or code == 0, f"{self.name}: {command} exited {code}: {said}"
+        return said
+
+    def put(self, path: str, content: bytes | str, *, mode: int = 0o644) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        self.run("install", f"--mode={mode:o}", "/dev/stdin", path, given=data)
 
 
 class ClientHost(Host):

@@ -32,7 +32,7 @@ from e2e.hosts.atlas import (
     delays_from,
 )
 from e2e.hosts.engine import LABEL, THREADS, one_of, provide_network, reach_engine, sweep
-from e2e.hosts.host import ClientHost, Host
+from e2e.hosts.host import ClientHost, Host, PopHost
 from e2e.hosts.images import HOST, ROOT, provide_images
 from e2e.hosts.measurements import collect
 from testkit.faults import packets
@@ -44,6 +44,8 @@ MEASUREMENTS: Final = "/measurements"
 COVERAGE: Final = {"COVERAGE_PROCESS_START": "/opt/inside/coveragerc"}
 """What the environment of a proxy needs to be measured."""
 _TESTKIT: Final = "/testkit"
+_SOCKETS: Final = "/sockets"
+"""Of what serves the stories from inside a host."""
 MAP: Final = "/etc/edgeproxy/world.mmdb"
 
 _BUSY_TIMEOUT_S: Final = 600
@@ -62,7 +64,7 @@ class World:
         self.labels = {LABEL: str(atlas.number)}
         """For whatever a story has on the engine besides."""
         self.folder = folder
-        self.pops: dict[str, Host] = {}
+        self.pops: dict[str, PopHost] = {}
         """By region."""
         self.backends: dict[str, Host] = {}
         """By name, which is the id of the backend."""
@@ -222,12 +224,15 @@ class _Builder:
         options = _control_groups(self._client)
         options["volumes"] |= {
             str(measurements): {"bind": MEASUREMENTS, "mode": "rw"},
+            str(self._folder / "sockets"): {"bind": _SOCKETS, "mode": "rw"},
             str(self._folder / "world.mmdb"): {"bind": MAP, "mode": "ro"},
         }
         options["tmpfs"] = dict.fromkeys(("/run", "/run/lock", "/tmp"), "")
         container, networks = self._create(place.name, place.addresses, None, **options)
         self._start_metadata(place)
-        self._world.pops[place.region] = Host(container, networks)
+        agent = self._folder / "sockets" / place.name
+        container.exec_run([PYTHON, "/opt/inside/agent.py", f"{_SOCKETS}/{place.name}"], detach=True)
+        self._world.pops[place.region] = PopHost(container, networks, agent)
 
     def _start_metadata(self, place: PopPlace) -> None:
         """What the instance asks at its boot, at the address that every instance has for that alone."""
@@ -299,18 +304,19 @@ class _Builder:
         sockets = self._folder / "sockets"
         # A local route makes every address of a network one of this host, with none to be configured.
         routes = "; ".join(f"ip route add local {network} dev eth0" for network in place.countries.values())
-        path = f"/sockets/{place.name}"
+        path = f"{_SOCKETS}/{place.name}"
         container, networks = self._create(
             place.name,
             {place.network: place.own_address},
             ["sh", "-ec", f"{routes}; exec {PYTHON} /opt/inside/dialler.py {path}"],
-            volumes={str(sockets): {"bind": "/sockets", "mode": "rw"}},
+            volumes={str(sockets): {"bind": _SOCKETS, "mode": "rw"}},
             cap_add=["NET_ADMIN"],
             **_ORDINARY,
         )
         self._world.clients[place.name] = ClientHost(container, networks, sockets / place.name)
 
-    def _await_boot(self, pop: Host) -> None:
+    def _await_boot(self, pop: PopHost) -> None:
+        wait_until(pop.agent.exists, reason=f"{pop} to take orders", timeout_s=_BOOT_TIMEOUT_S)
         # Written and started: from now on the proxy is a story's to start and to stop.
         wait_until(
             lambda: pop.run("systemctl", "is-active", "edgeproxy.service", check=False).strip() == "active",
