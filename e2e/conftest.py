@@ -183,7 +183,12 @@ def planted(request: pytest.FixtureRequest) -> dict[str, str]:
 @pytest.fixture
 def host_pop(request: pytest.FixtureRequest, world: World) -> Iterator[HostPop]:
     """The POP in ``eu`` of the hosts, for stories that only hosts can tell."""
-    pop = HostPop(world, links=lambda: request.getfixturevalue("fault_links"))
+    pop = HostPop(
+        world,
+        links=lambda: request.getfixturevalue("fault_links"),
+        # What processes tell, too, is measured there. To be measured takes as long again.
+        is_measured="processes" in blanks_of(request.node),
+    )
     _plant(request, pop, "/opt/inside/planted")
     request.node.stash[_pop_key] = pop
     yield pop

@@ -147,10 +147,16 @@ class HostPop(Pop):
     """One POP of the world. What earlier stories left on it is gone."""
 
     def __init__(
-        self, world: World, region: str = "eu", links: Callable[[], BlockingLinks] | None = None
+        self,
+        world: World,
+        region: str = "eu",
+        links: Callable[[], BlockingLinks] | None = None,
+        *,
+        is_measured: bool = True,
     ) -> None:
-        """``links``: asked for when the first is needed."""
+        """``links``: asked for when the first is needed; ``is_measured``: for coverage."""
         super().__init__()
+        self._is_measured = is_measured
         self._links = links
         self.world = world
         self.place = world.atlas.pops[region]
@@ -164,7 +170,7 @@ class HostPop(Pop):
 
     def beside(self, region: str) -> HostPop:
         """Another POP of the same world that the story is about, too."""
-        pop = HostPop(self.world, region)
+        pop = HostPop(self.world, region, is_measured=self._is_measured)
         self._beside.append(pop)
         return pop
 
@@ -189,7 +195,7 @@ class HostPop(Pop):
             *("sh", "-c", _COMMAND, "edgeproxy", *arguments),
             user="edgeproxy",
             folder=_HOME,
-            env={"NO_COLOR": "1", **COVERAGE},
+            env={"NO_COLOR": "1"},
         )
 
     def sql(self, statements: str) -> None:
@@ -277,7 +283,11 @@ class HostPop(Pop):
         ]
 
     def _write_settings(self) -> None:
-        lines = [f'{name}="{value}"\n' for name, value in self.environment.items()]
+        # Over what the unit says, which holds for the start at the boot.
+        measured = {"COVERAGE_PROCESS_START": COVERAGE if self._is_measured else ""}
+        lines = [f'{name}="{value}"\n' for name, value in {**self.environment, **measured}.items()]
         if (settings := "".join(lines)) != self._written:
             self.host.put(_SETTINGS, settings)
             self._written = settings
+        if self._is_measured:
+            self.world.measured.add(self.place.region)

@@ -41,8 +41,8 @@ from testkit.wait import wait_until
 
 PYTHON: Final = "/opt/edgeproxy/bin/python"
 MEASUREMENTS: Final = "/measurements"
-COVERAGE: Final = {"COVERAGE_PROCESS_START": "/opt/inside/coveragerc"}
-"""What the environment of a proxy needs to be measured."""
+COVERAGE: Final = "/opt/inside/coveragerc"
+"""What the environment of a proxy names to be measured."""
 _TESTKIT: Final = "/testkit"
 _SOCKETS: Final = "/sockets"
 """Of what serves the stories from inside a host."""
@@ -72,6 +72,8 @@ class World:
         """By name."""
         self.distances: dict[str, Host] = {}
         """By region of the POP whose network they share: what puts the other regions far from it."""
+        self.measured: set[str] = set()
+        """Regions of the POPs that a story has had measured."""
 
     @property
     def hosts(self) -> list[Host]:
