@@ -48,7 +48,14 @@ def prepare(session: nox.Session) -> None:
     session.run("./dev", "setup", silent=True, log=False)
 
 
-def run_pytest(session: nox.Session, kind: str, folders: list[str], dist: str = "worksteal") -> bool:
+def run_pytest(
+    session: nox.Session,
+    kind: str,
+    folders: list[str],
+    *,
+    dist: str = "worksteal",
+    processes: int = TEST_PROCESSES,
+) -> bool:
     """Run one kind of test in a process of its own, measured into its own data files.
 
     Paths among the session's arguments narrow the run to what they and ``folders`` have in common; returns
@@ -67,7 +74,7 @@ def run_pytest(session: nox.Session, kind: str, folders: list[str], dist: str = 
     for stale in MEASUREMENTS.glob(f".coverage.{kind}*"):
         stale.unlink()
     session.run(
-        *("coverage", "run", f"--context={kind}", "-m", "pytest", f"--numprocesses={TEST_PROCESSES}"),
+        *("coverage", "run", f"--context={kind}", "-m", "pytest", f"--numprocesses={processes}"),
         # By default neighbours stay together, so that what a module's tests share is made once.
         f"--dist={dist}",
         f"--outcomes={MEASUREMENTS / f'outcomes.{kind}.jsonl'}",
@@ -109,8 +116,8 @@ def e2e(session: nox.Session) -> None:
     if "--keep" in session.posargs:
         # In this process, which says how to enter the hosts.
         session.posargs.append("-n0")
-    # Which process tells which stories is for e2e/conftest.py to say.
-    if not run_pytest(session, "e2e", ["e2e"], dist="load"):
+    # Which process tells which stories is for e2e/conftest.py to say. One more: two mostly wait for hosts.
+    if not run_pytest(session, "e2e", ["e2e"], dist="load", processes=TEST_PROCESSES + 1):
         session.log("no e2e test is in the paths given")
 
 

@@ -26,6 +26,14 @@ _WORLD_TIMEOUT_S = 900
 _HOSTS_VARIABLE = "EDGE_STORIES_OF_HOSTS"
 """``optional`` where an engine is nothing that can be required, as .ci/run finds out."""
 _OF_HOSTS = "hosts"
+_LONGEST = {
+    "test_a_backend_registers_itself",
+    "test_an_upgrade_fails_no_request",
+    "test_load_outlasts_upgrades_and_deaths",
+    "test_the_clock_of_a_pop_jumps",
+    "test_the_demo",
+}
+"""Told first, so that no process tells one when the others have ended."""
 _IMPORTED = (
     *("edgeproxy.app.control", "edgeproxy.cli.app", "edgeproxy.cli.run", "edgeproxy.inbound.api_port"),
     *("edgeproxy.outbound.geo_maxmind", "edgeproxy.worker.process"),
@@ -102,7 +110,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.timeout(_WORLD_TIMEOUT_S))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # After those that shuffle them. Which of them are told of hosts, and where, is for TellersOfHosts to say.
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
     if config.getoption("plant"):
         unplanted = [item for item in items if item.get_closest_marker("planted") is None]
         config.hook.pytest_deselected(items=unplanted)

@@ -65,6 +65,7 @@ def test_every_figure_of_the_proxy_is_what_the_clients_saw(
     assert _left_behind(tmp_path) == []
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_figures_that_differ_are_told_and_end_it_with_1(
     process_factory: ProcessFactory, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ def test_figures_that_differ_are_told_and_end_it_with_1(
     assert _left_behind(tmp_path) == []
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_who_interrupts_it_finds_nothing_left(process_factory: ProcessFactory, tmp_path: Path) -> None:
     demo = _start(process_factory, tmp_path, "--for", "5")
     demo.wait_output(r"open, .* bytes", timeout_s=40)
@@ -92,6 +94,7 @@ def test_who_interrupts_it_finds_nothing_left(process_factory: ProcessFactory, t
     wait_until(lambda: not _left_behind(tmp_path), reason="everything to be gone")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_on_a_narrow_terminal_without_colours_it_draws_a_table(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     settings = {"TERM": "xterm", "COLUMNS": "50", "LINES": "24", "NO_COLOR": "1", "TMPDIR": str(tmp_path)}
@@ -121,6 +124,7 @@ def _read_all(terminal: int) -> str:
     return b"".join(pieces).decode()
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("duration", ["1", "soon", "nan", "1e9"])
 def test_a_duration_that_makes_no_sense_is_refused(duration: str) -> None:
     ended = subprocess.run(
