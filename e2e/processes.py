@@ -223,7 +223,8 @@ class LocalPop(Pop):
         process = self._start_process(
             [*self._program, *register_command(backend, f"127.0.0.1:{api_port}", f"{backend.id}.token")],
             cwd=self.folder,
-            ready="registered",
+            # Not the line that says it is not registered yet.
+            ready=": registered",
             name=f"sidecar of {backend.id}",
         )
         process.wait_ready(timeout_s=30)

@@ -232,7 +232,7 @@ class HostPop(Pop):
         host.put(token_file, token)
         api = f"{self.place.addresses[backend.region]}:{api_port}"
         command = register_command(backend, api, token_file)
-        host.start_program(_SIDECAR, "/opt/edgeproxy/bin/edgeproxy", *command, ready="registered")
+        host.start_program(_SIDECAR, "/opt/edgeproxy/bin/edgeproxy", *command, ready=": registered")
         return HostSidecar(host)
 
     def start_breakable_backends(self, countries: dict[str, str]) -> dict[str, Backend]:
