@@ -34,13 +34,15 @@ def test_a_backend_that_is_cut_off_is_left_out_and_returns_with_its_network(pop:
     backends["mock-eu-1"].inject(Partition())
     # Before any check has failed, a client whose connect is not answered is served by another.
     assert pop.client("DE", 2).ask(proxy) == "mock-eu-2"
-    wait_until(pop.left_out, reason="the backend to be left out", timeout_s=10 * _PROMISE_S)
+    wait_until(pop.left_out, reason="the backend to be left out", timeout_s=10 * _PROMISE_S, interval_s=0.2)
     assert list(pop.left_out()) == ["mock-eu-1"]
     assert {pop.client("DE", number).ask(proxy) for number in range(3, 9)} == {"mock-eu-2"}
 
     pop.step("it is plugged in again")
     backends["mock-eu-1"].recover()
-    wait_until(lambda: not pop.left_out(), reason="the backend to be back", timeout_s=10 * _PROMISE_S)
+    wait_until(
+        lambda: not pop.left_out(), reason="the backend to be back", timeout_s=10 * _PROMISE_S, interval_s=0.2
+    )
     assert {pop.client("DE", number).ask(proxy) for number in range(9, 12)} == {"mock-eu-1"}
 
 

@@ -57,6 +57,7 @@ def _settles(client: Client, proxy: Proxy, backend_id: str) -> None:
         lambda: client.ask(proxy) == backend_id,
         reason=f"{client.address} to reach {backend_id}",
         timeout_s=10 * _TTL_S,
+        interval_s=0.05,
         swallow=(OSError,),
     )
 
@@ -91,6 +92,7 @@ def test_a_machine_that_dies_is_missed_and_welcome_when_it_is_back(pop: Pop, api
         lambda: api.ask(proxy, "GET", "mock-eu-1")["healthy"] is False,
         reason="its lease to end",
         timeout_s=10 * _TTL_S,
+        interval_s=0.1,
     )
 
     pop.step("it is back")

@@ -37,13 +37,17 @@ def test_a_hung_backend_gets_no_client_until_it_answers_and_then_a_few_at_first(
 
     pop.step("the backend hangs")
     hung.inject(Pause())
-    wait_until(pop.left_out, reason="the hung backend to be left out", timeout_s=10 * _PROMISE_S)
+    wait_until(
+        pop.left_out, reason="the hung backend to be left out", timeout_s=10 * _PROMISE_S, interval_s=0.2
+    )
     assert pop.left_out() == {"mock-eu-1": f"failing its checks: no answer within {_TIMEOUT_S} s"}
     assert {pop.client("DE", number).ask(proxy) for number in range(1, 21)} == set(names[1:])
 
     pop.step("the backend is back")
     hung.recover()
-    wait_until(lambda: not pop.left_out(), reason="the backend to be back", timeout_s=10 * _PROMISE_S)
+    wait_until(
+        lambda: not pop.left_out(), reason="the backend to be back", timeout_s=10 * _PROMISE_S, interval_s=0.2
+    )
     (warming,) = (each for each in pop.explain(pop.client("").address)["candidates"] if each["verdict"])
     assert (warming["backend"], warming["verdict"]) == ("mock-eu-1", "slow start at 10 %")
 

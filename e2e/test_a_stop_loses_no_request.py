@@ -19,7 +19,11 @@ def test_a_request_in_flight_is_answered_and_new_clients_are_refused(pop: Pop) -
 
     with client.connect(proxy) as connection:
         connection.putrequest("GET", "/api/latency")
-        wait_until(lambda: pop.open_connections() == {"mock-eu-1": 1}, reason="the connection to be routed")
+        wait_until(
+            lambda: pop.open_connections() == {"mock-eu-1": 1},
+            reason="the connection to be routed",
+            interval_s=0.2,
+        )
 
         pop.step("the proxy is asked to stop")
         proxy.begin_stop()

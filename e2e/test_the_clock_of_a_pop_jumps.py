@@ -23,6 +23,8 @@ def _healthy(pop: LocalPop) -> dict[str, bool]:
 
 
 @pytest.mark.feature("api.leases")
+# It asks for the time at every turn, which takes long here, and longer when it is measured.
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.blank(
     containers="systemd starts a host's programs, and it would have to load the clock's library"
 )
