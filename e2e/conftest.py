@@ -254,6 +254,9 @@ def local_pop(
         *(tmp_path, process_factory, port_factory),
         links=lambda: request.getfixturevalue("fault_links"),
         program=_program_for(request.node, _hosts_tell_it_too),
+        measures_backends=any(
+            "testing.mock_backend" in marker.args for marker in request.node.iter_markers("feature")
+        ),
     )
     _plant(request, pop, str(PLANTED))
     return pop

@@ -27,7 +27,7 @@ PROGRAM: Final = (str(Path(sys.executable).with_name("edgeproxy")),)
 FORKED_PROGRAM: Final = (sys.executable, "-P", "-m", "edgeproxy")
 """The same in the words that :mod:`testkit.forked` knows; so its workers are forks, too."""
 UNMEASURED: Final = dict.fromkeys(("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"))
-"""Changes of the environment that keep coverage out: mock backends have tests of their own."""
+"""Changes of the environment that keep coverage out."""
 PLANTED: Final = Path(__file__).parent / "hosts" / "inside" / "planted"
 ECHO: Final = Path(__file__).parent / "hosts" / "inside" / "echo.py"
 
@@ -146,11 +146,16 @@ class LocalPop(Pop):
         reserve_port: Callable[[], int],
         links: Callable[[], BlockingLinks] | None = None,
         program: Sequence[str] = PROGRAM,
+        measures_backends: bool = False,
     ) -> None:
-        """``links``: asked for when the first is needed."""
+        """``links``: asked for when the first is needed; ``measures_backends``: for coverage.
+
+        Mock backends have tests of their own, and take long to be measured.
+        """
         super().__init__()
         self._links = links
         self._program = program
+        self._backends_environment = {} if measures_backends else UNMEASURED
         self.folder = folder
         self.database = folder / "routing.db"
         self.settings = {
@@ -244,7 +249,7 @@ class LocalPop(Pop):
         return []
 
     def _start_mock(self, backend_id: str, port: int) -> MockBackendProcess:
-        start = partial(self._start_process, env=UNMEASURED)
+        start = partial(self._start_process, env=self._backends_environment)
         return MockBackendProcess(start, region=region_of(backend_id), id=backend_id, port=port)
 
     def _environment(self) -> dict[str, str | None]:
