@@ -39,6 +39,8 @@ os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # One more than there are cores: tests wait for processes, and for answers, most of the time.
 TEST_PROCESSES = (os.cpu_count() or 1) + 1
+# Of processes: who has it gets what all others leave.
+LOWEST = "19"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["tests", "e2e", "coverage"]
 
@@ -54,13 +56,14 @@ def run_pytest(
     folders: list[str],
     *,
     dist: str = "worksteal",
+    priority: str = "0",
     processes: int = TEST_PROCESSES,
-) -> bool:
+) -> None:
     """Run one kind of test in a process of its own, measured into its own data files.
 
-    Paths among the session's arguments narrow the run to what they and ``folders`` have in common; returns
-    whether that is anything.
+    Paths among the session's arguments narrow the run to what they and ``folders`` have in common.
     """
+    prepare(session)
     named = [argument for argument in session.posargs if Path(argument.partition("::")[0]).exists()]
     options = [argument for argument in session.posargs if argument not in named]
     paths = [
@@ -69,12 +72,13 @@ def run_pytest(
         if Path(path).is_relative_to(folder) or Path(folder).is_relative_to(path)
     ]
     if named and not paths:
-        return False
+        session.skip(f"no {kind} test is in the paths given")
     MEASUREMENTS.mkdir(parents=True, exist_ok=True)
     for stale in MEASUREMENTS.glob(f".coverage.{kind}*"):
         stale.unlink()
     session.run(
-        *("coverage", "run", f"--context={kind}", "-m", "pytest", f"--numprocesses={processes}"),
+        *("nice", "-n", priority, "coverage", "run", f"--context={kind}"),
+        *("-m", "pytest", f"--numprocesses={processes}"),
         # By default neighbours stay together, so that what a module's tests share is made once.
         f"--dist={dist}",
         f"--outcomes={MEASUREMENTS / f'outcomes.{kind}.jsonl'}",
@@ -83,8 +87,8 @@ def run_pytest(
         env={"COVERAGE_FILE": str(MEASUREMENTS / f".coverage.{kind}")},
         # pytest ends with 5 when a filter such as -k leaves nothing of one kind.
         success_codes=[0, 5] if session.posargs else [0],
+        external=True,
     )
-    return True
 
 
 def folders_of(kind: str) -> list[str]:
@@ -97,28 +101,41 @@ def folders_of(kind: str) -> list[str]:
     return [str(folder) for folder in candidates if (ROOT / folder).is_dir()]
 
 
-@nox.session
-def tests(session: nox.Session) -> None:
-    """Unit tests, integration tests, then a few simulated histories; arguments go to pytest."""
-    prepare(session)
-    ran = [run_pytest(session, kind, folders_of(kind)) for kind in ("unit", "integration", "simulation")]
-    if not any(ran):
-        session.error("no unit or integration test or simulated history is in the paths given")
-
-
-@nox.session
+@nox.session(allow_parallel=True)
 def e2e(session: nox.Session) -> None:
     """The stories a user would tell, on processes and on hosts; --list, --keep, or what pytest takes."""
-    prepare(session)
     if "--list" in session.posargs:
+        prepare(session)
         session.run("python", "-m", "pytest", "--quiet", "e2e", *session.posargs)
         return
     if "--keep" in session.posargs:
         # In this process, which says how to enter the hosts.
         session.posargs.append("-n0")
     # Which process tells which stories is for e2e/conftest.py to say. One more: two mostly wait for hosts.
-    if not run_pytest(session, "e2e", ["e2e"], dist="load", processes=TEST_PROCESSES + 1):
-        session.log("no e2e test is in the paths given")
+    run_pytest(session, "e2e", ["e2e"], dist="load", processes=TEST_PROCESSES + 1)
+
+
+@nox.session(allow_parallel=True)
+def unit(session: nox.Session) -> None:
+    """Unit tests: they only compute, and beside other sessions they do so while those wait."""
+    run_pytest(session, "unit", folders_of("unit"), priority=LOWEST)
+
+
+@nox.session(allow_parallel=True)
+def simulation(session: nox.Session) -> None:
+    """A few simulated histories of replication; `simulate` takes thousands."""
+    run_pytest(session, "simulation", folders_of("simulation"), priority=LOWEST)
+
+
+@nox.session(allow_parallel=True)
+def integration(session: nox.Session) -> None:
+    """Integration tests: loopback, real files, real processes."""
+    run_pytest(session, "integration", folders_of("integration"))
+
+
+@nox.session(requires=["unit", "simulation", "integration"])
+def tests(session: nox.Session) -> None:
+    """Unit and integration tests and simulated histories; arguments go to pytest."""
 
 
 @nox.session
@@ -188,7 +205,7 @@ def contracts(session: nox.Session) -> None:
     outcomes = MEASUREMENTS / "outcomes.contracts.jsonl"
     folders = [*folders_of("unit"), *folders_of("integration")]
     session.run(
-        *("python", "-m", "pytest", f"--numprocesses={TEST_PROCESSES}", "--dist=worksteal", "-m", "contract"),
+        *("python", "-m", "pytest", f"--numprocesses={processes}", "--dist=worksteal", "-m", "contract"),
         *(f"--outcomes={outcomes}", "--full", "--no-header", "-rfE", *folders),
         # The matrix says which have failed.
         success_codes=[0, 1],
@@ -281,7 +298,7 @@ def wheel(session: nox.Session) -> None:
         with session.chdir(folder):
             session.run(
                 *(str(folder / "venv" / "bin" / "python"), "-m", "pytest", "packages/testkit/tests"),
-                *(f"--numprocesses={TEST_PROCESSES}", "--dist=worksteal", *session.posargs),
+                *(f"--numprocesses={processes}", "--dist=worksteal", *session.posargs),
                 external=True,
                 env={"PATH": f"{folder / 'venv' / 'bin'}{os.pathsep}{os.defpath}", "PYTHONPATH": ""},
             )
