@@ -205,7 +205,7 @@ def contracts(session: nox.Session) -> None:
     outcomes = MEASUREMENTS / "outcomes.contracts.jsonl"
     folders = [*folders_of("unit"), *folders_of("integration")]
     session.run(
-        *("python", "-m", "pytest", f"--numprocesses={processes}", "--dist=worksteal", "-m", "contract"),
+        *("python", "-m", "pytest", f"--numprocesses={TEST_PROCESSES}", "--dist=worksteal", "-m", "contract"),
         *(f"--outcomes={outcomes}", "--full", "--no-header", "-rfE", *folders),
         # The matrix says which have failed.
         success_codes=[0, 1],
@@ -298,7 +298,7 @@ def wheel(session: nox.Session) -> None:
         with session.chdir(folder):
             session.run(
                 *(str(folder / "venv" / "bin" / "python"), "-m", "pytest", "packages/testkit/tests"),
-                *(f"--numprocesses={processes}", "--dist=worksteal", *session.posargs),
+                *(f"--numprocesses={TEST_PROCESSES}", "--dist=worksteal", *session.posargs),
                 external=True,
                 env={"PATH": f"{folder / 'venv' / 'bin'}{os.pathsep}{os.defpath}", "PYTHONPATH": ""},
             )
