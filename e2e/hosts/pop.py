@@ -283,7 +283,7 @@ class HostPop(Pop):
         ]
 
     def _write_settings(self) -> None:
-        # Over what the unit says, which holds for the start at the boot.
+        # Over what the unit says, which holds where a story starts it by hand.
         measured = {"COVERAGE_PROCESS_START": COVERAGE if self._is_measured else ""}
         lines = [f'{name}="{value}"\n' for name, value in {**self.environment, **measured}.items()]
         if (settings := "".join(lines)) != self._written:
