@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +23,11 @@ from testkit.wait import wait_until
 
 TELLS_WHEN_ASKED = """
 import os, signal, time
-def tell(*_):
-    print("told", time.time(), time.monotonic(), os.stat("/proc/self/exe").st_mtime, flush=True)
-signal.signal(signal.SIGUSR1, tell)
+# Not signal.pause(), which waits for ever when the signal came just before it.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 print("ready", flush=True)
-while True:
-    signal.pause()
+while signal.sigwait({signal.SIGUSR1}):
+    print("told", time.time(), time.monotonic(), os.stat("/proc/self/exe").st_mtime, flush=True)
 """
 HOUR_S = 3600.0
 pytest_plugins = ["pytester"]
@@ -46,8 +46,12 @@ def asking(
         nonlocal asked
         asked += 1
         os.kill(process.pid, 10)
-        wait_until(lambda: process.log.count("told") == asked, reason="the time to be told")
-        return [float(word) for word in process.log.splitlines()[-1].split()[1:]]
+        # Whole lines: an interpreter that does not buffer writes them word by word.
+        told = wait_until(
+            lambda: found if len(found := re.findall(r"told (.*)\n", process.log)) == asked else None,
+            reason="the time to be told",
+        )
+        return [float(word) for word in told[-1].split()]
 
     yield process, ask
 
@@ -88,12 +92,15 @@ def test_clock_outlasts_what_was_started_with_it(pytester: pytest.Pytester) -> N
         import sys
 
         SOURCE = "import signal, sys, time\\n"
-        SOURCE += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(time.time() < 0))\\n"
+        SOURCE += "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\\n"
+        SOURCE += "print('ready', flush=True)\\n"
+        SOURCE += "signal.sigwait({signal.SIGTERM})\\n"
+        SOURCE += "sys.exit(time.time() < 0)\\n"
 
         def test_it(process_factory, program_clock):
             # The clock is asked for last, so pytest takes it down before the process.
             process = process_factory(
-                [sys.executable, "-c", SOURCE + "print('ready', flush=True); signal.pause()"],
+                [sys.executable, "-c", SOURCE],
                 env=program_clock.environment,
                 ready="ready",
             )
