@@ -19,7 +19,8 @@ PROGRAMS = ("edgeproxy", "edgeproxy.worker")
 IMPORTED = (
     *("edgeproxy.app.control", "edgeproxy.app.replication", "edgeproxy.cli.app", "edgeproxy.cli.run"),
     *("edgeproxy.inbound.api_port", "edgeproxy.inbound.dns", "edgeproxy.inbound.metrics_server"),
-    *("edgeproxy.outbound.geo_maxmind", "edgeproxy.worker.process"),
+    *("edgeproxy.outbound.geo_maxmind", "edgeproxy.outbound.integrity_sqlite", "edgeproxy.runtime.logs"),
+    *("edgeproxy.worker.process", "concurrent.futures.thread"),
 )
 """What nearly all of them import."""
 

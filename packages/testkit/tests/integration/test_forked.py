@@ -56,7 +56,7 @@ print(json.dumps([found, {"forked": loaded.BY != os.getpid(), "drawn": random.ra
 """
 
 ENDINGS = """\
-import atexit, os, signal, sys, time
+import atexit, os, signal, sys, threading, time
 
 def wait():
     # Whoever runs the tests in the background, or with nohup, has had these ignored.
@@ -64,7 +64,9 @@ def wait():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
     print("ready", flush=True)
-    signal.pause()
+    # Not signal.pause(), which waits for ever when the signal came just before it.
+    while True:
+        time.sleep(0.01)
 
 def fail():
     raise ValueError("wrong")
@@ -72,6 +74,22 @@ def fail():
 def leave():
     atexit.register(print, "last words")
     sys.exit(3)
+
+def complain():
+    sys.exit("ValueError: wrong")
+
+def leave_work():
+    threading.Timer(0.01, print, ["last work"]).start()
+
+def leave_unwritten():
+    atexit.register(print, "last", end=" ")
+    atexit.register(sys.stdout.write, "unwritten ")
+
+def lose():
+    reading, writing = os.pipe()
+    os.close(reading)
+    sys.stdout = open(writing, "w")
+    print("lost")
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -223,6 +241,10 @@ def test_programs_draw_different_numbers() -> None:
         ("return", 0, ""),
         ("fail", 1, ""),
         ("leave", 3, "last words\n"),
+        ("complain", 1, ""),
+        ("leave_work", 0, "last work\n"),
+        ("leave_unwritten", 0, "unwritten last "),
+        ("lose", 120, ""),
         ("kill", -9, ""),
         ("end_at_once", 4, ""),
     ],
@@ -233,7 +255,7 @@ def test_exit_code_and_last_words(way: Callable[[], Any], ending: str, code: int
             [sys.executable, "-m", "endings", ending], capture_output=True, text=True, check=False
         )
     assert (ended.returncode, ended.stdout) == (code, output)
-    assert ended.stderr.endswith("ValueError: wrong\n") == (ending == "fail")
+    assert ended.stderr.endswith("ValueError: wrong\n") == (ending in ("fail", "complain"))
 
 
 @WAYS

@@ -15,9 +15,10 @@ starts (:func:`~testkit.forked.order.read_at_start`).
 
 What differs: modules of ``preload`` are not imported again, so what they find out at import they found out
 before the program began; ``sys.flags`` and ``/proc/PID/cmdline`` are those of the process that was forked;
-programs share the seed of the hashes of strings; each has one child more, in a process group of its own.
-Tests of these things need :func:`started_as_ever`, and some test should start each program as users do. Linux
-only.
+programs share the seed of the hashes of strings; each has one child more, in a process group of its own. At
+its end a program waits for its threads, does what ``atexit`` was told and writes what is unwritten, but takes
+no module apart, so what only finalizers would say then is not said. Tests of these things need
+:func:`started_as_ever`, and some test should start each program as users do. Linux only.
 """
 
 from testkit.forked.popen import programs_by_fork, started_as_ever
