@@ -32,8 +32,8 @@ from typing import NoReturn
 from testkit.forked.order import Order
 from testkit.forked.popen import MAX_DESCRIPTORS, Nursery, start_by_fork
 
-# Not os._exit, in whose place coverage.py saves what was measured. Where this is used, there is nothing or all
-# is saved.
+# Not os._exit, in whose place coverage.py saves what was measured. Here there is nothing to save, or it is
+# saved.
 _end_now = ctypes.CDLL(None)["_exit"]
 
 
