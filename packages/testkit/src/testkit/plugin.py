@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from testkit.faults.program_clock import ProgramClock
     from testkit.issuer import TokenIssuer
     from testkit.pki import Pki
-    from testkit.postgres import PostgresServer
-    from testkit.postgres_nodes import PostgresNodes, Template
+    from testkit.postgres import PostgresServer, Template
+    from testkit.postgres_nodes import PostgresNodes
     from testkit.process import ProcessFactory
     from testkit.s3 import S3Server
     from testkit.valkey import ValkeyServer
@@ -251,11 +251,19 @@ def _miss(config: pytest.Config, why: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
+def _empty_postgres(postgres_binaries: Path) -> Iterator[Template]:
+    from testkit.postgres import empty_template
+
+    with empty_template(postgres_binaries) as template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path, _empty_postgres: Template) -> Iterator[PostgresServer]:
     """A PostgreSQL server that the tests of this process share: leave it running."""
     from testkit.postgres import postgres_server
 
-    with postgres_server(postgres_binaries) as server:
+    with postgres_server(postgres_binaries, template=_empty_postgres) as server:
         yield server
 
 
@@ -266,11 +274,11 @@ def postgres_database(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_node_template(postgres_binaries: Path) -> Iterator[Template]:
+def postgres_node_template(postgres_binaries: Path, _empty_postgres: Template) -> Iterator[Template]:
     """What the nodes of all tests of this process begin with."""
     from testkit.postgres_nodes import node_template
 
-    with node_template(postgres_binaries) as template:
+    with node_template(postgres_binaries, _empty_postgres) as template:
         yield template
 
 
@@ -285,7 +293,7 @@ def postgres_nodes(postgres_binaries: Path, postgres_node_template: Template) ->
 
 @pytest.fixture
 def postgres_factory(
-    request: pytest.FixtureRequest, postgres_binaries: Path
+    request: pytest.FixtureRequest, postgres_binaries: Path, _empty_postgres: Template
 ) -> Iterator[Callable[..., PostgresServer]]:
     """Start servers of this test's own, to be killed, or with ``standby_of=`` to follow another one."""
     from testkit.postgres import postgres_server
@@ -295,7 +303,9 @@ def postgres_factory(
     with ExitStack() as running:
 
         def start(standby_of: PostgresServer | None = None) -> PostgresServer:
-            server = running.enter_context(postgres_server(postgres_binaries, standby_of=standby_of))
+            server = running.enter_context(
+                postgres_server(postgres_binaries, template=_empty_postgres, standby_of=standby_of)
+            )
             servers.append(server)
             return server
 

@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from testkit.ports import reserved_port
@@ -100,6 +101,11 @@ class PostgresServer:
         """
         host, port = address or ("127.0.0.1", self.port)
         return f"postgresql://{user}:{password or self.password}@{host}:{port}/{database}"
+
+    def copy(self, template: Template) -> None:
+        """Make the data folder as that is."""
+        self.password = template.password
+        copy_data(template.data, self.data)
 
     def initialise(self) -> None:
         """Make the data folder."""
@@ -231,17 +237,44 @@ class PostgresServer:
         assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A data folder to make others of: copying takes a tenth of what ``initdb`` does."""
+
+    data: Path
+    password: str
+
+
 @contextmanager
-def postgres_server(binaries: Path, *, standby_of: PostgresServer | None = None) -> Iterator[PostgresServer]:
-    """A running server, in a folder of its own that is removed at the end."""
+def empty_template(binaries: Path) -> Iterator[Template]:
+    """What a server begins with that has never run."""
+    folder = new_folder()
+    try:
+        server = PostgresServer(binaries, folder, port=0)
+        server.initialise()
+        yield Template(server.data, server.password)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def postgres_server(
+    binaries: Path, *, template: Template | None = None, standby_of: PostgresServer | None = None
+) -> Iterator[PostgresServer]:
+    """A running server, in a folder of its own that is removed at the end.
+
+    It begins with ``template``, by default with one of its own, or as ``standby_of`` is.
+    """
     folder = new_folder()
     with reserved_port() as port:
         server = PostgresServer(binaries, folder, port)
         try:
-            if standby_of is None:
-                server.initialise()
-            else:
+            if standby_of is not None:
                 server.make_standby_of(standby_of)
+            elif template is not None:
+                server.copy(template)
+            else:
+                server.initialise()
             server.start()
             yield server
         finally:
@@ -256,6 +289,12 @@ def new_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="testkit-postgres-", dir=_MEMORY if has_room else None))
     give_away(folder)
     return folder
+
+
+def copy_data(source: Path, target: Path) -> None:
+    """Copy a data folder, as its user."""
+    command = [*run_as(), "cp", "--archive", "--reflink=auto", str(source), str(target)]
+    subprocess.run(command, check=True, timeout=60)
 
 
 def find_binaries() -> Path | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from testkit.contracts.failover import DamagedBackupError, NodeDownError, ReadOnlyError, Role
 from testkit.ports import reserved_port
-from testkit.postgres import USER, PostgresServer, give_away, new_folder, run_as
+from testkit.postgres import USER, PostgresServer, Template, copy_data, give_away, new_folder
 from testkit.wait import wait_until
 
 _POSITION = (
@@ -26,14 +25,6 @@ _POSITION = (
 )
 _UPSERT = "INSERT INTO rows VALUES ({key}, {value}) ON CONFLICT (key) DO UPDATE SET value = {value}"
 _TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A data folder to make primaries of: copying takes a tenth of what ``initdb`` does."""
-
-    data: Path
-    password: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +48,7 @@ class PostgresNodes:
 
     def create_primary(self, name: str) -> None:
         server = self._make(name)
-        _copy(self._template.data, server.data)
+        server.copy(self._template)
         server.start()
 
     def create_replica(self, name: str, of: str) -> None:
@@ -146,7 +137,7 @@ class PostgresNodes:
     def restore(self, name: str, backup: Backup, until: str | None = None) -> None:
         self.validate(backup)
         server = self._make(name)
-        _copy(backup.folder, server.data)
+        copy_data(backup.folder, server.data)
         if until is not None:
             with (server.data / "postgresql.auto.conf").open("a", encoding="utf-8") as settings:
                 settings.write(f"restore_command = 'cp {self._archive(backup.node)}/%f %p'\n")
@@ -197,13 +188,13 @@ class PostgresNodes:
 
 
 @contextmanager
-def node_template(binaries: Path) -> Iterator[Template]:
+def node_template(binaries: Path, empty: Template) -> Iterator[Template]:
     """An empty table in a server that does not run."""
     folder = new_folder()
     try:
         with reserved_port() as port:
             server = PostgresServer(binaries, folder, port)
-            server.initialise()
+            server.copy(empty)
             server.start()
             server.execute("CREATE TABLE rows (key text PRIMARY KEY, value text NOT NULL)")
             server.stop()
@@ -219,12 +210,6 @@ def postgres_nodes(binaries: Path, template: Template) -> Iterator[PostgresNodes
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
         yield PostgresNodes(binaries, template, folder, stack)
-
-
-def _copy(source: Path, target: Path) -> None:
-    subprocess.run(
-        [*run_as(), "cp", "--archive", "--reflink=auto", str(source), str(target)], check=True, timeout=60
-    )
 
 
 def _literal(value: str) -> str:
