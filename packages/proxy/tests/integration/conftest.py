@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from packages.proxy.tests.integration.proxies import Backend, StartBackend, StartProxy, proxy_starter
+from packages.proxy.tests.integration.proxies import (
+    COVERAGE_VARIABLES,
+    Backend,
+    StartBackend,
+    StartProxy,
+    proxy_starter,
+)
 from testkit.forked import programs_by_fork, started_as_ever
 from testkit.process import ProcessFactory
 
@@ -30,6 +36,22 @@ def _programs_by_fork() -> Iterator[None]:
     """Start programs of edgeproxy in a fraction of the time; see the marker ``new_interpreters``."""
     with programs_by_fork(PROGRAMS, IMPORTED):
         yield
+
+
+@pytest.fixture(scope="session")
+def _unmeasured_programs_by_fork() -> Iterator[None]:
+    """The same for those that are not to be measured: what they are forked from must not be, either."""
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as environment:
+            for name in COVERAGE_VARIABLES:
+                environment.delenv(name, raising=False)
+            running.enter_context(programs_by_fork(PROGRAMS, IMPORTED))
+        yield
+
+
+@pytest.fixture
+def unmeasured(unmeasured: None, _unmeasured_programs_by_fork: None) -> None:
+    """As everywhere, and by fork."""
 
 
 @pytest.hookimpl(wrapper=True)
