@@ -60,6 +60,10 @@ class Activated:
         return Proxy(process, self._db_path, Path(f"{self._db_path}.sock"), found[1])
 
 
+# What starts by way of another program is no fork, and takes a second to import what it needs while measured:
+# tests that reach no line which others do not reach are unmeasured.
+
+
 @pytest.fixture
 def activated(process_factory: ProcessFactory, tmp_path: Path, start_backend: StartBackend) -> Activated:
     write_rows(tmp_path / "routing.db", [row(name, start_backend(name).port) for name in ("one", "two")])
@@ -86,6 +90,7 @@ def test_workers_share_one_socket_and_say_so(
     assert proxy.process.running
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_clients_wait_while_the_proxy_restarts(
     activated: Activated, sock: socket.socket, new_client: NewClient
 ) -> None:
@@ -97,6 +102,7 @@ def test_clients_wait_while_the_proxy_restarts(
         assert greeting(early)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_socket_for_each_worker_and_an_upgrade_that_keeps_them(
     activated: Activated, new_client: NewClient
 ) -> None:
