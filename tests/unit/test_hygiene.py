@@ -13,6 +13,9 @@ from typing import TypeGuard
 
 import pytest
 
+# Nothing of what is measured runs here.
+pytestmark = pytest.mark.untraced
+
 ROOT = Path(__file__).parents[2]
 # In pieces, so that this file holds no such name: package indexes, distributions, container registries.
 REGISTRIES = {

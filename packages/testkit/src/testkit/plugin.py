@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,6 +58,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="write what became of each test, and the features it is marked with, one JSON object a line",
     )
+    parser.addini(
+        "measured_examples", "how many examples of each test of Hypothesis coverage measures (default: all)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,10 +70,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "contract: holds an implementation to a contract; put on by itself, see testkit.contracts"
     )
+    config.addinivalue_line(
+        "markers", "untraced: coverage does not measure this test; see testkit.coverage.pausing"
+    )
     path = config.getoption("outcomes")
     # With pytest-xdist the controller hears of every test, and alone writes.
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(OutcomeWriter(path))
+    if "coverage" in sys.modules:
+        from testkit.coverage.pausing import Pauses
+
+        examples = config.getini("measured_examples")
+        config.pluginmanager.register(Pauses(int(examples) if examples else None))
 
 
 class OutcomeWriter:

@@ -11,6 +11,9 @@ from packages.proxy.tests.fuzz.engine import draw, examine_range
 from packages.proxy.tests.fuzz.properties import Target
 from packages.proxy.tests.fuzz.targets import TARGETS
 
+# What parsers do is covered by the tests that say what it is.
+pytestmark = pytest.mark.untraced
+
 INPUTS = 2000
 FIXED_SEED = 1
 BY_NAME = {target.name: target for target in TARGETS}
