@@ -299,6 +299,17 @@ class TestContradictions:
         config = load({}, {"tls_cert": "c.pem", "tls_key": "k.pem"}, None)
         assert (config.tls_cert, config.tls_key) == (Path("c.pem"), Path("k.pem"))
 
+    def test_an_authority_of_clients_is_of_use_only_where_clients_are_asked(self) -> None:
+        ca = {"tls_client_ca": "ca.pem"}
+        assert problems(flags=ca) == (
+            (
+                "--tls-client-ca: nobody is asked for a certificate; set EDGEPROXY_TLS_CLIENT_AUTH to "
+                "required or optional"
+            ),
+        )
+        (problem,) = problems(flags={**ca, "tls_client_auth": "perhaps"})
+        assert problem.startswith("--tls-client-auth: 'perhaps'")
+
     def test_the_least_connections_are_not_more_than_the_most(self) -> None:
         assert problems({"EDGEPROXY_POSTGRES_MIN_CONNECTIONS": "11"}) == (
             (

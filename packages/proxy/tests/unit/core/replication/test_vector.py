@@ -71,6 +71,15 @@ def test_only_so_many_ranges_are_asked_for() -> None:
     assert bounded(ranges, 9) == ranges
 
 
+def test_what_is_lacking_is_cut_out_of_each_range() -> None:
+    mine, theirs = {"a": ((1, 2), (5, 9))}, {"a": ((1, 1), (7, 7), (9, 12))}
+    assert lacking(mine, theirs) == {"a": ((2, 2), (5, 6), (8, 8))}
+
+
+def test_ranges_that_are_none_are_left_out_and_those_that_overlap_are_one() -> None:
+    assert Known({"a": ((0, 3), (4, 2), (6, 8), (5, 6))}).ranges == {"a": ((5, 8),)}
+
+
 @given(range_lists)
 def test_ranges_of_others_are_put_right(ranges: dict[str, tuple[tuple[int, int], ...]]) -> None:
     vector = Known(ranges)

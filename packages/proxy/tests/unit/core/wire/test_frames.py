@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeproxy.core.controlplane.routing_table import PlacedBackend
@@ -163,15 +163,17 @@ def read_all(reader: FrameReader[object], *pieces: bytes) -> list[object]:
 @given(first=to_worker, second=to_worker)
 def test_frames_to_a_worker_survive_every_cut(first: ToWorker, second: ToWorker) -> None:
     stream = encode(first) + encode(second)
+    reader: FrameReader[object] = FrameReader(ToWorker)
     for cut in range(len(stream) + 1):
-        assert read_all(FrameReader(ToWorker), stream[:cut], stream[cut:]) == [first, second]
+        assert read_all(reader, stream[:cut], stream[cut:]) == [first, second]
 
 
 @given(first=from_worker, second=from_worker)
 def test_frames_from_a_worker_survive_every_cut(first: FromWorker, second: FromWorker) -> None:
     stream = encode(first) + encode(second)
+    reader: FrameReader[object] = FrameReader(FromWorker)
     for cut in range(len(stream) + 1):
-        assert read_all(FrameReader(FromWorker), stream[:cut], stream[cut:]) == [first, second]
+        assert read_all(reader, stream[:cut], stream[cut:]) == [first, second]
 
 
 @given(frames=st.lists(to_worker, max_size=4))
@@ -189,6 +191,7 @@ def test_a_frame_comes_as_soon_as_its_last_byte() -> None:
 
 
 @given(removed=st.integers(0, 3 * PIECE_ROWS), upserts=st.integers(0, 3 * PIECE_ROWS))
+@example(removed=PIECE_ROWS + 1, upserts=PIECE_ROWS)
 def test_the_pieces_of_a_change_are_the_change(removed: int, upserts: int) -> None:
     backend = Backend("a", "test", "eu", "DE", "10.0.0.1", 9001, True, 1, 100, 0)
     rows = tuple(PlacedBackend(slot, backend) for slot in range(upserts))
