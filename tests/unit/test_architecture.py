@@ -10,9 +10,13 @@ import ast
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+# Nothing of what is measured runs here.
+pytestmark = pytest.mark.untraced
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "packages"
@@ -47,7 +51,7 @@ def module_name(source_folder: Path, file: Path) -> str:
 
 
 def imports_of(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+    for node in of_interest(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -58,11 +62,22 @@ def imports_of(file: Path) -> Iterator[str]:
 
 def named_in_texts(file: Path) -> Iterator[str]:
     """What a table of parts to be imported on demand names: texts that could be ``package.module:name``."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            module = node.value.partition(":")[0]
+    for node in of_interest(file):
+        if isinstance(node, ast.Constant):
+            module = str(node.value).partition(":")[0]
             if "." in module and all(part.isidentifier() for part in module.split(".")):
                 yield module
+
+
+@cache
+def of_interest(file: Path) -> tuple[ast.Import | ast.ImportFrom | ast.Constant, ...]:
+    """The imports of a file, and its texts. Both are asked for, and to parse all files takes seconds."""
+    return tuple(
+        node
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file)))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    )
 
 
 def is_within(module: str, package: str) -> bool:
