@@ -10,7 +10,7 @@ from typing import Self
 from testkit.clocks import ManualClock
 from testkit.contracts.distributed_lock import LONG_S, TTL_S, LockInfo
 
-_POLL_S = 0.005
+_POLL_S = 0.02
 _owners = count(1)
 
 
