@@ -20,6 +20,9 @@ from testkit.coverage.features_claims import (
 )
 from testkit.coverage.features_marks import Mark, find_marks
 
+# What reads features and marks has tests of its own.
+pytestmark = [pytest.mark.untraced, pytest.mark.usefixtures("unmeasured")]
+
 ROOT = Path(__file__).parents[2]
 KINDS = ("unit", "integration", "e2e", "simulation")
 

@@ -10,6 +10,9 @@ import pytest
 from tools import found
 from tools.found import ROOT, Bug, bugs, is_noticed, main, table
 
+# Nothing of what is measured runs here.
+pytestmark = [pytest.mark.untraced, pytest.mark.usefixtures("unmeasured")]
+
 
 def test_document_has_the_table() -> None:
     assert table() in (ROOT / "docs" / "defects-found.md").read_text(encoding="utf-8")

@@ -9,6 +9,9 @@ import pytest
 
 from tools.repeat import main, summary
 
+# Nothing of what is measured runs here.
+pytestmark = [pytest.mark.untraced, pytest.mark.usefixtures("unmeasured")]
+
 OUTPUT = """
 Using --randomly-seed=17
 collected 3 items

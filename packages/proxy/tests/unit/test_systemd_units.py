@@ -14,6 +14,8 @@ from edgeproxy.config.settings import SETTINGS
 from edgeproxy.errors import ConfigError
 from edgeproxy.runtime.socket_activation import NAMES
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 UNITS = Path(__file__).parents[4] / "docs" / "operations" / "systemd"
 PROGRAM = "/opt/edgeproxy/bin/edgeproxy"
 

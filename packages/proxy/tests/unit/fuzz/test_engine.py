@@ -17,6 +17,9 @@ from packages.proxy.tests.fuzz.properties import Target, prefix_reader, stream_r
 from packages.proxy.tests.fuzz.targets import TARGETS
 from packages.proxy.tests.fuzz.values import draw_value
 
+# Parsers are covered by the tests that say what they do.
+pytestmark = [pytest.mark.untraced, pytest.mark.usefixtures("unmeasured")]
+
 SAMPLE = b"LEN\x05hello"
 
 

@@ -497,6 +497,7 @@ def mutations(rng: random.Random, packets: list[bytes], count: int) -> Iterator[
         yield bytes(packet)
 
 
+@pytest.mark.untraced
 def test_mutated_queries_are_survived(responder: Responder, rng: random.Random) -> None:
     for packet in mutations(rng, VALID, 4_000):
         check_whatever_comes(responder, packet, RESOLVER)

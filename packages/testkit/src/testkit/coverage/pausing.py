@@ -4,6 +4,7 @@
   that others cover, or nothing but tools of the tests themselves.
 - With ``measured_examples = N`` in pytest's settings each test of Hypothesis, be it a function or a state
   machine, is measured up to its Nth example (``@example`` comes first).
+- All processes of pytest-xdist collect all tests, and import the same for it: only the first measures that.
 
 What is measured is then a lower bound of what ran, never more, and depends on no time. Threads that a test
 starts, and its child processes, are measured as ever. Where coverage measures through ``sys.monitoring``,
@@ -34,8 +35,14 @@ def pause() -> bool:
 def resume() -> None:
     """Measure what this thread calls from now on."""
     # As a new thread, with a tracer of its own. The old one has a stack of the functions it was stopped in,
-    # and would take lines of this one for lines of theirs.
+    # and would take lines of others for lines of theirs. The new one begins with a call; up to there, lines
+    # of functions under way are still told to the old one.
     sys.settrace(threading.gettrace())
+    _nothing()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Pauses:
@@ -44,6 +51,16 @@ class Pauses:
     def __init__(self, examples: int | None) -> None:
         """``examples`` of each test of Hypothesis are measured, all with ``None``."""
         self._examples = examples
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
+        worker = getattr(session.config, "workerinput", {"workerid": "gw0"})
+        paused = worker["workerid"] != "gw0" and pause()
+        try:
+            return (yield)
+        finally:
+            if paused:
+                resume()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -13,6 +13,8 @@ from testkit.coverage.features_claims import (
     ownership_problems,
 )
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 KINDS = ("unit", "e2e")
 
 
