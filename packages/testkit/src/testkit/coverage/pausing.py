@@ -5,6 +5,7 @@
 - With ``measured_examples = N`` in pytest's settings each test of Hypothesis, be it a function or a state
   machine, is measured up to its Nth example (``@example`` comes first).
 - All processes of pytest-xdist collect all tests, and import the same for it: only the first measures that.
+  What hands tests out to them runs none, and is not measured while it does.
 
 What is measured is then a lower bound of what ran, never more, and depends on no time. Threads that a test
 starts, and its child processes, are measured as ever. Where coverage measures through ``sys.monitoring``,
@@ -55,21 +56,15 @@ class Pauses:
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
         worker = getattr(session.config, "workerinput", {"workerid": "gw0"})
-        paused = worker["workerid"] != "gw0" and pause()
-        try:
-            return (yield)
-        finally:
-            if paused:
-                resume()
+        return (yield from _paused(worker["workerid"] != "gw0"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        return (yield from _paused(session.config.pluginmanager.has_plugin("dsession")))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        paused = item.get_closest_marker("untraced") is not None and pause()
-        try:
-            return (yield)
-        finally:
-            if paused:
-                resume()
+        return (yield from _paused(item.get_closest_marker("untraced") is not None))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -91,6 +86,15 @@ class Pauses:
             finally:
                 if paused:
                     resume()
+
+
+def _paused(needless: bool) -> Generator[None, object, object]:
+    paused = needless and pause()
+    try:
+        return (yield)
+    finally:
+        if paused:
+            resume()
 
 
 def _call_before_each_example(test: Any, begin: Callable[[], None], patch: pytest.MonkeyPatch) -> None:

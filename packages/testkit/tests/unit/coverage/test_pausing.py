@@ -79,8 +79,9 @@ def test_behind_it():
 """
 
 
-def measured(pytester: pytest.Pytester, *tests: str, ini: str = "") -> AbstractSet[str]:
-    """Run those stories in this process; returns which of the functions of PART were measured."""
+def measured(pytester: pytest.Pytester, *tests: str, ini: str = "", conftest: str = "") -> AbstractSet[str]:
+    """Run those stories in this process; returns which functions of PART were measured, and its import."""
+    pytester.makeconftest(conftest)
     part = pytester.makepyfile(part=PART)
     pytester.makepyfile(test_stories=STORIES)
     pytester.makeini(f"[pytest]\n{ini}\n")
@@ -97,8 +98,8 @@ def measured(pytester: pytest.Pytester, *tests: str, ini: str = "") -> AbstractS
 
 def functions_in(part: Path, coverage: Coverage) -> AbstractSet[str]:
     lines = part.read_text().splitlines()
-    left = {-end for _, end in coverage.get_data().arcs(str(part)) or () if end < -1}
-    return {lines[number - 1].partition("def ")[2].partition("(")[0] for number in left}
+    left = {-end for _, end in coverage.get_data().arcs(str(part)) or () if end < 0}
+    return {lines[number - 1].partition("def ")[2].partition("(")[0] or lines[number - 1] for number in left}
 
 
 @pytest.mark.parametrize(
@@ -109,15 +110,26 @@ def functions_in(part: Path, coverage: Coverage) -> AbstractSet[str]:
     ],
 )
 def test_only_the_first_examples_are_measured(pytester: pytest.Pytester, test: str, after: str) -> None:
-    assert measured(pytester, test, after, ini="measured_examples = 3") == {"early", "after"}
+    assert measured(pytester, test, after, ini="measured_examples = 3") == {"import sys", "early", "after"}
 
 
 def test_without_the_setting_all_are(pytester: pytest.Pytester) -> None:
-    assert measured(pytester, "test_function") == {"early", "late"}
+    assert measured(pytester, "test_function") == {"import sys", "early", "late"}
 
 
 def test_what_is_marked_is_not_measured_nor_its_fixtures(pytester: pytest.Pytester) -> None:
-    assert measured(pytester, "test_marked", "test_behind_it") == {"after"}
+    assert measured(pytester, "test_marked", "test_behind_it") == {"import sys", "after"}
+
+
+def test_only_the_first_process_of_several_measures_what_all_import(pytester: pytest.Pytester) -> None:
+    for worker, found in (("gw1", {"after"}), ("gw0", {"import sys", "after"})):
+        conftest = f"def pytest_configure(config): config.workerinput = {{'workerid': '{worker}'}}"
+        assert measured(pytester, "test_behind_it", conftest=conftest) == found
+
+
+def test_what_hands_tests_out_is_not_measured(pytester: pytest.Pytester) -> None:
+    conftest = "def pytest_configure(config): config.pluginmanager.register(object(), 'dsession')"
+    assert measured(pytester, "test_behind_it", conftest=conftest) == {"import sys"}
 
 
 def test_lines_of_the_functions_that_pause_are_not_taken_for_others(pytester: pytest.Pytester) -> None:
@@ -133,7 +145,7 @@ def test_lines_of_the_functions_that_pause_are_not_taken_for_others(pytester: py
         loaded.hidden()
         resume()
         loaded.after()
-    assert functions_in(part, coverage) == {"before", "after"}
+    assert functions_in(part, coverage) == {"import sys", "before", "after"}
 
 
 def stop_measuring_deep_down(depth: int) -> None:
