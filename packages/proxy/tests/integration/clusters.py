@@ -139,13 +139,12 @@ class Cluster:
             admin_socket=place / "admin.sock",
             replication_enabled=True,
             replication_node_id=name,
-            replication_db_path=place / "state.db",
             replication_cluster_name=CLUSTER,
             replication_keys=base64.b64encode(KEY).decode(),
             replication_bootstrap_peers=",".join(self._seeds),
             replication_gossip_interval_ms=100,
             replication_sync_interval_ms=300,
-            **{**API, **addresses, **settings},
+            **{**API, **addresses, "replication_db_path": place / "state.db", **settings},
         )
         self.pops[name] = proxy
         return proxy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from time import monotonic
 import pytest
 
 from edgeproxy.admin_client import AdminClient
+from edgeproxy.app.replication import lock_path
 from edgeproxy.config import Address
 from edgeproxy.core.replication.members import Claim, Endpoint, State
 from edgeproxy.core.wire.gossip_datagrams import Ack, Gossip, Ping
@@ -369,6 +371,16 @@ def pair(start_proxy: StartProxy, tmp_path_factory: pytest.TempPathFactory) -> I
     cluster = Cluster(start_proxy, tmp_path_factory.mktemp("pair"))
     yield cluster
     cluster.close()
+
+
+@pytest.mark.feature("replication.shown")
+def test_a_pop_that_waits_to_be_the_node_says_so(pair: Cluster, tmp_path: Path) -> None:
+    state = tmp_path / "state.db"
+    with lock_path(state).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        pair.start("one", replication_db_path=state)
+        assert show(pair, "one", "members").startswith("This POP does not replicate yet")
+    pair.wait(lambda: " self " in show(pair, "one", "members"), "it to be the node")
 
 
 @pytest.mark.usefixtures("unmeasured")

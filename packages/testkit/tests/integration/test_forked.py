@@ -65,8 +65,7 @@ def wait():
             signal.signal(number, usual)
     print("ready", flush=True)
     # Not signal.pause(), which waits for ever when the signal came just before it.
-    while True:
-        time.sleep(0.01)
+    threading.Event().wait()
 
 def fail():
     raise ValueError("wrong")

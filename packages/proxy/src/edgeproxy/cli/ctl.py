@@ -188,6 +188,9 @@ def members(json: Json = False, config_file: ConfigFile = None) -> None:
     if json:
         screen.print_json(found)
         return
+    if not found:
+        screen.console().print("This POP does not replicate yet; its log says what it waits for.")
+        return
     rows = [
         (
             *(each["node"], each["state"], screen.duration_text(each["since_s"])),
