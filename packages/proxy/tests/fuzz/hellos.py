@@ -19,6 +19,8 @@ def from_openssl(
     """What a client of the ``ssl`` module sends first."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
+    # What it would be by default is for whoever built the interpreter to say.
+    context.minimum_version = min(ssl.TLSVersion.TLSv1_2, highest)
     context.maximum_version = highest
     if alpn:
         context.set_alpn_protocols(list(alpn))
