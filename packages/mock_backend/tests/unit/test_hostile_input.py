@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -143,6 +144,25 @@ def test_deep_and_broken_bodies_are_refused(body: bytes) -> None:
     admin = Admin(Instrument(), dict, None)
     with pytest.raises(RefusedError, match="the body is"):
         admin.call("PUT", "/state", {}, body, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("/state", b'["hung"]', "the body is no JSON object with state"),
+        ("/state", b"{}", "'state' must be a string"),
+        ("/state", b'{"state": "tired"}', "'tired' is none of"),
+        ("/script", b'{"script": 3}', "'script' must be a string"),
+        ("/script", b'{"script": "", "seed": 3}', "unknown: 'seed'; there is script"),
+        ("/faults", b'{"faults": "", "seed": -1}', "'seed' must be a number from 0"),
+    ],
+)
+def test_a_body_that_says_something_else_is_refused_with_what_is_wanted(
+    path: str, body: bytes, why: str
+) -> None:
+    with pytest.raises(RefusedError, match=re.escape(why)) as refused:
+        Admin(Instrument(), dict, None).call("PUT", path, {}, body, None)
+    assert refused.value.status == 400
 
 
 @given(token=st.text(max_size=20), seed=st.integers(0, 1000))

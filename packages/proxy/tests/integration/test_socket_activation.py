@@ -102,7 +102,6 @@ def test_clients_wait_while_the_proxy_restarts(
         assert greeting(early)
 
 
-@pytest.mark.usefixtures("unmeasured")
 def test_a_socket_for_each_worker_and_an_upgrade_that_keeps_them(
     activated: Activated, new_client: NewClient
 ) -> None:

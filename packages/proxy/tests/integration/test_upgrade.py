@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -317,6 +318,17 @@ def test_command_says_what_became_of_it(
     pid = proxy.stats()["pid"]
     ended_at_last.append(pid)
     assert done.stdout.startswith(f"process {pid}, version ")
+    again = subprocess.run(
+        [*EDGEPROXY, "upgrade", "--json"],
+        env={**os.environ, **environment(chosen)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    ended_at_last.append(told["pid"])
+    assert (told["pid"], told["predecessor"]) == (proxy.stats()["pid"], pid)
 
 
 def test_a_stray_variable_is_refused(tmp_path: Path) -> None:

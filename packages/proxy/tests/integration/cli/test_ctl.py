@@ -135,6 +135,40 @@ def test_open_connections_are_listed_the_oldest_or_the_busiest_first(
     assert ctl("show", "connections", "--by", "beauty").code == 2
 
 
+def test_workers_that_did_not_answer_are_told(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = [{"country": "DE", "backend": "one", "active": 3, "opened": 7}]
+    answer = {"counts": counts, "connections": [], "workers_silent": 2}
+    monkeypatch.setattr("edgeproxy.admin_client.AdminClient.ask", lambda *_arguments, **_more: answer)
+    said = ctl("show", "connections").out.splitlines()
+    assert said[-1] == "2 workers did not answer in time."
+    assert ["DE", "one", "3", "7"] in word_rows("\n".join(said))
+
+
+def test_rows_of_other_pops_that_the_table_refuses_are_told(
+    ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {
+        "node": "eu-1",
+        "cluster": "stories",
+        "sealed": True,
+        "running": True,
+        "pulling": None,
+        "store_waiting": 0,
+        "members": [],
+        "namesake": None,
+        "refused_peers": {},
+        "refused_datagrams": {},
+        "counts": {"written": 0, "applied": 0, "warnings": {}},
+        "known": {},
+        "lag": {},
+        "refused_rows": {"mock-us-1": "the port is taken"},
+    }
+    monkeypatch.setattr("edgeproxy.admin_client.AdminClient.ask", lambda *_arguments, **_more: answer)
+    said = ctl("show", "replication").out.splitlines()
+    assert said[-1] == "refused by the table  mock-us-1: the port is taken"
+    assert not any("changes known" in line for line in said)
+
+
 def test_events_are_shown_the_latest_last(ctl: Ctl, ctl_json: Callable[..., Any], proxy: Proxy) -> None:
     lines = ctl("show", "events").out.splitlines()
     told = [line.split("  ")[1:3] for line in lines]
@@ -275,9 +309,27 @@ def test_what_cannot_be_set_is_one_line(
         ({"backend": "one", "values": {"port": 1}}, "set_backend changes healthy and weight, not port"),
     ],
 )
-def test_the_proxy_checks_what_it_is_asked(proxy: Proxy, arguments: dict[str, Any], problem: str) -> None:
+def test_the_proxy_checks_what_it_is_asked_to_set(
+    proxy: Proxy, arguments: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(EdgeproxyError, match=problem):
         proxy.ask("set_backend", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "problem"),
+    [
+        ("connections", {"count": -1}, "connections takes a count, a whole number up to "),
+        ("connections", {"count": "all"}, "connections takes a count, a whole number up to "),
+        ("connections", {"order": "beauty"}, "there is no order 'beauty'; there are: age, bytes"),
+        ("replication", {}, "this POP replicates with nobody; set EDGEPROXY_REPLICATION_ENABLED"),
+    ],
+)
+def test_the_proxy_checks_what_it_is_asked_to_show(
+    proxy: Proxy, command: str, arguments: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(EdgeproxyError, match=problem):
+        proxy.ask(command, **arguments)
 
 
 def test_a_store_that_cannot_be_written_is_told(
