@@ -30,6 +30,9 @@ from packages.proxy.tests.integration.worker.workers import need_kernel_relay
 from testkit.process import ProcessFactory
 from testkit.wait import wait_until
 
+# Capabilities are passed on where a program is executed, which a fork is not.
+pytestmark = pytest.mark.new_interpreters
+
 StartBackend = Callable[[str], Backend]
 NewClient = Callable[[], str]
 

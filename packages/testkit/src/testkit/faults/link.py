@@ -179,7 +179,10 @@ class FaultLink(PortLink):
             return
         connection = Connection(self, number)
         self._connections[number] = connection
-        await loop.connect_accepted_socket(lambda: connection.client, sock)
+        transport, _ = await loop.connect_accepted_socket(lambda: connection.client, sock)
+        # Nothing is read before both ends are there. In connection_made() that would be said too early:
+        # behind it, interpreters before 3.11.4 begin to read all the same.
+        transport.pause_reading()
         await loop.create_connection(lambda: connection.server, sock=upstream)
         connection.start()
 
@@ -201,8 +204,6 @@ class _End(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Nothing is read before both ends are there.
-        transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         self._connection.received(self, data)

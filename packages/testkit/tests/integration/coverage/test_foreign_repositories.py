@@ -70,7 +70,9 @@ def fetch(name: str, folder: Path) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         archives = [Path(shutil.move(path, CACHE / path.name)) for path in folder.glob(f"{name}-*.tar.gz")]
     with tarfile.open(archives[-1]) as archive:
-        archive.extractall(folder, filter="data")
+        # As an argument, interpreters before 3.11.4 do not know it.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     (root,) = (path for path in folder.iterdir() if path.is_dir())
     return root
 
