@@ -130,7 +130,8 @@ def simulation(session: nox.Session) -> None:
 @nox.session(allow_parallel=True)
 def integration(session: nox.Session) -> None:
     """Integration tests: loopback, real files, real processes."""
-    run_pytest(session, "integration", folders_of("integration"))
+    # One more than for what only computes: they wait for programs a sixth of the time.
+    run_pytest(session, "integration", folders_of("integration"), processes=TEST_PROCESSES + 1)
 
 
 @nox.session(requires=["unit", "simulation", "integration"])

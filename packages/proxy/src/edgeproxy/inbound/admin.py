@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from pathlib import Path
@@ -24,6 +25,8 @@ MAX_REQUEST_BYTES = 64 << 10
 MAX_CLIENTS = 32
 _IDLE_S = 60.0
 _BACKLOG = 128
+_KEEPING_THE_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Since 3.13 asyncio removes the path when it stops to listen, which a successor listens on then."""
 
 Answer = Callable[[dict[str, Any]], Any | Awaitable[Any]]
 """Takes the request, returns what msgspec can encode, at once or later.
@@ -64,7 +67,7 @@ class AdminServer:
     async def start(self) -> None:
         """Begin to answer; who connected before is answered too."""
         self._server = await asyncio.start_unix_server(
-            self._serve, sock=self._socket, limit=MAX_REQUEST_BYTES
+            self._serve, sock=self._socket, limit=MAX_REQUEST_BYTES, **_KEEPING_THE_PATH
         )
 
     @property
