@@ -13,8 +13,6 @@ from typing import Protocol, Self
 from testkit.wait import wait_until
 
 TIMEOUT_S = 20.0
-_BETWEEN_VISITS_S = 0.005
-"""Enough for the machine to do something besides, such as what they shall not notice."""
 
 
 class Address(Protocol):
@@ -143,7 +141,7 @@ def keep_coming(proxy: Address, clients: list[Client]) -> Iterator[Load]:
     load, stop = Load(), Event()
 
     def come_again_and_again(client: Client) -> None:
-        while not stop.wait(_BETWEEN_VISITS_S):
+        while not stop.is_set():
             try:
                 backend = client.ask(proxy)
             except (OSError, http.client.HTTPException) as error:
