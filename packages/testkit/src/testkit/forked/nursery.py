@@ -75,7 +75,7 @@ def _run(module: str) -> object:
 def _end(code: object) -> NoReturn:
     """Do all that an interpreter does at its end, but do not take it apart.
 
-    That visits every object of every module, whose pages would all be copied for it: half of what a short
+    That visits every object of every module, whose pages would all be copied for it: a third of what a short
     program costs.
     """
     if not (code is None or isinstance(code, int)):

@@ -28,5 +28,5 @@ def test_suite_has_its_name_and_at_least_five_bugs(suite: Suite) -> None:
     [pytest.param(bug, id=f"{suite.name}-{bug.name}") for suite in SUITES for bug in suite.bugs],
 )
 def test_bug_is_rejected(bug: Bug) -> None:
-    # The bugs of this one, a dozen nodes that gossip for minutes, take as long as those of all others.
+    # The bugs of this one, nodes that gossip for minutes, take a third of what those of all contracts take.
     bug.reject(briefly=bug.contract.contract == "membership")
