@@ -64,15 +64,9 @@ def run_pytest(
     Paths among the session's arguments narrow the run to what they and ``folders`` have in common.
     """
     prepare(session)
-    named = [argument for argument in session.posargs if Path(argument.partition("::")[0]).exists()]
-    options = [argument for argument in session.posargs if argument not in named]
-    paths = [
-        path if Path(path).is_relative_to(folder) else folder
-        for path, folder in itertools.product(named, folders)
-        if Path(path).is_relative_to(folder) or Path(folder).is_relative_to(path)
-    ]
-    if named and not paths:
+    if not (paths := narrowed(session, folders)):
         session.skip(f"no {kind} test is in the paths given")
+    options = [argument for argument in session.posargs if not is_path(argument)]
     MEASUREMENTS.mkdir(parents=True, exist_ok=True)
     for stale in MEASUREMENTS.glob(f".coverage.{kind}*"):
         stale.unlink()
@@ -83,12 +77,28 @@ def run_pytest(
         f"--dist={dist}",
         f"--outcomes={MEASUREMENTS / f'outcomes.{kind}.jsonl'}",
         *options,
-        *(paths or folders),
+        *paths,
         env={"COVERAGE_FILE": str(MEASUREMENTS / f".coverage.{kind}")},
         # pytest ends with 5 when a filter such as -k leaves nothing of one kind.
         success_codes=[0, 5] if session.posargs else [0],
         external=True,
     )
+
+
+def is_path(argument: str) -> bool:
+    """Whether it names tests, and is no option of pytest."""
+    return Path(argument.partition("::")[0]).exists()
+
+
+def narrowed(session: nox.Session, folders: list[str]) -> list[str]:
+    """Return what the paths among the session's arguments leave of ``folders``: all of them without any."""
+    if not (named := [argument for argument in session.posargs if is_path(argument)]):
+        return folders
+    return [
+        path if Path(path).is_relative_to(folder) else folder
+        for path, folder in itertools.product(named, folders)
+        if Path(path).is_relative_to(folder) or Path(folder).is_relative_to(path)
+    ]
 
 
 def folders_of(kind: str) -> list[str]:
@@ -137,6 +147,8 @@ def integration(session: nox.Session) -> None:
 @nox.session(requires=["unit", "simulation", "integration"])
 def tests(session: nox.Session) -> None:
     """Unit and integration tests and simulated histories; arguments go to pytest."""
+    if not any(narrowed(session, folders_of(kind)) for kind in ("unit", "simulation", "integration")):
+        session.error("no unit or integration test or simulated history is in the paths given")
 
 
 @nox.session
