@@ -65,11 +65,19 @@ class Host:
         Raises:
             AssertionError: it failed; carries its exit code and what it said.
         """
-        ended = self.container.exec_run(list(command), user=user, environment=env or {}, workdir=folder)
-        assert isinstance(ended.output, bytes)
-        said = ended.output.decode(errors="replace")
-        assert not check or ended.exit_code == 0, f"{self.name}: {command} exited {ended.exit_code}: {said}"
+        code, printed = self._carry_out(command, user, env or {}, folder)
+        said = printed.decode(errors="replace")
+        assert not check or code == 0, f"{self.name}: {command} exited {code}: {said}"
         return said
+
+    def _carry_out(
+        self, command: Sequence[str], user: str, env: dict[str, str], folder: str | None
+    ) -> tuple[int, bytes]:
+        """Return the exit code of a command, and what it has printed."""
+        ended = self.container.exec_run(list(command), user=user, environment=env, workdir=folder)
+        assert isinstance(ended.exit_code, int)
+        assert isinstance(ended.output, bytes)
+        return ended.exit_code, ended.output
 
     def put(self, path: str, content: bytes | str, *, mode: int = 0o644) -> None:
         """Write a file of root's, in a folder that exists."""
@@ -197,17 +205,16 @@ class PopHost(Host):
         super().__init__(container, networks)
         self.agent = agent
 
-    def run(
+    def _carry_out(
         self,
-        *command: str,
-        user: str = "root",
-        env: dict[str, str] | None = None,
-        check: bool = True,
-        folder: str | None = None,
+        command: Sequence[str],
+        user: str,
+        env: dict[str, str],
+        folder: str | None,
         given: bytes = b"",
-    ) -> str:
-        """As for any host; ``given`` is what the command reads."""
-        told = {"command": command, "user": user, "folder": folder, "env": env or {}}
+    ) -> tuple[int, bytes]:
+        """``given`` is what the command reads."""
+        told = {"command": command, "user": user, "folder": folder, "env": env}
         order = {**told, "input": b64encode(given).decode()}
         with socket.socket(socket.AF_UNIX) as agent:
             agent.settimeout(_COMMAND_TIMEOUT_S)
@@ -215,13 +222,13 @@ class PopHost(Host):
             agent.sendall(json.dumps(order).encode())
             agent.shutdown(socket.SHUT_WR)
             with agent.makefile("rb") as answer:
-                code, said = int(answer.readline()), answer.read().decode(errors="replace")
-        assert not check or code == 0, f"{self.name}: {command} exited {code}: {said}"
-        return said
+                return int(answer.readline()), answer.read()
 
     def put(self, path: str, content: bytes | str, *, mode: int = 0o644) -> None:
         data = content.encode() if isinstance(content, str) else content
-        self.run("install", f"--mode={mode:o}", "/dev/stdin", path, given=data)
+        command = ("install", f"--mode={mode:o}", "/dev/stdin", path)
+        code, said = self._carry_out(command, "root", {}, None, given=data)
+        assert code == 0, f"{self.name}: {path} cannot be written: {said.decode(errors='replace')}"
 
 
 class ClientHost(Host):
