@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -209,12 +208,11 @@ def host_pop(request: pytest.FixtureRequest, world: World) -> Iterator[HostPop]:
 @pytest.fixture(scope="session")
 def _programs_by_fork() -> Iterator[None]:
     """Start mock backends, and what is started with ``FORKED_PROGRAM``, in a fraction of the time."""
-    with ExitStack() as forking:
-        with pytest.MonkeyPatch.context() as environment:
-            for name in UNMEASURED:
-                environment.delenv(name, raising=False)
-            forking.enter_context(programs_by_fork(["mock_backend"], ["mock_backend.server"]))
-        forking.enter_context(programs_by_fork(["edgeproxy", "edgeproxy.worker"], _IMPORTED))
+    unmeasured = {name: value for name, value in os.environ.items() if name not in UNMEASURED}
+    with (
+        programs_by_fork(["mock_backend"], ["mock_backend.server"], unmeasured),
+        programs_by_fork(["edgeproxy", "edgeproxy.worker"], _IMPORTED),
+    ):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator
@@ -41,11 +42,8 @@ def _programs_by_fork() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def _unmeasured_programs_by_fork() -> Iterator[None]:
     """The same for those that are not to be measured: what they are forked from must not be, either."""
-    with ExitStack() as running:
-        with pytest.MonkeyPatch.context() as environment:
-            for name in COVERAGE_VARIABLES:
-                environment.delenv(name, raising=False)
-            running.enter_context(programs_by_fork(PROGRAMS, IMPORTED))
+    unmeasured = {name: value for name, value in os.environ.items() if name not in COVERAGE_VARIABLES}
+    with programs_by_fork(PROGRAMS, IMPORTED, unmeasured):
         yield
 
 

@@ -30,16 +30,25 @@ _nurseries: tuple[Nursery, ...] = ()
 
 
 @contextmanager
-def programs_by_fork(programs: Collection[str], preload: Sequence[str] = ()) -> Iterator[None]:
-    """Start these modules by fork, from a process that has imported ``preload``; see this package."""
+def programs_by_fork(
+    programs: Collection[str], preload: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> Iterator[None]:
+    """Start these modules by fork, from a process that has imported ``preload``; see this package.
+
+    ``environment`` is that of the process: programs shall have the same of what an interpreter reads.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-P", "-m", "testkit.forked.nursery", str(theirs.fileno()), ",".join(programs)]
     with closing(theirs):
         # Ctrl-C at the terminal is for the tests, which then end this process, too.
         process = subprocess.Popen(
-            [*command, *preload], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
+            [*command, *preload],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+            env=environment,
         )
-    nursery = Nursery(ours, programs, os.environ)
+    nursery = Nursery(ours, programs, environment)
     start_by_fork(*_nurseries, nursery)
     try:
         yield
