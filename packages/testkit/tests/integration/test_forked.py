@@ -335,6 +335,15 @@ def test_several_sets_of_programs_do_not_mind_each_other(programs: Path) -> None
     assert report()[1]["forked"]
 
 
+def test_programs_with_another_environment_have_a_nursery_with_that_one(programs: Path) -> None:
+    other = {**os.environ, "PYTHONHASHSEED": "1"}
+    with programs_by_fork(["report"], ["loaded"], other):
+        _, own = report(env=other)
+        assert own["forked"]
+    _, own = report(env=other)
+    assert not own["forked"]
+
+
 def test_nothing_is_left_when_it_is_over() -> None:
     before = children()
     with programs_by_fork(["further"]):
