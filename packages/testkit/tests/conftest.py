@@ -1,8 +1,16 @@
-"""Keeps the measurements of the process that runs these tests."""
+"""What runs of pytest within tests load, and the measurements of the process that runs these tests."""
 
 from __future__ import annotations
 
 import coverage
+import pytest
+
+
+@pytest.fixture
+def testkits_plugin_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the runs that a test starts: to load all that this environment has takes seconds."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "testkit.plugin")
 
 
 def pytest_sessionfinish() -> None:

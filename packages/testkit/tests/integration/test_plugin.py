@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["pytester"]
-
-
-@pytest.fixture(autouse=True)
-def _no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the tests here start loads testkit's plugin alone: all that this environment has takes seconds."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTEST_PLUGINS", "testkit.plugin")
+pytestmark = pytest.mark.usefixtures("testkits_plugin_alone")
 
 
 FAILS_WITH_A_DRAW = """

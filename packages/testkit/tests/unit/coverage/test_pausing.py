@@ -12,13 +12,7 @@ from coverage import Coverage
 from testkit.coverage.pausing import pause, resume
 
 pytest_plugins = ["pytester"]
-
-
-@pytest.fixture(autouse=True)
-def _no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runs within load testkit's plugin alone: all that this environment has takes seconds."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTEST_PLUGINS", "testkit.plugin")
+pytestmark = pytest.mark.usefixtures("testkits_plugin_alone")
 
 
 PART = """
