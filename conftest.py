@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import Phase, settings
 
+from testkit.process import UNMEASURED
+
 # A slow machine is no failure, and what fails prints the blob that reproduces it.
 settings.register_profile("edgeproxy", deadline=None, print_blob=True)
 # Whether a planted defect is noticed must not depend on luck; how small an example can be made is not asked.
@@ -36,5 +38,5 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep coverage out of the processes that the test starts, for it would slow them down."""
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+    for name in UNMEASURED:
         monkeypatch.delenv(name, raising=False)

@@ -15,10 +15,10 @@ from e2e.hosts.engine import NoEngineError, reach_engine
 from e2e.hosts.pop import HostPop
 from e2e.hosts.world import World, running_world
 from e2e.pop import Pop
-from e2e.processes import FORKED_PROGRAM, PLANTED, PROGRAM, UNMEASURED, LocalPop
+from e2e.processes import FORKED_PROGRAM, PLANTED, PROGRAM, LocalPop
 from e2e.table import SUBSTRATES, blanks_of, print_stories
 from testkit.forked import programs_by_fork
-from testkit.process import ProcessFactory
+from testkit.process import UNMEASURED, ProcessFactory
 
 _WORLD_TIMEOUT_S = 900
 """For the first story of hosts, which waits until they are up."""

@@ -19,15 +19,13 @@ from e2e.world import address_in, write_map
 from mock_backend.process import MockBackendProcess
 from testkit.faults.blocking import BlockingLinks
 from testkit.faults.vocabulary import Fault, Kill, Pause, UnavailableError
-from testkit.process import Process, ProcessFactory
+from testkit.process import UNMEASURED, Process, ProcessFactory
 from testkit.wait import wait_until
 
 PROGRAM: Final = (str(Path(sys.executable).with_name("edgeproxy")),)
 """What users type."""
 FORKED_PROGRAM: Final = (sys.executable, "-P", "-m", "edgeproxy")
 """The same in the words that :mod:`testkit.forked` knows; so its workers are forks, too."""
-UNMEASURED: Final = dict.fromkeys(("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"))
-"""Changes of the environment that keep coverage out."""
 PLANTED: Final = Path(__file__).parent / "hosts" / "inside" / "planted"
 ECHO: Final = Path(__file__).parent / "hosts" / "inside" / "echo.py"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from testkit.process import UNMEASURED
+
 ROOT = Path(__file__).parents[2]
 _ROW = re.compile(r"^(?P<story>.+?)  +(?P<processes>x|\?|\d+) +(?P<containers>x|\?|\d+) *$", re.MULTILINE)
 # Nothing of ours runs here but what lists and skips; measuring it takes a third of the time.
-_MEASURING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _REASON = re.compile(r"^\((\d+)\) (.{15,})$", re.MULTILINE)
 
 
@@ -23,7 +24,7 @@ def listing() -> str:
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "e2e", "--list"],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in _MEASURING},
+        env={name: value for name, value in os.environ.items() if name not in UNMEASURED},
         capture_output=True,
         text=True,
         timeout=120,
@@ -60,7 +61,7 @@ def test_without_an_engine_stories_of_hosts_say_why(
 ) -> None:
     story = "e2e/test_the_service_of_a_host.py::test_an_instance_finds_out_where_it_is"
     nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock"}
-    set_here = {"EDGE_STORIES_OF_HOSTS", "PYTEST_ADDOPTS", *_MEASURING}
+    set_here = {"EDGE_STORIES_OF_HOSTS", "PYTEST_ADDOPTS", *UNMEASURED}
     others = {name: value for name, value in os.environ.items() if name not in set_here}
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "--quiet", "-n0", "-p", "no:cacheprovider", story, *options],

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 
 from packages.proxy.tests.integration.proxies import (
-    COVERAGE_VARIABLES,
     Backend,
     StartBackend,
     StartProxy,
     proxy_starter,
 )
 from testkit.forked import programs_by_fork, started_as_ever
-from testkit.process import ProcessFactory
+from testkit.process import UNMEASURED, ProcessFactory
 
 PROGRAMS = ("edgeproxy", "edgeproxy.worker")
 IMPORTED = (
@@ -42,7 +41,7 @@ def _programs_by_fork() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def _unmeasured_programs_by_fork() -> Iterator[None]:
     """The same for those that are not to be measured: what they are forked from must not be, either."""
-    unmeasured = {name: value for name, value in os.environ.items() if name not in COVERAGE_VARIABLES}
+    unmeasured = {name: value for name, value in os.environ.items() if name not in UNMEASURED}
     with programs_by_fork(PROGRAMS, IMPORTED, unmeasured):
         yield
 

@@ -24,9 +24,6 @@ from testkit.wait import wait_until
 
 EDGEPROXY = (sys.executable, "-m", "edgeproxy")
 
-COVERAGE_VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-"""What tells a new interpreter to measure itself."""
-
 API: Mapping[str, Any] = {"api_enabled": True, "api_listen_addr": "127.0.0.1:0"}
 """Settings of a proxy that lets backends register themselves."""
 

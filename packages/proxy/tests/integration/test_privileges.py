@@ -17,7 +17,6 @@ import pytest
 
 from edgeproxy import capabilities
 from packages.proxy.tests.integration.proxies import (
-    COVERAGE_VARIABLES,
     EDGEPROXY,
     Backend,
     Proxy,
@@ -27,7 +26,7 @@ from packages.proxy.tests.integration.proxies import (
     write_rows,
 )
 from packages.proxy.tests.integration.worker.workers import need_kernel_relay
-from testkit.process import ProcessFactory
+from testkit.process import UNMEASURED, ProcessFactory
 from testkit.wait import wait_until
 
 # Capabilities are passed on where a program is executed, which a fork is not.
@@ -68,7 +67,7 @@ def _can_run(program: str, variables: dict[str, str]) -> bool:
         try:
             ended = subprocess.run(
                 [program, "-c", "import edgeproxy, msgspec, maxminddb, structlog"],
-                env={**os.environ, **variables, **dict.fromkeys(COVERAGE_VARIABLES, "")},
+                env={**os.environ, **variables, **dict.fromkeys(UNMEASURED, "")},
                 cwd="/",
                 user=USER,
                 stdout=said,
@@ -131,7 +130,7 @@ def test_everything_serves_as_that_user_also_after_an_upgrade(
     process = process_factory(
         [*command, "run"],
         # Nobody may write to where coverage is collected.
-        env={**environment(chosen), **variables, **dict.fromkeys(COVERAGE_VARIABLES)},
+        env={**environment(chosen), **variables, **UNMEASURED},
         cwd=folder,
         name="edgeproxy",
     )
@@ -182,7 +181,7 @@ def test_what_workers_need_for_the_kernel_relay_is_all_that_is_left_of_root(
         shutil.chown(path, USER)
     process = process_factory(
         [*command, "run"],
-        env={**environment(chosen), **variables, **dict.fromkeys(COVERAGE_VARIABLES)},
+        env={**environment(chosen), **variables, **UNMEASURED},
         cwd=folder,
         name="edgeproxy",
     )

@@ -18,6 +18,9 @@ Readiness = str | re.Pattern[str] | Callable[[], object]
 A callable that raises `OSError` (a refused connection) is asked again.
 """
 
+UNMEASURED: Mapping[str, None] = dict.fromkeys(("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"))
+"""Changes of an environment that keep coverage.py from measuring a program, and what that starts."""
+
 T = TypeVar("T")
 
 _TAIL_CHARS = 8_000
